@@ -1,0 +1,1 @@
+"""The package that the commands and the `_target_` lines of conf/ name."""

@@ -1,0 +1,123 @@
+"""Networks, sized from the data: each builder takes `input_shape` and `outputs` first."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+
+from torch import nn
+
+from descent.errors import ConfigError, require
+
+
+class Linear(nn.Sequential):
+    """Flatten, then one linear layer: softmax or linear regression, by the loss.
+
+    Args:
+        input_shape: shape of one sample, without the batch.
+        outputs: number of classes or of target values.
+        bias: add a learned constant to each output.
+    """
+
+    def __init__(self, input_shape: Sequence[int], outputs: int, bias: bool) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(prod(input_shape), outputs, bias=bias))
+
+
+class MLP(nn.Sequential):
+    """Flatten, then hidden layers of `hidden` units, each followed by ReLU and dropout, then a linear layer.
+
+    Weights before a ReLU start as He et al. (2015) derived for it, normal with variance `2 / fan_in`, with
+    zero biases; the output layer keeps torch's smaller default, so that the first logits are near zero.
+
+    Args:
+        input_shape: shape of one sample, without the batch.
+        outputs: number of classes or of target values.
+        hidden: units of each hidden layer.
+        dropout: probability with which a hidden unit is zeroed in training.
+
+    Raises:
+        ConfigError: a size below 1, or a dropout outside [0, 1).
+    """
+
+    def __init__(self, input_shape: Sequence[int], outputs: int, hidden: list[int], dropout: float) -> None:
+        require(all(units >= 1 for units in hidden), "hidden", hidden, "a list of whole numbers of at least 1")
+        require(0 <= dropout < 1, "dropout", dropout, "a number from 0 up to, not including, 1")
+        layers: list[nn.Module] = [nn.Flatten()]
+        for fan_in, fan_out in pairwise([prod(input_shape), *hidden]):
+            layers += [initialise(nn.Linear(fan_in, fan_out)), nn.ReLU()]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+        super().__init__(*layers, nn.Linear([prod(input_shape), *hidden][-1], outputs))
+
+
+class CNN(nn.Sequential):
+    """Blocks of a 3×3 convolution, batch normalisation, ReLU and 2×2 max pooling, then the mean over space
+    and a linear layer.
+
+    Args:
+        input_shape: `(channels, height, width)` of one sample.
+        outputs: number of classes or of target values.
+        channels: output channels of each block; the image is halved as often as it can be.
+        dropout: probability with which a pooled feature is zeroed in training.
+
+    Raises:
+        ConfigError: the data is not images, a size is below 1, or a dropout outside [0, 1).
+    """
+
+    def __init__(self, input_shape: Sequence[int], outputs: int, channels: list[int], dropout: float) -> None:
+        if len(input_shape) != 3:
+            raise ConfigError(
+                f"model=cnn: expected images of shape (channels, height, width), but a sample of this data"
+                f" has shape {tuple(input_shape)}; model=mlp takes any shape"
+            )
+        require(len(channels) >= 1, "channels", channels, "at least one block")
+        require(all(c >= 1 for c in channels), "channels", channels, "a list of whole numbers of at least 1")
+        require(0 <= dropout < 1, "dropout", dropout, "a number from 0 up to, not including, 1")
+        layers: list[nn.Module] = []
+        size = min(input_shape[1:])
+        for fan_in, fan_out in pairwise([input_shape[0], *channels]):
+            convolution = nn.Conv2d(fan_in, fan_out, kernel_size=3, padding=1, bias=False)
+            layers += [initialise(convolution), nn.BatchNorm2d(fan_out), nn.ReLU()]
+            if size >= 2:
+                layers.append(nn.MaxPool2d(2))
+                size //= 2
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        super().__init__(*layers, nn.Linear(channels[-1], outputs))
+
+
+def timm(input_shape: Sequence[int], outputs: int, name: str, pretrained: bool) -> nn.Module:
+    """A network of the timm library (https://huggingface.co/docs/timm), an optional dependency.
+
+    Args:
+        input_shape: `(channels, height, width)` of one sample.
+        outputs: number of classes or of target values.
+        name: timm's name of the architecture, such as "resnet18".
+        pretrained: start from published weights, which needs a network connection once.
+
+    Raises:
+        ConfigError: timm is not installed, the name is unknown, or the data is not images.
+    """
+    try:
+        import timm as library
+    except ImportError as error:
+        raise ConfigError(
+            f"model=timm: expected timm to be installed; `uv sync --extra timm` or `pip install -e '.[timm]'` ({error})"
+        ) from error
+    from difflib import get_close_matches
+
+    if len(input_shape) != 3:
+        raise ConfigError(f"model=timm: expected images, but a sample of this data has shape {tuple(input_shape)}")
+    if not library.is_model(name):
+        nearest = get_close_matches(name, library.list_models(), n=1)
+        hint = f"; nearest: {nearest[0]}" if nearest else ""
+        raise ConfigError(f"name={name}: expected an architecture of timm{hint}")
+    return library.create_model(name, pretrained=pretrained, num_classes=outputs, in_chans=input_shape[0])
+
+
+def initialise(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+    """He et al., "Delving Deep into Rectifiers" (2015): the variance that a ReLU keeps from layer to layer."""
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
