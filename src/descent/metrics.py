@@ -2,18 +2,18 @@
 
 import torch
 import torchmetrics
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 ROWS = 16_384    # samples kept before they are folded into the metrics: bounds memory, amortises the calls
 
 
-class EpochMetrics(nn.Module):
+class EpochMetrics:
     """Collects what the steps of an epoch produce and reduces it in blocks.
 
-    A step only appends three tensors to a list. torchmetrics then sees blocks of thousands of samples,
-    so its cost (about 0.7 ms an update, whatever the batch) no longer shows, nothing waits for the device
-    inside the loop, and any torchmetrics metric can be used, in one process or in many.
+    A step only appends to a list. torchmetrics then sees blocks of thousands of samples, so its cost
+    (about 0.7 ms an update, whatever the batch) no longer shows, nothing waits for the device inside the
+    loop, and any torchmetrics metric can be used, in one process or in many.
 
     Args:
         metrics: torchmetrics by name; updated with `(outputs, targets)`.
@@ -22,46 +22,50 @@ class EpochMetrics(nn.Module):
         std: shape `(outputs,)`.
     """
 
-    def __init__(
-        self,
-        metrics: dict[str, torchmetrics.Metric],
-        mean: Tensor | None = None,
-        std: Tensor | None = None,
-    ) -> None:
-        super().__init__()
+    def __init__(self, metrics: dict[str, torchmetrics.Metric], mean: Tensor, std: Tensor) -> None:
         self.loss = torchmetrics.MeanMetric()
         self.metrics = torchmetrics.MetricCollection(dict(metrics))
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
-        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._rows = 0
+        self.mean, self.std = mean, std
+        self.steps: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.batch = -1
+        self.samples = 0
 
-    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """Record one step: its scalar mean loss, outputs `(batch, outputs)` and targets `(batch, ...)`."""
-        self._steps.append((loss, outputs, targets))
-        self._rows += len(targets)
-        if self._rows >= ROWS:
+    def add(self, batch: int, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Record batch number `batch`: its mean loss, outputs `(size, outputs)` and targets `(size, ...)`."""
+        if batch == self.batch:
+            return    # LBFGS evaluates a batch several times; it counts once, before the step
+        self.batch = batch
+        self.steps.append((loss, outputs, targets))
+        if len(self.steps) * len(targets) >= ROWS:
             self._fold()
 
-    def compute(self) -> dict[str, Tensor]:
-        """The epoch's means over samples, as scalar tensors, synchronised over processes; starts anew."""
-        self._fold()
-        values = {"loss": self.loss.compute(), **self.metrics.compute()}
+    def reset(self) -> None:
+        """Forget everything."""
+        self.steps, self.batch, self.samples = [], -1, 0
         self.loss.reset()
         self.metrics.reset()
-        return values
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means over the samples since the last reset, scalar tensors, synchronised over processes."""
+        self._fold()
+        return {"loss": self.loss.compute(), **self.metrics.compute()}
 
     def _fold(self) -> None:
-        if not self._steps:
+        if not self.steps:
             return
-        losses, outputs, targets = zip(*self._steps, strict=True)
-        self._steps, self._rows = [], 0
+        losses, outputs, targets = zip(*self.steps, strict=True)
+        self.steps = []
+        device = losses[0].device
+        self.loss.to(device)
+        self.metrics.to(device)
         # a last batch that is smaller counts for as many samples as it has
-        sizes = torch.tensor([len(t) for t in targets], dtype=torch.float32)
-        self.loss.update(torch.stack(losses).float(), sizes.to(losses[0].device))
+        sizes = torch.tensor([len(t) for t in targets], dtype=torch.float32, device=device)
+        self.samples += sum(len(t) for t in targets)
+        self.loss.update(torch.stack(losses).float(), sizes)
         predicted, expected = torch.cat(outputs).float(), torch.cat(targets)
-        if self.std is not None and self.mean is not None:
-            predicted, expected = predicted * self.std + self.mean, expected * self.std + self.mean
+        if expected.is_floating_point():
+            mean, std = self.mean.to(device), self.std.to(device)
+            predicted, expected = predicted * std + mean, expected * std + mean
         self.metrics.update(predicted, expected)
 
 

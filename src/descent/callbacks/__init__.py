@@ -1,0 +1,1 @@
+"""One file each, and only what Lightning lacks."""

@@ -1,0 +1,1 @@
+"""One file a kind of data; `batches.py` cuts tensors into batches."""

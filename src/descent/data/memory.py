@@ -1,0 +1,168 @@
+"""Data that fits in memory: split by a seed, normalised with the training split, batched without workers."""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from descent.data.batches import Batches
+from descent.errors import require
+
+
+class InMemory(LightningDataModule):
+    """Tensors as training, validation and test data, and what the rest is sized from.
+
+    What it holds is in `task` ("classification" or "regression"), `input_shape`, `outputs` (classes, or
+    target values), `classes` or `target_names`, and the statistics of the training split: `input_mean`,
+    `input_std`, `target_mean` and `target_std`, which broadcast against a batch, in `statistics`.
+    Batches hold normalised inputs, and standardised targets in regression.
+
+    Args:
+        inputs: shape `(n, ...)`, floating point or uint8. Floating point is normalised here, once and in
+            place; bytes stay bytes in memory and are normalised as they are gathered.
+        targets: class indices, int64 `(n,)`, or values, float32 `(n, outputs)`.
+        names: the classes, or the target values.
+        batch_size: samples a training batch.
+        eval_batch_size: samples a batch in validation and test, which keep no gradients.
+        val_fraction: share of the samples for validation; of every class alike.
+        test_fraction: the same, for the test; None where `test` has the official one.
+        seed: of the splits, the label noise and the order of each epoch.
+        label_noise: share of the training labels that are replaced by another class, drawn uniformly
+            ("symmetric noise"); validation and test labels stay right.
+        per_channel: one mean and deviation a channel, `(n, channels, height, width)`, not one a feature.
+        test: inputs and targets of an official test split.
+
+    Raises:
+        ConfigError: a size below 1, or fractions that leave a split without samples.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        names: Sequence[str],
+        *,
+        batch_size: int,
+        eval_batch_size: int,
+        val_fraction: float,
+        test_fraction: float | None,
+        seed: int,
+        label_noise: float = 0.0,
+        per_channel: bool = False,
+        test: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        require(batch_size >= 1, "batch_size", batch_size, "a whole number of at least 1")
+        require(eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "a whole number of at least 1")
+        require(0 < val_fraction < 1, "val_fraction", val_fraction, "a number between 0 and 1")
+        require(0 <= label_noise <= 1, "label_noise", label_noise, "a number from 0 to 1")
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.task = "regression" if targets.is_floating_point() else "classification"
+        self.input_shape, self.outputs = tuple(inputs.shape[1:]), len(names)
+        self.classes = list(names) if self.task == "classification" else []
+        self.target_names = [] if self.task == "classification" else list(names)
+
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(targets), generator=generator)
+        n_test = 0
+        if test_fraction is not None:
+            require(0 < test_fraction < 1, "test_fraction", test_fraction, "a number between 0 and 1")
+            n_test = round(len(targets) * test_fraction)
+            require(n_test >= 1, "test_fraction", test_fraction, f"at least one of {len(targets)} samples")
+            of_test, order = self._deal(order, targets, n_test)
+        n_val = round(len(targets) * val_fraction)
+        require(n_val >= 1, "val_fraction", val_fraction, f"at least one of {len(targets)} samples")
+        require(
+            n_val < len(order), "val_fraction", val_fraction, f"less than {len(order) / len(targets):g}, to leave samples to train on"
+        )
+        of_val, of_train = self._deal(order, targets, n_val)
+
+        dims = (0, *range(2, inputs.dim())) if per_channel else (0,)
+        self.input_mean, self.input_std = mean_and_std(inputs, of_train, dims)
+        self.target_mean, self.target_std = torch.zeros(1), torch.ones(1)
+        if inputs.is_floating_point():
+            inputs = inputs.sub_(self.input_mean).div_(self.input_std)
+        if self.task == "regression":
+            self.target_mean, self.target_std = mean_and_std(targets, of_train, (0,))
+            targets = (targets - self.target_mean) / self.target_std
+        self.statistics = {
+            "input_mean": self.input_mean,
+            "input_std": self.input_std,
+            "target_mean": self.target_mean,
+            "target_std": self.target_std,
+        }
+        train_targets = targets[of_train]
+        if label_noise and self.task == "classification":
+            noisy = torch.rand(len(of_train), generator=generator) < label_noise
+            shift = torch.randint(1, self.outputs, (len(of_train),), generator=generator)
+            train_targets = torch.where(noisy, (train_targets + shift) % self.outputs, train_targets)
+        self.train = inputs[of_train], train_targets
+        self.val = inputs[of_val], targets[of_val]
+        self.test = (inputs[of_test], targets[of_test]) if test is None else test
+
+    def _deal(self, order: Tensor, targets: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Take n of the samples in `order`, evenly over the classes; returns those and the others."""
+        if self.task == "classification":
+            order = order[targets[order].argsort(stable=True)]
+        taken = torch.zeros(len(order), dtype=torch.bool)
+        taken[((torch.arange(n) + 0.5) * (len(order) / n)).long()] = True
+        return order[taken], order[~taken]
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{len(split[1]):,} {name}" for name, split in self.splits().items())
+        kind = f"{self.outputs} classes" if self.task == "classification" else f"{self.outputs} target values"
+        return f"{sizes} samples of shape {self.input_shape}, {kind}"
+
+    def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    def train_dataloader(self) -> Batches:
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0    # then the same batches each epoch
+        return self._batches(self.train, self.batch_size, seed=None if overfit else self.seed)
+
+    def val_dataloader(self) -> Batches:
+        return self._batches(self.val, self.eval_batch_size)
+
+    def test_dataloader(self) -> Batches:
+        return self._batches(self.test, self.eval_batch_size)
+
+    def _batches(self, split: tuple[Tensor, Tensor], batch_size: int, seed: int | None = None) -> Batches:
+        inputs, targets = split
+        transform = None if inputs.is_floating_point() else self.normalise
+        if self.trainer is None:
+            return Batches(inputs, targets, batch_size, seed, transform)
+        inputs, targets = on_device(inputs, targets, self.trainer.strategy.root_device)
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return Batches(inputs, targets, batch_size, seed, transform, rank, world_size)
+
+    def normalise(self, inputs: Tensor) -> Tensor:
+        """Raw inputs to what the model is trained on, float32; on the device that they are on."""
+        self.input_mean, self.input_std = self.input_mean.to(inputs.device), self.input_std.to(inputs.device)
+        return inputs.float().sub_(self.input_mean).div_(self.input_std)
+
+
+def mean_and_std(values: Tensor, rows: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of some rows over `dims`, shaped to broadcast against one sample.
+
+    A constant feature gets a deviation of 1: it becomes 0, and not NaN.
+    """
+    # blocks of rows, in float64: exact enough for any length, without a second copy of the data
+    total = square = torch.zeros(1, dtype=torch.float64)
+    for block in rows.split(65_536):
+        part = values[block].double()
+        total = total + part.sum(dims, keepdim=True)
+        square = square + part.square().sum(dims, keepdim=True)
+    n = len(rows) * prod(values.shape[d] for d in dims if d)
+    mean = total / n
+    std = (square / n - mean.square()).clamp(min=0).sqrt()
+    std = torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.ones_like(std))
+    return mean[0].float(), std[0].float()
+
+
+def on_device(inputs: Tensor, targets: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The data on the GPU where it takes at most half of the free memory; else as it is."""
+    if device.type == "cuda" and inputs.nbytes + targets.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+        return inputs.to(device), targets.to(device)
+    return inputs, targets

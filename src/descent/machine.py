@@ -1,0 +1,59 @@
+"""What the machine offers: threads, a compiler, a quiet console, and a record of it all."""
+
+import logging
+import os
+import platform
+import warnings
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+
+SMALL = 1 << 16    # numbers in a batch below which a second thread costs more than it brings
+
+
+def threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...]) -> int:
+    """CPU threads for torch: the setting, or for "auto" one where a batch is small, else torch's choice.
+
+    Two threads that share a step of a few microseconds wait for each other most of the time, and stall
+    whenever another program takes one of the cores.
+    """
+    if setting != "auto":
+        return int(setting)
+    return 1 if batch_size * prod(input_shape) < SMALL else torch.get_num_threads()
+
+
+def quiet_libraries() -> None:
+    """Keep Lightning's remarks on the machine, and its own use of old torch names, out of a run's output."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")    # Lightning 2.6.6 on torch 2.12 and later
+
+
+def compile_in_place(model: nn.Module, device: torch.device) -> None:
+    """`model.compile()`, which leaves the names of its weights alone; one line where there is no compiler."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))    # needs all that the model will need
+    except Exception as error:    # torch raises a type of its own for each back end
+        reason = str(error).strip().splitlines()[0]
+        print(f"compile=true: no working compiler here, so the model runs as it is ({reason})")
+        torch.compiler.reset()
+    else:
+        model.compile()
+
+
+def environment() -> dict[str, Any]:
+    """The machine and every installed package, enough to set the same up again."""
+    packages = {distribution.name: distribution.version for distribution in distributions()}
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "packages": dict(sorted(packages.items())),
+    }

@@ -1,0 +1,82 @@
+"""Optimizers that torch does not offer for a whole model."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from descent.errors import ConfigError
+
+
+class Muon(Optimizer):
+    """`torch.optim.Muon` for the matrices of a model, `torch.optim.AdamW` for everything else.
+
+    Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) makes each step of a weight matrix
+    orthogonal, which means nothing for biases and normalisation; torch's class refuses those. The first
+    parameter group is Muon's, the second AdamW's, so a scheduler moves both rates.
+
+    Args:
+        params: the model's parameters.
+        lr: of the matrices.
+        weight_decay, momentum, nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn: see `torch.optim.Muon`.
+        adamw_lr: of everything else.
+
+    Raises:
+        ConfigError: the installed torch has no Muon, or the model has no matrix.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        nesterov: bool,
+        ns_coefficients: tuple[float, float, float],
+        eps: float,
+        ns_steps: int,
+        adjust_lr_fn: str | None,
+        adamw_lr: float,
+    ) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise ConfigError(f"optimizer=muon: expected torch 2.9 or later, which has it; this is {torch.__version__}")
+        params = list(params)
+        matrices, others = [p for p in params if p.ndim == 2], [p for p in params if p.ndim != 2]
+        if not matrices:
+            raise ConfigError("optimizer=muon: expected a model with weight matrices; this one has none")
+        muon = torch.optim.Muon(
+            matrices,
+            lr=lr,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            nesterov=nesterov,
+            ns_coefficients=tuple(ns_coefficients),    # type: ignore[arg-type]
+            eps=eps,
+            ns_steps=ns_steps,
+            adjust_lr_fn=adjust_lr_fn,
+        )
+        self.parts: list[Optimizer] = [muon, *([AdamW(others, lr=adamw_lr)] if others else [])]
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of both; returns the closure's loss, if one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        # schedulers and checkpoints see this optimizer only, so the two work on its groups and its state
+        for part, group in zip(self.parts, self.param_groups, strict=True):
+            part.param_groups, part.state = [group], self.state

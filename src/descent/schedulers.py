@@ -1,0 +1,80 @@
+"""How the learning rate runs: any scheduler of torch, sized by the run."""
+
+from collections.abc import Callable
+from math import cos, isinf, pi
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from descent.errors import ConfigError, require
+
+LENGTHS = ("T_max", "total_steps", "total_iters")    # what torch calls the length of a schedule
+
+
+class Schedule:
+    """A scheduler that knows when it steps and how long the run is.
+
+    Args:
+        scheduler: takes `(optimizer, **arguments)`; a class of `torch.optim.lr_scheduler`, or a function.
+        interval: "step" (after each optimizer step) or "epoch".
+        monitor: the metric that ReduceLROnPlateau watches, such as "val/loss".
+        arguments: the scheduler's own. A length (`T_max`, `total_steps` or `total_iters`) that is None
+            becomes the whole run's, in steps or epochs as `interval` says.
+
+    Raises:
+        ConfigError: another interval.
+    """
+
+    def __init__(
+        self, scheduler: Callable[..., Any], interval: str, monitor: str | None = None, **arguments: Any
+    ) -> None:
+        require(interval in ("step", "epoch"), "interval", interval, "step or epoch")
+        self.scheduler, self.interval, self.monitor, self.arguments = scheduler, interval, monitor, arguments
+
+    def build(self, optimizer: Optimizer, steps: float, epochs: int) -> dict[str, Any]:
+        """What Lightning's `configure_optimizers` returns under "lr_scheduler".
+
+        Args:
+            optimizer: the one whose learning rate is set.
+            steps: optimizer steps of the whole run; infinite where it has no end.
+            epochs: of the whole run.
+
+        Raises:
+            ConfigError: the schedule needs a length and the run has none, or the scheduler refuses.
+        """
+        arguments = dict(self.arguments)
+        for name in LENGTHS:
+            if name in arguments and arguments[name] is None:
+                length = steps if self.interval == "step" else epochs
+                if isinf(steps) or length < 1:
+                    raise ConfigError(f"{name}=null: expected a number, for this run has no end to size it by")
+                arguments[name] = int(length)
+        scheduler = self.scheduler(optimizer, **arguments)
+        settings = {"scheduler": scheduler, "interval": self.interval}
+        return settings | ({"monitor": self.monitor} if isinstance(scheduler, ReduceLROnPlateau) else {})
+
+
+def cosine_warmup(optimizer: Optimizer, total_steps: int, warmup: float, final: float) -> LambdaLR:
+    """Linear warm-up from 0, then half a cosine down (Loshchilov & Hutter, "SGDR", 2017).
+
+    Args:
+        optimizer: the one whose learning rate is set.
+        total_steps: steps of the whole schedule; afterwards the rate stays at `final`.
+        warmup: share of the steps in which the rate rises to `lr`.
+        final: the rate at the end, as a share of `lr`.
+
+    Raises:
+        ConfigError: a share outside [0, 1).
+    """
+    require(0 <= warmup < 1, "warmup", warmup, "a share of the run, from 0 up to, not including, 1")
+    require(0 <= final <= 1, "final", final, "a share of lr, from 0 to 1")
+    rising = int(warmup * total_steps)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        progress = min(1.0, (step - rising) / max(1, total_steps - rising))
+        return final + (1 - final) * 0.5 * (1 + cos(pi * progress))
+
+    return LambdaLR(optimizer, factor)

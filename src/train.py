@@ -1,0 +1,52 @@
+"""Train a model: `python src/train.py loss=mae optimizer=sgd trainer.accelerator=gpu`."""
+
+from omegaconf import DictConfig
+
+from command_line import ROOT, command, description, hyperparameters
+
+
+def train(config: DictConfig) -> None:
+    # imported here, so that --help and --cfg need not wait for torch
+    from functools import partial
+
+    import torch
+    from hydra.utils import instantiate
+    from lightning.pytorch import seed_everything
+
+    from descent.callbacks.record import Record
+    from descent.folder import claimed
+    from descent.losses import fit_to_task
+    from descent.machine import compile_in_place, quiet_libraries, threads
+    from descent.metrics import task_metrics
+    from descent.module import Supervised
+
+    build = partial(instantiate, _convert_="all")    # below this line: objects and plain values, no config
+    quiet_libraries()
+    seed_everything(config.seed, verbose=False)
+
+    data = build(config.data)
+    model = build(config.model, input_shape=data.input_shape, outputs=data.outputs)
+    criterion = fit_to_task(build(config.loss), data.task)
+    optimizer = build(config.optimizer)    # a partial: configure_optimizers hands it model.parameters()
+    schedule = build(config.scheduler) or None
+    metrics = task_metrics(data.task, data.outputs)
+    module = Supervised(model, criterion, optimizer, schedule, metrics, **data.statistics)
+    torch.set_num_threads(threads(config.threads, data.batch_size, data.input_shape))
+
+    with claimed(config.folder) as folder:
+        config.folder = str(folder)
+        record = Record(folder, description(config), hyperparameters(config), ROOT, data.input_shape)
+        callbacks = [record, *build(config.callbacks).values()]
+        trainer = build(config.trainer, callbacks=callbacks, logger=list(build(config.logger).values()))
+        if config.compile:
+            compile_in_place(model, trainer.strategy.root_device)
+
+        record.say(f"{config.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {data}")
+        trainer.fit(module, datamodule=data)
+        best = getattr(trainer.checkpoint_callback, "best_model_path", None)
+        trainer.test(module, datamodule=data, ckpt_path=best or None, verbose=False)
+        record.say(record.summary())
+
+
+if __name__ == "__main__":
+    command(train, "train")
