@@ -23,7 +23,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,8 +52,8 @@ def command(job: Callable[[DictConfig], None], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"    # so that Hydra raises what it would print on several lines
 
     def checked_job(config: DictConfig) -> None:
-        os.environ.pop("HYDRA_FULL_ERROR") if full_error is None else os.environ.update(HYDRA_FULL_ERROR=full_error)
-        overrides = dict(o.lstrip("+").split("=", 1) for o in HydraConfig.get().overrides.task if "=" in o)
+        os.environ["HYDRA_FULL_ERROR"] = full_error or ""    # as it was, for the processes that a run starts
+        overrides = dict(o.lstrip("+").split("=", 1) for o in given_words() if "=" in o)
         try:
             job(check(config, overrides))
         except Exception as error:
@@ -68,6 +68,13 @@ def command(job: Callable[[DictConfig], None], config_name: str) -> None:
         if full_error == "1" or (line := line_about_composition(error, config_name)) is None:
             raise
         fail(line)
+
+
+def given_words() -> list[str]:
+    """The words of this run's command line, in a sweep those of the one run."""
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task)    # unresolved: a word may hold ${…}
+    assert isinstance(words, list)
+    return words
 
 
 def fail(line: str) -> NoReturn:
@@ -95,21 +102,24 @@ def choices() -> str:
     for group, default in defaults.items():
         lines += ["", f"{group}  [{default}]" if default else group]
         for word in options(group):
-            first_line = (CONF / group / f"{word}.yaml").read_text(encoding="utf-8").splitlines()[0]
-            lines.append(f"  {word:<20}{first_line.lstrip('# ')}")
+            comments = (CONF / group / f"{word}.yaml").read_text(encoding="utf-8").splitlines()
+            lines.append(f"  {word:<22}{next(c for c in comments if '@package' not in c).lstrip('# ')}")
     return "\n".join(lines) + "\n"
 
 
 def run_name() -> str:
     """`mae-sgd-mlp-digits`, followed by the values that the command line sets, such as `lr=0.1`."""
-    hydra_config = HydraConfig.get()
-    chosen = hydra_config.runtime.choices
+    chosen = dict(HydraConfig.get().runtime.choices)
+    values = []
+    for word in given_words():
+        key, _, value = word.lstrip("+~").partition("=")
+        group, _, field = key.rpartition(".")
+        if field == "_target_" and group in chosen:
+            chosen[group] = value.rpartition(".")[2]
+        elif key not in chosen and key not in ("name", "folder"):
+            values.append(f"{field}={value}")
     words = [chosen[group] for group in ("experiment", "loss", "optimizer", "model", "data") if chosen.get(group)]
-    for override in hydra_config.overrides.task:
-        key, _, value = override.lstrip("+~").partition("=")
-        if key not in chosen and key not in ("name", "folder"):
-            words.append(f"{key.split('.')[-1]}={value}")
-    return re.sub(r"[^\w.=+-]+", "_", "-".join(words))[:120]
+    return re.sub(r"[^\w.=+-]+", "_", "-".join([*words, *values]))[:120]
 
 
 def run_folder(name: str) -> str:
@@ -126,8 +136,8 @@ def datasets() -> str:
 
 def description(config: DictConfig) -> dict[str, str]:
     """The texts that say what a run is: the composed config, resolved, and the overrides of its command line."""
-    overrides = "".join(f"- {override}\n" for override in HydraConfig.get().overrides.task)
-    return {"config.yaml": OmegaConf.to_yaml(config, resolve=True), "overrides.yaml": overrides or "[]\n"}
+    words = OmegaConf.to_yaml(OmegaConf.create(given_words()))
+    return {"config.yaml": OmegaConf.to_yaml(config, resolve=True), "overrides.yaml": words}
 
 
 def hyperparameters(config: DictConfig) -> dict[str, Any]:
@@ -185,7 +195,8 @@ def check(config: DictConfig, overrides: Mapping[str, str]) -> DictConfig:
             for extra in check_node(str(key), value, overrides):
                 parent, _, name = extra.rpartition(".")
                 print(f"{extra} is left out: {OmegaConf.select(config, parent)._target_} does not take it")
-                del OmegaConf.select(config, parent)[name]
+                with open_dict(config):
+                    del OmegaConf.select(config, parent)[name]
     if not 0 <= plain["seed"] < 2**32:
         raise UsageError(f"seed={plain['seed']}: expected a whole number from 0 to 2**32 - 1")
     if plain["threads"] != "auto" and plain["threads"] < 1:
@@ -211,7 +222,8 @@ def check_node(key: str, node: Mapping[str, Any], overrides: Mapping[str, str]) 
     if open_ended and isinstance(node.get("scheduler"), dict):    # Schedule passes the other arguments on to it
         scheduler = find(f"{key}.scheduler._target_", node["scheduler"].get("_target_"))
         parameters |= inspect.signature(scheduler).parameters
-        hints = hints_of(scheduler) | hints
+        # null is a length that Schedule fills in
+        hints |= {name: hint | None for name, hint in hints_of(scheduler).items() if name not in hints}
         open_ended = False
     for name, value in node.items():
         if name.startswith("_"):
@@ -235,16 +247,18 @@ def check_value(key: str, value: Any, hint: Any) -> None:
 
 def find(key: str, path: Any) -> Callable[..., Any]:
     """The class or function that a config names."""
-    from hydra.utils import get_object
+    from pydoc import ErrorDuringImport, locate
 
     if not isinstance(path, str) or "." not in path:
         raise UsageError(f"{key}={path}: expected a class or function that can be imported, such as torch.nn.L1Loss")
     try:
-        found = get_object(path)
-    except Exception as error:    # Hydra passes on whatever the import raised, of any type
+        found = locate(path)
+    except ErrorDuringImport as error:
+        raise UsageError(f"{key}={path}: expected a class or function that can be imported ({error})") from error
+    if found is None:
         module, _, name = path.rpartition(".")
-        close = nearest(name, dir(sys.modules[module])) if module in sys.modules else ""
-        raise UsageError(f"{key}={path}: expected a class or function that can be imported{close}") from error
+        close = nearest(name, dir(locate(module)))
+        raise UsageError(f"{key}={path}: expected a class or function that can be imported{close}")
     if not callable(found):
         raise UsageError(f"{key}={path}: expected a class or function, not a {type(found).__name__}")
     return found
@@ -325,14 +339,14 @@ def accepts(value: Any, hint: Any) -> bool:
 def expectation(hint: Any) -> str:
     """A hint in words: `a number, or null`."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if words := literals(hint):
+        return "one of " + ", ".join(dict.fromkeys(words)) + (", or null" if type(None) in arguments else "")
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
     if hint in names:
         return names[hint]
     if origin in (Union, types.UnionType):
         words = [expectation(a) for a in arguments if a in names or get_origin(a) is not None]
         return ", or ".join(dict.fromkeys(words)) or "an object"
-    if origin is Literal:
-        return "one of " + ", ".join(str(choice) for choice in arguments)
     if origin is tuple and arguments[-1] is not Ellipsis:
         return f"a list of {len(arguments)} values"
     if origin in (list, tuple, Sequence, Iterable):
@@ -369,15 +383,15 @@ def line_about(error: Exception, config: DictConfig, overrides: Mapping[str, str
         named = str(cause).partition("=")[0]
         if isinstance(cause, ConfigError):
             return f"{key}.{cause}" if named in (OmegaConf.select(config, key) or {}) else str(cause)
-        about = culprits(key, overrides)
+        about = culprits(key, overrides, first_line(cause or error))
         if isinstance(cause, MisconfigurationException) or about != key:
             return f"{about}: {first_line(cause or error)}"
         return None
     if isinstance(error, ConfigError):
         key, _, rest = str(error).partition(": ")
-        return f"{culprits(key, overrides)}: {rest}" if key in config else str(error)
+        return f"{culprits(key, overrides, rest)}: {rest}" if key in config else str(error)
     if isinstance(error, MisconfigurationException):
-        return f"{culprits('trainer', overrides)}: {first_line(error)}"
+        return f"{culprits('trainer', overrides, first_line(error), only_named=True)}: {first_line(error)}"
     return None
 
 
@@ -397,7 +411,9 @@ def line_about_composition(error: Exception, config_name: str) -> str | None:
         given = next((a for a in sys.argv[1:] if a.lstrip("+~").partition("=")[0] == wrong), wrong)
         return f"{given}: expected a key of the config{nearest_key(wrong, config_name)}"
     if isinstance(error, ValueError) and "Config group override" in str(error):
-        return f"expected one word for each choice: {first_line(error)}"
+        groups = [a for a in sys.argv[1:] if options(a.partition("=")[0])]
+        wrong = next((a for a in groups if a.partition("=")[2] not in options(a.partition("=")[0])), groups[0])
+        return f"{wrong}: expected one of {', '.join(options(wrong.partition('=')[0]))}"
     return first_line(error) if isinstance(error, HydraException | OmegaConfBaseException) else None
 
 
@@ -423,10 +439,14 @@ def nearest_key(wrong: str, config_name: str) -> str:
     return f"; nearest: {close[0]}" if close else ""
 
 
-def culprits(key: str, overrides: Mapping[str, str]) -> str:
-    """What the command line set below a key, `trainer.max_epochs=-5`; the key itself where it set nothing."""
-    given = [f"{name}={value}" for name, value in overrides.items() if name == key or name.startswith(f"{key}.")]
-    return " ".join(given) or key
+def culprits(key: str, overrides: Mapping[str, str], message: str = "", only_named: bool = False) -> str:
+    """What the command line set below a key, `trainer.max_epochs=-5`; the key itself where it set nothing.
+
+    Where the message names some of those fields, only they are told.
+    """
+    given = {name: value for name, value in overrides.items() if name == key or name.startswith(f"{key}.")}
+    named = {name: value for name, value in given.items() if name.split(".")[-1] in message}
+    return " ".join(f"{name}={value}" for name, value in (named if only_named else named or given).items()) or key
 
 
 def first_line(error: BaseException) -> str:

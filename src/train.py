@@ -14,10 +14,11 @@ def train(config: DictConfig) -> None:
     from lightning.pytorch import seed_everything
 
     from descent.callbacks.record import Record
+    from descent.errors import require_one_of
     from descent.folder import claimed
     from descent.losses import fit_to_task
     from descent.machine import compile_in_place, quiet_libraries, threads
-    from descent.metrics import task_metrics
+    from descent.metrics import logged_names, task_metrics
     from descent.module import Supervised
 
     build = partial(instantiate, _convert_="all")    # below this line: objects and plain values, no config
@@ -30,18 +31,19 @@ def train(config: DictConfig) -> None:
     optimizer = build(config.optimizer)    # a partial: configure_optimizers hands it model.parameters()
     schedule = build(config.scheduler) or None
     metrics = task_metrics(data.task, data.outputs)
+    require_one_of(logged_names(metrics), "monitor", config.monitor)
     module = Supervised(model, criterion, optimizer, schedule, metrics, **data.statistics)
     torch.set_num_threads(threads(config.threads, data.batch_size, data.input_shape))
 
     with claimed(config.folder) as folder:
         config.folder = str(folder)
-        record = Record(folder, description(config), hyperparameters(config), ROOT, data.input_shape)
+        title = f"{config.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {data}"
+        record = Record(folder, title, description(config), hyperparameters(config), ROOT, data.input_shape)
         callbacks = [record, *build(config.callbacks).values()]
         trainer = build(config.trainer, callbacks=callbacks, logger=list(build(config.logger).values()))
         if config.compile:
             compile_in_place(model, trainer.strategy.root_device)
 
-        record.say(f"{config.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {data}")
         trainer.fit(module, datamodule=data)
         best = getattr(trainer.checkpoint_callback, "best_model_path", None)
         trainer.test(module, datamodule=data, ckpt_path=best or None, verbose=False)

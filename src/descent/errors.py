@@ -1,5 +1,8 @@
 """The one exception that the commands print as a line instead of a traceback."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class ConfigError(ValueError):
     """A choice that cannot work. The message names the key, the value and what was expected.
@@ -13,3 +16,19 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
     """Raise `ConfigError("name=value: expected …")` unless `condition` holds."""
     if not condition:
         raise ConfigError(f"{name}={value}: expected {expected}")
+
+
+def require_one_of(choices: Iterable[str], name: str, value: str, shown: str = "") -> None:
+    """Raise `ConfigError("name=value: expected one of …; nearest: …")` unless the value is among the choices.
+
+    Args:
+        choices: the words that can be chosen.
+        name: of the key.
+        value: of the key.
+        shown: what to say in place of a long list of choices.
+    """
+    choices = list(choices)
+    if value not in choices:
+        close = get_close_matches(value, choices, n=1)
+        nearest = f"; nearest: {close[0]}" if close else ""
+        raise ConfigError(f"{name}={value}: expected {shown or 'one of ' + ', '.join(choices)}{nearest}")

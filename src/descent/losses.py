@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from descent.errors import ConfigError
+from descent.errors import ConfigError, require
 
 
 class MeanAbsoluteError(nn.Module):
@@ -89,8 +89,10 @@ def fit_to_task(criterion: nn.Module, task: str) -> nn.Module:
         task: "classification" (logits and class indices) or "regression" (values and values).
 
     Raises:
-        ConfigError: a loss on classes meets real-valued targets.
+        ConfigError: a loss on classes meets real-valued targets, or the loss is no single number.
     """
+    reduction = getattr(criterion, "reduction", "mean")
+    require(reduction in ("mean", "sum"), "loss.reduction", reduction, "mean or sum")
     if task == "regression":
         if isinstance(criterion, CLASS_LOSSES):
             raise ConfigError(

@@ -69,6 +69,11 @@ class EpochMetrics:
         self.metrics.update(predicted, expected)
 
 
+def logged_names(metrics: dict[str, torchmetrics.Metric]) -> list[str]:
+    """What a run logs and can be monitored: "train/loss", "val/acc", …"""
+    return [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *metrics)]
+
+
 def task_metrics(task: str, outputs: int) -> dict[str, torchmetrics.Metric]:
     """What is counted for a task: the accuracy of classes; MAE and R² of values."""
     if task == "classification":

@@ -6,7 +6,7 @@ from math import prod
 
 from torch import nn
 
-from descent.errors import ConfigError, require
+from descent.errors import ConfigError, require, require_one_of
 
 
 class Linear(nn.Sequential):
@@ -104,14 +104,9 @@ def timm(input_shape: Sequence[int], outputs: int, name: str, pretrained: bool) 
         raise ConfigError(
             f"model=timm: expected timm to be installed; `uv sync --extra timm` or `pip install -e '.[timm]'` ({error})"
         ) from error
-    from difflib import get_close_matches
-
     if len(input_shape) != 3:
         raise ConfigError(f"model=timm: expected images, but a sample of this data has shape {tuple(input_shape)}")
-    if not library.is_model(name):
-        nearest = get_close_matches(name, library.list_models(), n=1)
-        hint = f"; nearest: {nearest[0]}" if nearest else ""
-        raise ConfigError(f"name={name}: expected an architecture of timm{hint}")
+    require_one_of(library.list_models(), "name", name, "an architecture of timm")
     return library.create_model(name, pretrained=pretrained, num_classes=outputs, in_chans=input_shape[0])
 
 

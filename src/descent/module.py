@@ -7,7 +7,7 @@ import torchmetrics
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Optimizer, SparseAdam
 
 from descent.errors import ConfigError
 from descent.metrics import EpochMetrics
@@ -84,11 +84,12 @@ class Supervised(LightningModule):
             optimizer = self.optimizer(self.model.parameters())
         except (TypeError, ValueError, RuntimeError) as error:    # what torch.optim raises for its arguments
             raise ConfigError(f"optimizer: {error}") from error
+        if isinstance(optimizer, SparseAdam) and not any(getattr(m, "sparse", False) for m in self.model.modules()):
+            raise ConfigError("optimizer: SparseAdam expects a model with sparse gradients, such as nn.Embedding(sparse=True)")
         if self.schedule is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or 0
         try:
+            steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs or 0
             scheduler = self.schedule.build(optimizer, steps, epochs)
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise ConfigError(f"scheduler: {error}") from error

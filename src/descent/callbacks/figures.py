@@ -39,9 +39,8 @@ class Figures(Callback):
     def _pass_on(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not (self.trained and trainer.is_global_zero):
             return
-        figures = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name != "step" and (self.validated or not name.startswith("val/"))
-        }
+        stages = ("train/", "val/") if self.validated else ("train/",)
+        names = [name for stage in stages for name in trainer.callback_metrics if name.startswith(stage)]
+        # float32 has seven digits; the rest would only look precise
+        figures = {name: float(f"{trainer.callback_metrics[name]:.7g}") for name in (*names, "lr")}
         self.on_figures(trainer, pl_module, trainer.fit_loop.epoch_progress.current.processed, figures)

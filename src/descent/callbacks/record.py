@@ -25,6 +25,7 @@ class Record(Figures):
 
     Args:
         folder: of the run; exists.
+        title: printed when training starts.
         files: texts to write at the start, by name, such as "config.yaml".
         hyperparameters: what TensorBoard compares runs by: flat, plain values.
         source: a folder of the repository whose revision and changes are recorded.
@@ -34,13 +35,14 @@ class Record(Figures):
     def __init__(
         self,
         folder: Path,
+        title: str,
         files: Mapping[str, str],
         hyperparameters: Mapping[str, Any],
         source: Path,
         input_shape: tuple[int, ...],
     ) -> None:
         super().__init__()
-        self.folder, self.files, self.hyperparameters = folder, files, hyperparameters
+        self.folder, self.title, self.files, self.hyperparameters = folder, title, files, hyperparameters
         self.source, self.input_shape = source, input_shape
         self.rows: list[dict[str, float]] = []
         self.begun = 0.0
@@ -51,17 +53,20 @@ class Record(Figures):
         """Print, in the first process."""
         print(text, flush=True)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(dict(self.hyperparameters))
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             files = {**self.files, "environment.json": json.dumps(environment(), indent=2), **revision(self.source)}
             for name, text in files.items():
                 (self.folder / name).write_text(text, encoding="utf-8")
-            for logger in trainer.loggers:
-                logger.log_hyperparams(dict(self.hyperparameters))
             for writer in writers(trainer):
                 for name, text in self.files.items():
                     writer.add_text(name, "```yaml\n" + text + "\n```")
                 add_graph(writer, pl_module, self.input_shape)
+        self.say(self.title)
         self.begun = time.perf_counter()
 
     def on_figures(self, trainer: Trainer, pl_module: LightningModule, epoch: int, figures: dict[str, float]) -> None:
@@ -91,7 +96,7 @@ class Record(Figures):
             "final": self.rows[-1],
         }
         checkpoint = trainer.checkpoint_callback
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor is not None:
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             scored = [row for row in self.rows if checkpoint.monitor in row]
             pick = min if checkpoint.mode == "min" else max
             self.result["best"] = pick(scored, key=lambda row: row[checkpoint.monitor], default=None)
@@ -99,8 +104,8 @@ class Record(Figures):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self.result:
-            figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self.result["test"] = {name: value for name, value in figures.items() if name.startswith("test/")}
+            figures = trainer.callback_metrics
+            self.result["test"] = {n: float(f"{figures[n]:.7g}") for n in figures if n.startswith("test/")}
             self._write(trainer)
             for writer in writers(trainer):
                 add_hyperparameters(writer, self.hyperparameters, [*self.rows[-1], *self.result["test"]])

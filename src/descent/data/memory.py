@@ -104,10 +104,9 @@ class InMemory(LightningDataModule):
 
     def _deal(self, order: Tensor, targets: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Take n of the samples in `order`, evenly over the classes; returns those and the others."""
-        if self.task == "classification":
-            order = order[targets[order].argsort(stable=True)]
+        by_class = targets[order].argsort(stable=True) if self.task == "classification" else torch.arange(len(order))
         taken = torch.zeros(len(order), dtype=torch.bool)
-        taken[((torch.arange(n) + 0.5) * (len(order) / n)).long()] = True
+        taken[by_class[((torch.arange(n) + 0.5) * (len(order) / n)).long()]] = True
         return order[taken], order[~taken]
 
     def __str__(self) -> str:
