@@ -1,8 +1,10 @@
 """What an epoch logged, for the callbacks that print it or write it."""
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-NAMES = {"loss": "Loss", "acc": "Acc", "mae": "MAE", "r2": "R²"}    # as the tutorial prints them
+NAMES = {"loss": "Loss", "acc": "Acc", "mae": "MAE", "r2": "R²"}  # as the tutorial prints them
 
 
 class Figures(Callback):
@@ -15,7 +17,9 @@ class Figures(Callback):
     def __init__(self) -> None:
         self.trained = self.validated = False
 
-    def on_figures(self, trainer: Trainer, pl_module: LightningModule, epoch: int, figures: dict[str, float]) -> None:
+    def on_figures(
+        self, trainer: Trainer, pl_module: LightningModule, epoch: int, figures: dict[str, float]
+    ) -> None:
         """To be overridden.
 
         Args:
@@ -24,6 +28,12 @@ class Figures(Callback):
             epoch: the epoch that has ended, counted from 1.
             figures: by name, such as "train/loss"; those of validation only if it ran in this epoch.
         """
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"trained": self.trained, "validated": self.validated}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.trained, self.validated = state_dict["trained"], state_dict["validated"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pass_on(trainer, pl_module)
@@ -43,4 +53,4 @@ class Figures(Callback):
         names = [name for stage in stages for name in trainer.callback_metrics if name.startswith(stage)]
         # float32 has seven digits; the rest would only look precise
         figures = {name: float(f"{trainer.callback_metrics[name]:.7g}") for name in (*names, "lr")}
-        self.on_figures(trainer, pl_module, trainer.fit_loop.epoch_progress.current.processed, figures)
+        self.on_figures(trainer, pl_module, trainer.current_epoch, figures)

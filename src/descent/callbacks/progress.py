@@ -41,7 +41,9 @@ class Progress(Figures):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
-    def on_figures(self, trainer: Trainer, pl_module: LightningModule, epoch: int, figures: dict[str, float]) -> None:
+    def on_figures(
+        self, trainer: Trainer, pl_module: LightningModule, epoch: int, figures: dict[str, float]
+    ) -> None:
         self._clear()
         print(epoch_line(epoch, trainer.max_epochs, figures), flush=True)
 
@@ -70,7 +72,7 @@ class Progress(Figures):
 
 
 def epoch_line(epoch: int, epochs: int | None, figures: Mapping[str, float]) -> str:
-    """The tutorial's line; figures that are not there are left out, and so is a number of epochs without end."""
+    """The tutorial's line; figures that are not there are left out, and so is an endless number of epochs."""
     parts = [f"Epoch {epoch}/{epochs}" if epochs is not None and epochs > 0 else f"Epoch {epoch}"]
     for stage in ("train", "val"):
         for key, value in figures.items():

@@ -1,11 +1,13 @@
 """The files of a run's folder: what ran, on what, and what came of it."""
 
 import csv
+import io
 import json
 import os
 import subprocess
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 from descent.callbacks.figures import NAMES, Figures
+from descent.files import write_atomically
 from descent.machine import environment
 
 
@@ -47,6 +50,8 @@ class Record(Figures):
         self.rows: list[dict[str, float]] = []
         self.begun = 0.0
         self.result: dict[str, Any] = {}
+        self.seconds = 0.0  # of training before this process, in a resumed run
+        self.resumed = False
 
     @rank_zero_only
     def say(self, text: str) -> None:
@@ -57,9 +62,23 @@ class Record(Figures):
         for logger in trainer.loggers:
             logger.log_hyperparams(dict(self.hyperparameters))
 
+    def state_dict(self) -> dict[str, Any]:
+        seconds = self.seconds + time.perf_counter() - self.begun
+        return {**super().state_dict(), "rows": self.rows, "result": self.result, "seconds": seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.rows, self.result, self.seconds = (state_dict[name] for name in ("rows", "result", "seconds"))
+        self.resumed = True
+        self._write_rows()  # without those of after the checkpoint, which will come again
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            files = {**self.files, "environment.json": json.dumps(environment(), indent=2), **revision(self.source)}
+        if trainer.is_global_zero and not self.resumed:
+            files = {
+                **self.files,
+                "environment.json": json.dumps(environment(), indent=2),
+                **revision(self.source),
+            }
             for name, text in files.items():
                 (self.folder / name).write_text(text, encoding="utf-8")
             for writer in writers(trainer):
@@ -69,24 +88,26 @@ class Record(Figures):
         self.say(self.title)
         self.begun = time.perf_counter()
 
-    def on_figures(self, trainer: Trainer, pl_module: LightningModule, epoch: int, figures: dict[str, float]) -> None:
+    def on_figures(
+        self, trainer: Trainer, pl_module: LightningModule, epoch: int, figures: dict[str, float]
+    ) -> None:
         self.rows.append({"epoch": epoch, **figures})
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         # a column that comes late, such as validation every few epochs, needs a new header
         grown = len(self.rows) == 1 or any(name not in self.rows[0] for name in self.rows[-1])
         if grown:
             self.rows[0] = {name: self.rows[0].get(name, float("nan")) for name in columns}
-        with (self.folder / "metrics.csv").open("w" if grown else "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(self.rows[0]))
-            if grown:
-                writer.writeheader()
-            writer.writerows(self.rows if grown else self.rows[-1:])
+            self._write_rows()
+        else:
+            with (self.folder / "metrics.csv").open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, list(self.rows[0])).writerow(self.rows[-1])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seconds = time.perf_counter() - self.begun
+        seconds = self.seconds + time.perf_counter() - self.begun
         super().on_train_end(trainer, pl_module)
         if not self.rows:
             return
+        assert isinstance(pl_module.samples_seen, int)
         samples = pl_module.samples_seen * trainer.world_size
         self.result = {
             "epochs": len(self.rows),
@@ -97,9 +118,10 @@ class Record(Figures):
         }
         checkpoint = trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
-            scored = [row for row in self.rows if checkpoint.monitor in row]
-            pick = min if checkpoint.mode == "min" else max
-            self.result["best"] = pick(scored, key=lambda row: row[checkpoint.monitor], default=None)
+            monitor = checkpoint.monitor or ""
+            scored = [row for row in self.rows if monitor in row]
+            best = min if checkpoint.mode == "min" else max
+            self.result["best"] = best(scored, key=lambda row: row[monitor], default=None)
         self._write(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -116,22 +138,32 @@ class Record(Figures):
         if figures := self.result.get("test"):
             words = [f"Test {NAMES.get(k[5:], k[5:])}: {v:.4f}" for k, v in figures.items()]
             best = self.result.get("best")
-            lines.append(", ".join(words) + (f" (the best checkpoint, of epoch {best['epoch']})" if best else ""))
+            lines.append(
+                ", ".join(words) + (f" (the best checkpoint, of epoch {best['epoch']})" if best else "")
+            )
         if self.result:
             speed = f"{self.result['seconds']:.1f} s, {self.result['samples_per_second']:,.0f} samples/s"
-            lines.append(f"Trained {self.result['epochs']} epochs in {speed}")
+            epochs = self.result["epochs"]
+            lines.append(f"Trained {epochs} epoch{'s' if epochs > 1 else ''} in {speed}")
         lines.append(f"Run folder:  {os.path.relpath(self.folder)}")
         if any(self.folder.glob("events*")):
             uv = "uv run " if "UV" in os.environ else ""
             lines.append(f"TensorBoard: {uv}tensorboard --logdir {os.path.relpath(self.folder.parent)}")
         return "\n".join(lines)
 
+    @rank_zero_only
+    def _write_rows(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else [])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(self.folder / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+
     def _write(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        temporary = self.folder / "result.json.part"
-        temporary.write_text(json.dumps(self.result, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.folder / "result.json")
+        text = json.dumps(self.result, indent=2) + "\n"
+        write_atomically(self.folder / "result.json", lambda file: file.write(text.encode()))
 
 
 def writers(trainer: Trainer) -> list[Any]:
@@ -142,16 +174,15 @@ def writers(trainer: Trainer) -> list[Any]:
 
 
 def add_graph(writer: Any, pl_module: LightningModule, input_shape: tuple[int, ...]) -> None:
-    """Trace the network on one sample of zeros, leaving its mode, statistics and the random state as they were."""
-    training = pl_module.model.training
-    pl_module.model.eval()
+    """Trace a copy of the network, uncompiled and in eval mode, on one sample of zeros."""
+    model = pl_module.model
+    assert isinstance(model, torch.nn.Module)
     try:
         with torch.random.fork_rng(), torch.no_grad():
-            writer.add_graph(pl_module.model, torch.zeros(1, *input_shape, device=pl_module.device))
-    except RuntimeError:    # a network that can not be traced still trains
+            inputs = torch.zeros(1, *input_shape, device=pl_module.device)
+            writer.add_graph(deepcopy(model).eval(), inputs)
+    except RuntimeError:  # a network that can not be traced still trains
         print("The model's graph is not in TensorBoard: torch can not trace this model")
-    finally:
-        pl_module.model.train(training)
 
 
 def add_hyperparameters(writer: Any, hyperparameters: Mapping[str, Any], names: list[str]) -> None:
@@ -172,7 +203,7 @@ def revision(source: Path) -> dict[str, str]:
     def git(*arguments: str) -> str | None:
         try:
             answer = subprocess.run(["git", "-C", source, *arguments], capture_output=True, check=True)
-        except (OSError, subprocess.CalledProcessError):    # no git, no repository, no commit
+        except (OSError, subprocess.CalledProcessError):  # no git, no repository, no commit
             return None
         return answer.stdout.decode(errors="replace")
 
