@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Callable, Iterator
+from math import ceil
 
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 20    # numbers gathered at once: enough to amortise the call, few enough to stay in the cache
+CHUNK = 1 << 20  # numbers gathered at once: enough to amortise the call, few enough to stay in the cache
 
 
 class Batches:
@@ -38,22 +39,33 @@ class Batches:
         self.inputs, self.targets = inputs, targets
         self.batch_size, self.seed, self.transform = batch_size, seed, transform
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-        self.sampler, self.batch_sampler = self, None    # where Lightning looks for set_epoch
+        self.epoch = self.first = 0
+        if seed is not None:
+            self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
         batches_a_chunk = max(1, CHUNK // max(1, inputs[:1].numel() * batch_size))
         self.chunk = batches_a_chunk * batch_size
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def state_dict(self) -> dict[str, int]:
+        return {"batch": 0}  # a checkpoint puts the number of the batch that comes next here
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Have the next epoch begin at its batch number `batch`."""
+        self.first = state["batch"]
+
     def __len__(self) -> int:
-        return -(-self._samples() // self.batch_size)
+        return ceil(self._samples() / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        first, self.first = self.first, 0
         if self.seed is None and self.transform is None and self.world_size == 1:
-            yield from zip(self.inputs.split(self.batch_size), self.targets.split(self.batch_size), strict=True)
+            inputs, targets = self.inputs.split(self.batch_size), self.targets.split(self.batch_size)
+            yield from zip(inputs[first:], targets[first:], strict=True)
             return
-        for rows in self.order().to(self.inputs.device).split(self.chunk):
+        rest = self.order()[first * self.batch_size :]
+        for rows in rest.to(self.inputs.device).split(self.chunk):
             inputs, targets = self.inputs[rows], self.targets[rows]
             if self.transform is not None:
                 inputs = self.transform(inputs)
@@ -70,11 +82,11 @@ class Batches:
         order = torch.randperm(n, generator=torch.Generator().manual_seed(key))
         if self.world_size > 1:
             total = self._samples() * self.world_size
-            order = order.repeat(-(-total // n))[:total]
+            order = order.repeat(ceil(total / n))[:total]
         return order[self.rank :: self.world_size]
 
     def _samples(self) -> int:
         n = len(self.targets)
         if self.seed is None:
             return len(range(self.rank, n, self.world_size))
-        return -(-n // self.world_size)
+        return ceil(n / self.world_size)

@@ -35,7 +35,7 @@ def torchvision_set(
     """
     try:
         from torchvision import datasets
-    except (ImportError, RuntimeError) as error:    # RuntimeError: built against another torch
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built against another torch
         raise ConfigError(
             f"name={name}: expected a torchvision that matches torch; `uv sync --extra images` or"
             f" `pip install -e '.[images]'` ({str(error).splitlines()[0]})"
@@ -44,14 +44,14 @@ def torchvision_set(
     if constructor is None:
         raise ConfigError(f"name={name}: expected a class of torchvision.datasets, such as MNIST")
     path = Path(folder).expanduser().resolve()
-    from filelock import FileLock    # comes with torch
+    from filelock import FileLock  # comes with torch
 
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with FileLock(path / f".{name}.lock"):    # two runs started together download once
+        with FileLock(path / f".{name}.lock"):  # two runs started together download once
             train = constructor(str(path), train=True, download=download)
             test = constructor(str(path), train=False, download=download)
-    except (OSError, RuntimeError) as error:    # URLError is an OSError; RuntimeError: corrupt or not found
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: corrupt or not found
         raise ConfigError(
             f"folder={folder}: expected the files of {name} in {path}, or a network connection to download"
             f" them ({str(error).splitlines()[0]})"
