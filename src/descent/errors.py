@@ -1,4 +1,4 @@
-"""The one exception that the commands print as a line instead of a traceback."""
+"""The exceptions that the commands print as a line instead of a traceback."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -10,6 +10,19 @@ class ConfigError(ValueError):
     Everything in this package that a person can get wrong from the command line raises this;
     any other exception is a bug, in the template or in code that was added to it, and keeps its traceback.
     """
+
+
+class Stopped(Exception):
+    """A run that ends before its time, told in one line: a signal, a loss that is not a number, a full disk.
+
+    Args:
+        message: why, and how to go on.
+        code: the exit status of the process.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -29,6 +42,12 @@ def require_one_of(choices: Iterable[str], name: str, value: str, shown: str = "
     """
     choices = list(choices)
     if value not in choices:
-        close = get_close_matches(value, choices, n=1)
-        nearest = f"; nearest: {close[0]}" if close else ""
-        raise ConfigError(f"{name}={value}: expected {shown or 'one of ' + ', '.join(choices)}{nearest}")
+        expected = shown or "one of " + ", ".join(choices)
+        raise ConfigError(f"{name}={value}: expected {expected}{nearest(value, choices)}")
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`; nearest: …`, or nothing where no word is near; of equally near words, one of the same letters."""
+    close = get_close_matches(word, words)
+    close.sort(key=lambda other: sorted(other) != sorted(word))
+    return f"; nearest: {close[0]}" if close else ""

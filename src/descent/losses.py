@@ -96,8 +96,8 @@ def fit_to_task(criterion: nn.Module, task: str) -> nn.Module:
     if task == "regression":
         if isinstance(criterion, CLASS_LOSSES):
             raise ConfigError(
-                f"loss={type(criterion).__name__}: expected a loss on values (mae, mse, huber, smooth_l1, l1),"
-                " for the targets of this data are real numbers, not classes"
+                f"loss={type(criterion).__name__}: expected a loss on values (mae, mse, huber, smooth_l1,"
+                " l1), for the targets of this data are real numbers, not classes"
             )
         return criterion
     if isinstance(criterion, nn.NLLLoss):

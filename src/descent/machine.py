@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-SMALL = 1 << 16    # numbers in a batch below which a second thread costs more than it brings
+from descent.errors import require_one_of
+
+# numbers in a batch below which a second thread costs more than it brings (benchmarks/threads.py)
+SMALL = 1 << 17
 
 
 def threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...]) -> int:
@@ -26,18 +29,36 @@ def threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...]) -
     return 1 if batch_size * prod(input_shape) < SMALL else torch.get_num_threads()
 
 
+def device(setting: str) -> str:
+    """What to compute on without a Trainer: the setting, or for "auto" a GPU where there is one.
+
+    Raises:
+        ConfigError: the machine has no such device.
+    """
+    there = [n for n, m in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if m.is_available()] + ["cpu"]
+    if setting == "auto":
+        return there[0]
+    require_one_of(there, "device", setting, f"what this machine has: {', '.join(there)}, or auto")
+    return setting
+
+
 def quiet_libraries() -> None:
-    """Keep Lightning's remarks on the machine, and its own use of old torch names, out of a run's output."""
+    """Keep what no user can act on out of a run's output, such as remarks on Lightning's own code."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")    # Lightning 2.6.6 on torch 2.12 and later
+    warnings.filterwarnings("ignore", message=".*torch.jit.trace.*deprecated.*")  # by the graph, torch 2.15
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6.6 on torch 2.12 and later
+    warnings.filterwarnings(
+        "ignore", message=".*smaller than the logging interval.*"
+    )  # nothing is logged by step
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # a resumed run's folder
 
 
 def compile_in_place(model: nn.Module, device: torch.device) -> None:
     """`model.compile()`, which leaves the names of its weights alone; one line where there is no compiler."""
     try:
-        torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))    # needs all that the model will need
-    except Exception as error:    # torch raises a type of its own for each back end
+        torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))  # needs all that the model will need
+    except Exception as error:  # torch raises a type of its own for each back end
         reason = str(error).strip().splitlines()[0]
         print(f"compile=true: no working compiler here, so the model runs as it is ({reason})")
         torch.compiler.reset()

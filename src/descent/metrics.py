@@ -1,11 +1,13 @@
 """Mean loss and metrics over the samples of an epoch, at almost no cost per step."""
 
+from typing import Any
+
 import torch
 import torchmetrics
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
-ROWS = 16_384    # samples kept before they are folded into the metrics: bounds memory, amortises the calls
+ROWS = 16_384  # samples kept before they are folded into the metrics: bounds memory, amortises the calls
 
 
 class EpochMetrics:
@@ -23,7 +25,7 @@ class EpochMetrics:
     """
 
     def __init__(self, metrics: dict[str, torchmetrics.Metric], mean: Tensor, std: Tensor) -> None:
-        self.loss = torchmetrics.MeanMetric()
+        self.loss = MeanLoss()
         self.metrics = torchmetrics.MetricCollection(dict(metrics))
         self.mean, self.std = mean, std
         self.steps: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -33,40 +35,96 @@ class EpochMetrics:
     def add(self, batch: int, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Record batch number `batch`: its mean loss, outputs `(size, outputs)` and targets `(size, ...)`."""
         if batch == self.batch:
-            return    # LBFGS evaluates a batch several times; it counts once, before the step
+            return  # LBFGS evaluates a batch several times; it counts once, before the step
         self.batch = batch
         self.steps.append((loss, outputs, targets))
         if len(self.steps) * len(targets) >= ROWS:
             self._fold()
 
-    def reset(self) -> None:
-        """Forget everything."""
+    def reset(self, device: torch.device) -> None:
+        """Forget everything; what comes next is on `device`."""
         self.steps, self.batch, self.samples = [], -1, 0
+        self._move(device)
         self.loss.reset()
         self.metrics.reset()
+
+    def state(self) -> dict[str, Any]:
+        """All that has been recorded since the last reset: tensors and plain values.
+
+        Steps that are not folded yet stay so, for folding at another place would round differently.
+        """
+        metrics = dict(self.metrics.items(keep_base=True, copy_state=False))
+        return {
+            "steps": list(self.steps),
+            "batch": self.batch,
+            "samples": self.samples,
+            "metrics": {name: metric_state(metric) for name, metric in {"": self.loss, **metrics}.items()},
+        }
+
+    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on from what `state` returned."""
+        self.steps = [tuple(value.to(device) for value in step) for step in state["steps"]]
+        self.batch, self.samples = state["batch"], state["samples"]
+        metrics = dict(self.metrics.items(keep_base=True, copy_state=False))
+        for name, metric in {"": self.loss, **metrics}.items():
+            for key, value in state["metrics"][name].items():
+                setattr(metric, key, value)
+            metric.to(device)
+        self._move(device)
 
     def compute(self) -> dict[str, Tensor]:
         """The means over the samples since the last reset, scalar tensors, synchronised over processes."""
         self._fold()
         return {"loss": self.loss.compute(), **self.metrics.compute()}
 
+    def _move(self, device: torch.device) -> None:
+        if device != self.mean.device:
+            self.mean, self.std = self.mean.to(device), self.std.to(device)
+        if device != self.loss.device:
+            self.loss.to(device)
+            self.metrics.to(device)
+
     def _fold(self) -> None:
         if not self.steps:
             return
         losses, outputs, targets = zip(*self.steps, strict=True)
         self.steps = []
-        device = losses[0].device
-        self.loss.to(device)
-        self.metrics.to(device)
-        # a last batch that is smaller counts for as many samples as it has
-        sizes = torch.tensor([len(t) for t in targets], dtype=torch.float32, device=device)
         self.samples += sum(len(t) for t in targets)
-        self.loss.update(torch.stack(losses).float(), sizes)
+        # a smaller batch counts for as many samples as it has; from pinned memory the copy does not wait
+        device = losses[0].device
+        sizes = torch.tensor([float(len(t)) for t in targets], pin_memory=device.type == "cuda")
+        self.loss.update(torch.stack(losses).float(), sizes.to(device, non_blocking=True))
         predicted, expected = torch.cat(outputs).float(), torch.cat(targets)
         if expected.is_floating_point():
-            mean, std = self.mean.to(device), self.std.to(device)
-            predicted, expected = predicted * std + mean, expected * std + mean
+            predicted, expected = predicted * self.std + self.mean, expected * self.std + self.mean
         self.metrics.update(predicted, expected)
+
+
+class MeanLoss(torchmetrics.Metric):
+    """The mean loss of samples. Unlike `torchmetrics.MeanMetric` it does not look for NaN, which would make
+    each update wait for the device, and which leaves those values out of the mean."""
+
+    total: Tensor
+    samples: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("samples", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, losses: Tensor, sizes: Tensor) -> None:
+        """Mean losses of batches `(n,)`, and their numbers of samples `(n,)`, float32."""
+        self.total += (losses * sizes).sum()
+        self.samples += sizes.sum()
+
+    def compute(self) -> Tensor:
+        """Scalar; NaN if one loss was."""
+        return self.total / self.samples
+
+
+def metric_state(metric: torchmetrics.Metric) -> dict[str, Any]:
+    """The sums of a metric; torchmetrics' own `state_dict` leaves out how often it was updated."""
+    return {name: getattr(metric, name) for name in (*metric._defaults, "_update_count")}
 
 
 def logged_names(metrics: dict[str, torchmetrics.Metric]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
+import torch
 from torch import nn
 
 from descent.errors import ConfigError, require, require_one_of
@@ -39,7 +40,9 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, input_shape: Sequence[int], outputs: int, hidden: list[int], dropout: float) -> None:
-        require(all(units >= 1 for units in hidden), "hidden", hidden, "a list of whole numbers of at least 1")
+        require(
+            all(units >= 1 for units in hidden), "hidden", hidden, "a list of whole numbers of at least 1"
+        )
         require(0 <= dropout < 1, "dropout", dropout, "a number from 0 up to, not including, 1")
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise([prod(input_shape), *hidden]):
@@ -84,6 +87,8 @@ class CNN(nn.Sequential):
         if dropout:
             layers.append(nn.Dropout(dropout))
         super().__init__(*layers, nn.Linear(channels[-1], outputs))
+        # up to 1.7 times as fast: benchmarks/layout.py
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def timm(input_shape: Sequence[int], outputs: int, name: str, pretrained: bool) -> nn.Module:
@@ -102,16 +107,19 @@ def timm(input_shape: Sequence[int], outputs: int, name: str, pretrained: bool) 
         import timm as library
     except ImportError as error:
         raise ConfigError(
-            f"model=timm: expected timm to be installed; `uv sync --extra timm` or `pip install -e '.[timm]'` ({error})"
+            "model=timm: expected timm to be installed; `uv sync --extra timm` or"
+            f" `pip install -e '.[timm]'` ({error})"
         ) from error
     if len(input_shape) != 3:
-        raise ConfigError(f"model=timm: expected images, but a sample of this data has shape {tuple(input_shape)}")
+        raise ConfigError(
+            f"model=timm: expected images, but a sample of this data has shape {tuple(input_shape)}"
+        )
     require_one_of(library.list_models(), "name", name, "an architecture of timm")
     return library.create_model(name, pretrained=pretrained, num_classes=outputs, in_chans=input_shape[0])
 
 
 def initialise(layer: nn.Linear | nn.Conv2d) -> nn.Module:
-    """He et al., "Delving Deep into Rectifiers" (2015): the variance that a ReLU keeps from layer to layer."""
+    """He et al., "Delving Deep into Rectifiers" (2015): the variance that a ReLU keeps."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

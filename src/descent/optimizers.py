@@ -20,7 +20,8 @@ class Muon(Optimizer):
     Args:
         params: the model's parameters.
         lr: of the matrices.
-        weight_decay, momentum, nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn: see `torch.optim.Muon`.
+        weight_decay, momentum, nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn: those of
+            `torch.optim.Muon`.
         adamw_lr: of everything else.
 
     Raises:
@@ -41,7 +42,9 @@ class Muon(Optimizer):
         adamw_lr: float,
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
-            raise ConfigError(f"optimizer=muon: expected torch 2.9 or later, which has it; this is {torch.__version__}")
+            raise ConfigError(
+                f"optimizer=muon: expected torch 2.9 or later, which has it; this is {torch.__version__}"
+            )
         params = list(params)
         matrices, others = [p for p in params if p.ndim == 2], [p for p in params if p.ndim != 2]
         if not matrices:
@@ -52,7 +55,7 @@ class Muon(Optimizer):
             weight_decay=weight_decay,
             momentum=momentum,
             nesterov=nesterov,
-            ns_coefficients=tuple(ns_coefficients),    # type: ignore[arg-type]
+            ns_coefficients=tuple(ns_coefficients),  # type: ignore[arg-type]
             eps=eps,
             ns_steps=ns_steps,
             adjust_lr_fn=adjust_lr_fn,

@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from descent.errors import ConfigError, require
 
-LENGTHS = ("T_max", "total_steps", "total_iters")    # what torch calls the length of a schedule
+LENGTHS = ("T_max", "total_steps", "total_iters")  # what torch calls the length of a schedule
 
 
 class Schedule:
@@ -48,8 +48,11 @@ class Schedule:
             if name in arguments and arguments[name] is None:
                 length = steps if self.interval == "step" else epochs
                 if isinf(steps) or length < 1:
-                    raise ConfigError(f"{name}=null: expected a number, for this run has no end to size it by")
+                    raise ConfigError(
+                        f"{name}=null: expected a number, for this run has no end to size it by"
+                    )
                 arguments[name] = int(length)
+            require(arguments.get(name, 1) >= 1, name, arguments.get(name), "a whole number of at least 1")
         scheduler = self.scheduler(optimizer, **arguments)
         settings = {"scheduler": scheduler, "interval": self.interval}
         return settings | ({"monitor": self.monitor} if isinstance(scheduler, ReduceLROnPlateau) else {})
