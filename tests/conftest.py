@@ -1,0 +1,80 @@
+"""Commands as users type them, each in a process of its own that starts with torch already imported."""
+
+import io
+import multiprocessing
+import os
+import runpy
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# a process forked from one that has done the slow imports is as separate as any, and starts at once
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(
+    ["hydra", "torch", "lightning.pytorch", "torchmetrics", "torch.utils.tensorboard", "sklearn.datasets"]
+)
+
+
+@dataclass
+class Finished:
+    """What a command left behind: exit code, what it printed, and the folder that it ran in."""
+
+    code: int | None
+    out: str
+    err: str
+    folder: Path
+
+
+Run = Callable[..., Finished]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """`run("loss=mae", "optimizer=sgd")` is `python src/train.py loss=mae optimizer=sgd`, from tmp_path.
+
+    A run goes to `tmp_path/run` unless a word names another folder; `command=` names another file of src/.
+    """
+
+    def run(*words: str, command: str = "train", timeout: float = 120, **env: str) -> Finished:
+        if command == "train" and not any(w.startswith(("folder=", "-", "hydra.")) for w in words):
+            words = (*words, f"folder={tmp_path}/run")
+        return finish([str(ROOT / "src" / f"{command}.py"), *words], tmp_path, env, timeout)
+
+    return run
+
+
+def finish(argv: list[str], folder: Path, env: dict[str, str], timeout: float) -> Finished:
+    """Run a Python file with arguments in a forked process, from `folder`."""
+    out, err = folder / ".out", folder / ".err"
+    process = server.Process(target=execute, args=(argv, folder, env, out, err))
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        pytest.fail(f"{argv} took more than {timeout} s: {out.read_text()} {err.read_text()}")
+    return Finished(process.exitcode, out.read_text(), err.read_text(), folder)
+
+
+def execute(argv: list[str], folder: Path, env: dict[str, str], out: Path, err: Path) -> None:
+    """In the new process: what `python file.py arguments` does."""
+    os.chdir(folder)
+    os.environ.update(env)
+    for path, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(os.fdopen(d, "wb"), "utf-8", write_through=True) for d in (1, 2)
+    )
+    sys.argv, sys.path[0] = argv, str(Path(argv[0]).parent)
+    try:
+        runpy.run_path(argv[0], run_name="__main__")
+    except SystemExit:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        sys.exit(1)

@@ -1,0 +1,172 @@
+"""Wrong command lines by the hundred, tried in one process: `python tests/fuzz.py every`, each so-manieth.
+
+Prints a line of JSON for each: its words, its exit code or the traceback, what it said on stderr, and how
+long it took. Each run that starts is cut to one batch of each split.
+"""
+
+import io
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+import torch  # noqa: E402
+from hydra import compose, initialize_config_dir  # noqa: E402
+from hydra.core.global_hydra import GlobalHydra  # noqa: E402
+from omegaconf import DictConfig, OmegaConf, open_dict  # noqa: E402
+
+import command_line  # noqa: E402
+import train  # noqa: E402
+
+VALUES = [
+    "abc", "-1", "0", "1.5", "1e400", "-.inf", ".nan", "true", "null", "''", "[]", "{}", "[1,a]",
+    "{a:1}", "[[1]]",
+    "1e30", "99999999999999999999", "${missing}", "${oc.env:MISSING}", "${seed", "a=b", "[1", "'",
+    "../..", "ü",
+    "_", "1_000", "0x10", "a b", "1,2", "mae", "$(id)", "None", "False", "-0", "1e-400",
+]  # fmt: skip
+SYNTAX = [
+    "=", "==", "a", "loss", "loss==mae", "loss=mae=mse", "=mae", "+loss=mae", "~loss", "~trainer", "~data",
+    "~optimizer.lr", "~callbacks", "loss@x=mae", "loss/=mae", "/loss=mae", "loss=/mae", "loss=../loss/mae",
+    "loss=mae.yaml", "loss=MAE", "loss=[mae]", "loss=[mae,mse]", "loss=null", "optimizer=null", "model=null",
+    "data=null", "trainer=null", "scheduler=null", "callbacks=null", "logger=null", "experiment=abc",
+    "+optimizer.foo=1", "++optimizer.foo=1", "+foo=1", "++seed=abc", "loss._target_=os.system",
+    "loss._target_=torch", "loss._target_=nowhere.Loss", "loss._target_=", "model._target_=torch.nn.Linear",
+    "optimizer._target_=torch.optim.NoSuch", "optimizer._partial_=false", "trainer._target_=torch.nn.Module",
+    "data._target_=builtins.dict", "loss._args_=[1]", "optimizer=sgd optimizer=adam", "resume=true",
+    "resume=nowhere", "resume=1", "resume=[]", "on_nan=maybe", "checkpoint.every=never",
+    "checkpoint.every=0steps",
+    "checkpoint.every=5", "checkpoint=1minute", "checkpoint.evry=1epoch", "callbacks.checkpoint.monitor=x",
+    "folder=/proc/nothing/run", "folder=/dev/null/run", "folder=''", "name=''", "name=a/b", "--foo", "-x",
+    "hydra.run.dir=null", "hydra/launcher=nothing", "hydra.mode=X", "--config-name=nothing", "--multirunn",
+]  # fmt: skip
+CONFLICTS = [
+    ["loss=cross_entropy", "data=diabetes"], ["loss=nll", "data=diabetes"], ["model=cnn", "data=diabetes"],
+    ["scheduler=cosine", "trainer.max_epochs=-1"], ["scheduler=one_cycle", "trainer.max_epochs=0"],
+    ["trainer.val_check_interval=1000000"], ["trainer.val_check_interval=2.5"], ["trainer.max_epochs=0"],
+    ["trainer.enable_checkpointing=false"], ["trainer.limit_train_batches=0"],
+    ["trainer.limit_val_batches=0"],
+    ["data.val_fraction=0.6", "data.test_fraction=0.6"], ["data.val_fraction=1e-9"],
+    ["data.test_fraction=0.999"],
+    ["optimizer=lbfgs", "trainer.accumulate_grad_batches=4"],
+    ["optimizer=lbfgs", "trainer.precision=16-mixed"],
+    ["optimizer=muon", "model.hidden=[]"], ["optimizer=sparse_adam"],
+    ["trainer.devices=0"], ["trainer.strategy=fsdp"], ["trainer.strategy=deepspeed"],
+    ["trainer.strategy=abc"],
+    ["trainer.accelerator=gpu"], ["trainer.accelerator=tpu"], ["trainer.precision=64"],
+    ["trainer.precision=transformer-engine"], ["trainer.plugins=[abc]"],
+    ["trainer.profiler=abc"], ["trainer.gradient_clip_algorithm=abc"], ["trainer.gradient_clip_val=-1"],
+    ["optimizer=adam", "optimizer.momentum=0.9"], ["optimizer=sgd", "optimizer.nesterov=true"],
+    ["optimizer.fused=true", "optimizer.foreach=true"], ["optimizer.betas=[2,3]"], ["optimizer.betas=[0.9]"],
+    ["optimizer.eps=-1"], ["scheduler=step", "scheduler.step_size=0"],
+    ["scheduler=cosine", "scheduler.T_max=0"],
+    ["scheduler=cyclic", "scheduler.base_lr=abc"], ["scheduler=plateau", "scheduler.monitor=nothing"],
+    ["scheduler=multi_step", "scheduler.milestones=abc"], ["scheduler.interval=minute", "scheduler=cosine"],
+    ["callbacks=early_stopping", "callbacks.early_stopping.monitor=nothing"], ["monitor=test/loss"],
+    ["callbacks=early_stopping", "callbacks.early_stopping.patience=-1"], ["model=timm"], ["data=mnist"],
+    ["model=timm", "model.name=resnet1000"], ["loss=huber", "loss.delta=-1"],
+    ["loss=cross_entropy", "loss.weight=[1]"],
+    ["loss=cross_entropy", "loss.label_smoothing=2"], ["trainer.max_time=abc"],
+    ["trainer.max_time=00:00:00:00"],
+    ["trainer.overfit_batches=5000"], ["trainer.limit_train_batches=5000"],
+    ["trainer.limit_train_batches=1.5"],
+    ["trainer.barebones=true"], ["trainer.fast_dev_run=-1"], ["trainer.check_val_every_n_epoch=0"],
+    ["trainer.reload_dataloaders_every_n_epochs=-1"], ["trainer.log_every_n_steps=-1"],
+    ["model.hidden=[1000000000]"], ["model.hidden=[99999999999999999999]"], ["data.batch_size=1000000000000"],
+    ["data.batch_size=99999999999999999999"], ["threads=100000000"], ["threads=99999999999999999999"],
+    ["trainer.accumulate_grad_batches=1000000000000"], ["seed=4294967296"], ["model.dropout=0.9999999999"],
+    ["trainer.max_epochs=99999999999999999999"], ["trainer.max_steps=99999999999999999999"],
+    ["optimizer.lr=1e308"], ["optimizer.lr=1e38"], ["name=" + "x" * 5000], ["folder=/tmp/" + "x" * 5000],
+]  # fmt: skip
+
+
+def keys(node: Any, prefix: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from keys(value, f"{prefix}{name}.")
+
+
+def command_lines() -> list[list[str]]:
+    """The same ones each time: every kind, and a sample of all keys with all values."""
+    chance = random.Random(0)
+    command_line.register_resolvers()
+    with initialize_config_dir(str(command_line.CONF), version_base="1.3"):
+        config = OmegaConf.to_container(compose("train"), resolve=False)
+    known = list(keys(config))
+    groups = sorted(path.name for path in command_line.CONF.iterdir() if path.is_dir())
+    typos = [f"{key[:at]}{key[at + 1 :]}=1" for key in known for at in [chance.randrange(len(key))]]
+    values = [f"{key}={value}" for key in known for value in VALUES if key not in ("name", "folder")]
+    words = [f"{group}={word}" for group in groups for word in ("nothing", "Mae", "adam ", "1", "[]", "a.b")]
+    lines = [word.split(" ") if word.count("=") == 2 else [word] for word in SYNTAX]
+    lines += [[word] for word in chance.sample(typos, 50) + chance.sample(values, 330) + words]
+    return lines + CONFLICTS
+
+
+def short(config: DictConfig) -> None:
+    """The job, with one batch of each split where the words ask for more."""
+    with open_dict(config):
+        if type(config.trainer.max_epochs) is int and config.trainer.max_epochs not in (0, 1):
+            config.trainer.max_epochs = 1
+        for split in ("train", "val", "test"):
+            if config.trainer[f"limit_{split}_batches"] is None:
+                config.trainer[f"limit_{split}_batches"] = 2
+    train.train(config)
+
+
+def attempt(words: list[str], folder: Path) -> dict[str, Any]:
+    """One command line, as `python src/train.py words` would take it."""
+    given = any(word.startswith("folder=") for word in words)
+    sys.argv = ["train.py", *words, *([] if given else [f"folder={folder}/run"])]
+    out, err = io.StringIO(), io.StringIO()
+    code: Any = 0
+    begun = time.monotonic()
+    GlobalHydra.instance().clear()
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            command_line.command(short, "train")
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            code = traceback.format_exc()
+    left = [path.name for path in folder.iterdir()]
+    for name in left:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    seconds = round(time.monotonic() - begun, 2)
+    return {"words": words, "code": code, "err": err.getvalue(), "left": left, "seconds": seconds}
+
+
+def fault(tried: dict[str, Any]) -> str:
+    """What is wrong with how a command line ended; empty where it ran, or was told in one line."""
+    if isinstance(tried["code"], str) or "Traceback" in tried["err"]:
+        return f"traceback: {tried['code']} {tried['err'][-500:]}"
+    if tried["code"] and len(tried["err"].strip().splitlines()) != 1:
+        return f"exit {tried['code']}, and not one line: {tried['err'][-500:]}"
+    if tried["code"] and tried["left"]:
+        return f"left {tried['left']}"
+    return f"took {tried['seconds']} s" if tried["seconds"] > 30 else ""
+
+
+def main() -> None:
+    every = int(sys.argv[1])
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        os.chdir(temporary)
+        for words in command_lines()[::every]:
+            print(json.dumps(attempt(words, Path(temporary))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

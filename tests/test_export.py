@@ -1,0 +1,67 @@
+"""export.py: the whole model in a file that runs without this project, and gives the same."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from conftest import Run
+from test_table import houses
+
+from descent.data.columns import to_inputs
+from descent.data.files import TableReader
+from descent.predictor import load
+
+HOUSES = ("data=table", "data.path=houses.csv", "data.target=price", "loss=mae", "trainer.max_epochs=1")
+
+
+def test_torch_export_takes_raw_rows_of_any_number(run: Run, tmp_path: Path) -> None:
+    houses(tmp_path / "houses.csv")
+    assert run(*HOUSES).code == 0
+    finished = run("run=run", "format=torch_export", command="export")
+    assert finished.code == 0, finished.err
+    assert "run/model.pt2: float32 inputs (batch, 5) of any batch size; on 400 samples" in finished.out
+
+    model = load(tmp_path / "run")
+    assert isinstance(model.reader, TableReader)
+    frame = pl.read_csv(tmp_path / "houses.csv", infer_schema=False, null_values=["NA", ""])
+    inputs = to_inputs(model.reader.columns, frame, "")
+    assert inputs.isnan().any()
+    files = {"classes.json": ""}
+    exported = torch.export.load(tmp_path / "run/model.pt2", extra_files=files).module()
+    assert json.loads(files["classes.json"]) == ["price"]
+    for batch in (inputs, inputs[:1], inputs[:7]):
+        torch.testing.assert_close(exported(batch), model(batch))
+    again = run("run=run", "format=torch_export", command="export")
+    assert (again.code, "overwrite=true" in again.err) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("model=cnn",), HOUSES], ids=["cnn", "table"])
+def test_onnx_gives_the_same(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    pytest.importorskip("onnxscript", reason="of the extra onnx")
+    runtime = pytest.importorskip("onnxruntime", reason="of the extra onnx")
+    houses(tmp_path / "houses.csv")
+    assert run(*words, "trainer.max_epochs=1").code == 0
+    finished = run("run=run", "output=m.onnx", command="export")
+    assert finished.code == 0, finished.err
+    session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    model = load(tmp_path / "run")
+    shape = session.get_inputs()[0].shape[1:]
+    for size in (1, 33):
+        inputs = torch.rand(size, *shape) * 16
+        expected = model(inputs)
+        found = torch.from_numpy(session.run(None, {"inputs": inputs.numpy()})[0])
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_missing_exporter_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        assert run("trainer.max_epochs=1").code == 0
+        finished = run("run=run", command="export")
+        assert finished.code == 2
+        assert finished.err.startswith("format=onnx: expected onnx, onnxscript and onnxruntime; `uv sync")
+    else:
+        pytest.skip("it is there")

@@ -1,0 +1,164 @@
+"""data=images: folders of images of any kind, in memory or decoded by workers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import Run
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from descent.data.images import FromFiles, augmentation, images
+from descent.data.memory import InMemory
+from descent.data.pictures import decode
+from descent.errors import ConfigError
+
+SETTINGS: dict[str, Any] = {
+    "size": None,
+    "color": "auto",
+    "augment": "none",
+    "corrupt": "fail",
+    "in_memory": "auto",
+    "workers": 0,
+    "batch_size": 16,
+    "eval_batch_size": 64,
+    "val_fraction": 0.2,
+    "test_fraction": 0.2,
+    "seed": 0,
+}
+
+
+def digits(root: Path, each: int = 1000, suffix: str = ".png") -> Path:
+    """Handwritten digits as files, a folder for each."""
+    data = load_digits()
+    for digit in range(10):
+        (root / str(digit)).mkdir(parents=True)
+        for number, image in enumerate(data.images[data.target == digit][:each]):
+            pixels = (image * 15.9).astype(np.uint8)
+            Image.fromarray(pixels).save(root / str(digit) / f"{number:03}{suffix}")
+    return root
+
+
+def test_digits_as_files_train_evaluate_and_predict(run: Run, tmp_path: Path) -> None:
+    digits(tmp_path / "digits")
+    finished = run("data=images", "data.path=digits", "trainer.max_epochs=5")
+    assert finished.code == 0, finished.err
+    assert "digits: 1,797 images of 8×8 pixels, taken as 8×8, grey, kept in memory" in finished.out
+    test = json.loads((tmp_path / "run/result.json").read_text())["test"]
+    assert test["test/acc"] > 0.9
+    assert run("run=run", command="evaluate").code == 0
+    metrics = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
+    assert metrics["loss"] == pytest.approx(test["test/loss"], rel=1e-4)
+    assert run("run=run", "input=digits", "output=out.csv", "keep=[file]", command="predict").code == 0
+    frame = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
+    assert frame["file"].to_list() == sorted(frame["file"])
+    right = frame["file"].str.head(1) == frame["predicted_class"]
+    assert right.mean() > 0.95  # type: ignore[operator]
+
+
+def test_images_read_from_files_train_and_give_the_runs_figures(run: Run, tmp_path: Path) -> None:
+    digits(tmp_path / "digits", 20)
+    words = ("data.in_memory=false", "data.workers=0", "trainer.max_epochs=1")
+    finished = run("data=images", "data.path=digits", *words)
+    assert finished.code == 0, finished.err
+    assert run("run=run", command="evaluate").code == 0
+    metrics = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
+    test = json.loads((tmp_path / "run/result.json").read_text())["test"]
+    assert metrics["loss"] == pytest.approx(test["test/loss"], rel=1e-4)
+
+
+def test_files_and_memory_hold_the_same_data(tmp_path: Path) -> None:
+    digits(tmp_path / "digits", 6)
+    kept, read = (
+        images(str(tmp_path / "digits"), **{**SETTINGS, "in_memory": keep}) for keep in (True, False)
+    )
+    assert isinstance(kept, InMemory)
+    assert isinstance(read, FromFiles)
+    torch.testing.assert_close(kept.input_mean, read.input_mean)
+    torch.testing.assert_close(kept.input_std, read.input_std)
+    assert torch.equal(kept.test[0], torch.stack([read.test[row][0] for row in range(len(read.test))]))
+    assert kept.state_dict() == read.state_dict()
+
+
+def test_the_order_is_of_the_seed_and_the_epoch_whatever_the_workers(tmp_path: Path) -> None:
+    digits(tmp_path / "digits", 6)
+
+    def epoch(number: int, workers: int) -> torch.Tensor:
+        settings = {**SETTINGS, "in_memory": False, "workers": workers}
+        loader: Any = images(str(tmp_path / "digits"), **settings).train_dataloader()
+        loader.sampler.set_epoch(number)
+        return torch.cat([inputs for inputs, _ in loader])
+
+    assert torch.equal(epoch(0, 0), epoch(0, 2))
+    assert not torch.equal(epoch(0, 0), epoch(1, 0))
+
+
+def test_folders_train_val_and_test_are_the_splits(tmp_path: Path) -> None:
+    for name, each in (("train", 8), ("val", 3), ("test", 2)):
+        digits(tmp_path / "digits" / name, each)
+    data = images(str(tmp_path / "digits"), **SETTINGS)
+    assert [len(getattr(data, name)[1]) for name in ("train", "val", "test")] == [80, 30, 20]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".gif", ".tif", ".webp", ".ppm"])
+def test_every_common_format_is_brought_to_one_size(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"image{suffix}"
+    Image.fromarray(np.full((30, 20, 3), (200, 100, 50), dtype=np.uint8)).save(file)
+    colour = decode(file, (8, 6), 3)
+    assert (colour.shape, colour.dtype) == ((3, 8, 6), torch.uint8)
+    assert colour.float().mean((1, 2)).tolist() == pytest.approx([200, 100, 50], abs=8)
+    assert decode(file, (8, 6), 1).float().mean().item() == pytest.approx(124, abs=4)
+
+
+def test_transparency_is_white_and_sixteen_bits_are_scaled(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert decode(tmp_path / "clear.png", (4, 4), 1).unique().tolist() == [255]
+    Image.fromarray(np.full((4, 4), 257 * 100, dtype=np.uint16)).save(tmp_path / "deep.png")
+    assert decode(tmp_path / "deep.png", (4, 4), 1).unique().tolist() == [100]
+
+
+def test_damaged_images_are_listed_and_left_out_by_choice(tmp_path: Path) -> None:
+    digits(tmp_path / "digits", 6)
+    whole = (tmp_path / "digits/3/001.png").read_bytes()
+    (tmp_path / "digits/3/001.png").write_bytes(whole[:40])
+    (tmp_path / "digits/4/002.png").write_text("no image")
+    with pytest.raises(
+        ConfigError, match=r"2 of 60 can not be decoded: .*3/001.png.*4/002.png.*corrupt=skip"
+    ):
+        images(str(tmp_path / "digits"), **SETTINGS)
+    data = images(str(tmp_path / "digits"), **{**SETTINGS, "corrupt": "skip"})
+    assert sum(len(getattr(data, name)[1]) for name in ("train", "val", "test")) == 58
+    assert "left out" in data.preview
+    assert "3/001.png" in data.preview
+
+
+def test_a_class_without_an_image_is_named(run: Run, tmp_path: Path) -> None:
+    digits(tmp_path / "digits", 3)
+    (tmp_path / "digits/empty").mkdir()
+    finished = run("data=images", "data.path=digits")
+    expected = "data.path=digits: expected images in the folder of each class, but digits/empty has none\n"
+    assert (finished.code, finished.err) == (2, expected)
+    assert run("data=images").err.startswith("data.path=null: expected a folder")
+
+
+def test_an_augmented_image_keeps_its_shape_and_needs_torchvision(tmp_path: Path) -> None:
+    try:
+        from torchvision.transforms import v2  # noqa: F401
+    except (ImportError, RuntimeError):
+        with pytest.raises(ConfigError, match="augment=light: expected a torchvision that matches torch"):
+            augmentation("light")
+        return
+    digits(tmp_path / "digits", 6)
+    batches = []
+    for workers in (0, 2):
+        settings = {**SETTINGS, "augment": "flip", "workers": workers}
+        data = images(str(tmp_path / "digits"), **settings)
+        loader: Any = data.train_dataloader()
+        loader.sampler.set_epoch(3)
+        batches.append(torch.cat([inputs for inputs, _ in loader]))
+    assert batches[0].shape == (36, 1, 8, 8)
+    assert torch.equal(*batches)

@@ -1,0 +1,106 @@
+"""The training loop against Lightning's own: the same bits, the same hooks in the same order."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from descent.data.bundled import digits
+from descent.loop import HOOKS, TrainingLoop
+from descent.metrics import task_metrics
+from descent.models import MLP
+from descent.module import Supervised
+from descent.schedulers import Schedule
+
+
+class Witness(Callback):
+    """Notes each hook of a step, what it is given, and what `self.log` made of the step."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, Any]] = []
+        for name in HOOKS:
+            setattr(self, name, partial(self.note, name))
+
+    def note(self, name: str, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
+        logged = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        self.seen.append((name, (trainer.global_step, len(arguments), pl_module._current_fx_name, logged)))
+
+
+class Logged(Supervised):
+    """Uses self.log in a step, as a reader may."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("step_loss", loss)
+        return loss
+
+
+def fit(own: bool, kind: type[Supervised], folder: Path, **arguments: Any) -> tuple[Trainer, Witness]:
+    """Two epochs; `own` with the project's loop, else with Lightning's."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    sizes = {"batch_size": 256, "eval_batch_size": 512, "val_fraction": 0.1, "test_fraction": 0.1}
+    data = digits(**sizes, seed=0, label_noise=0.0)  # type: ignore[arg-type]
+    witness = Witness()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[witness],
+        logger=False,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **arguments,
+    )
+    if own:
+        trainer.fit_loop.epoch_loop = TrainingLoop(trainer, trainer.min_steps, trainer.max_steps)
+    schedule = Schedule(CosineAnnealingLR, "step", T_max=None)
+    model = MLP(data.input_shape, data.outputs, hidden=[32], dropout=0.5)
+    optimizer = partial(torch.optim.Adam, lr=0.01)
+    metrics = task_metrics(data.task, data.outputs)
+    trainer.fit(kind(model, nn.CrossEntropyLoss(), optimizer, schedule, metrics, **data.statistics), data)
+    return trainer, witness
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "arguments", "plain"),
+    [
+        (Supervised, {}, True),
+        (Logged, {}, True),
+        (Supervised, {"gradient_clip_val": 0.1}, True),
+        (Supervised, {"precision": "bf16-mixed", "max_steps": 7}, True),
+        (Supervised, {"accumulate_grad_batches": 2}, False),
+    ],
+)
+def test_weights_hooks_and_counters_are_those_of_lightnings_own_loop(
+    tmp_path: Path, kind: type[Supervised], arguments: dict[str, Any], plain: bool
+) -> None:
+    ours, seen = fit(True, kind, tmp_path / "ours", **arguments)
+    theirs, expected = fit(False, kind, tmp_path / "theirs", **arguments)
+    assert ours.fit_loop.epoch_loop.plain == plain  # type: ignore[attr-defined]
+    for a, b in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):  # type: ignore[union-attr]
+        assert torch.equal(a, b)
+    assert seen.seen == expected.seen
+    saved = [
+        torch.load(next((tmp_path / name).rglob("*.ckpt")), weights_only=True) for name in ("ours", "theirs")
+    ]
+    assert saved[0]["loops"] == saved[1]["loops"]
+    assert saved[0]["lr_schedulers"] == saved[1]["lr_schedulers"]
+
+
+def test_a_module_with_a_step_of_its_own_keeps_it(tmp_path: Path) -> None:
+    called = []
+
+    class Own(Supervised):
+        def optimizer_step(self, *arguments: Any) -> None:
+            called.append(1)
+            super().optimizer_step(*arguments)
+
+    trainer, _ = fit(True, Own, tmp_path)
+    assert len(called) == trainer.global_step == 12

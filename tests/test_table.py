@@ -1,0 +1,201 @@
+"""data=table: what is understood of a person's own file, and what is said of one that can not be used."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import sklearn.datasets
+import torch
+from conftest import Run
+
+from descent.data.columns import Column, Encoder, fit, to_inputs
+from descent.data.files import TableReader, whole_rows
+from descent.data.table import table
+from descent.errors import ConfigError
+from descent.predictor import load
+
+SETTINGS: dict[str, Any] = {
+    "task": "auto",
+    "columns": None,
+    "exclude": [],
+    "categories": [],
+    "missing": ["", "NA"],
+    "max_categories": 100,
+    "split": None,
+    "val_path": None,
+    "test_path": None,
+    "batch_size": 16,
+    "eval_batch_size": 64,
+    "val_fraction": 0.1,
+    "test_fraction": 0.1,
+    "seed": 0,
+}
+
+
+def bundled(name: str, path: Path) -> Path:
+    """A table that comes with scikit-learn, with the names of its classes, as a CSV."""
+    data = getattr(sklearn.datasets, f"load_{name}")()
+    frame = pl.DataFrame(data.data, schema=[str(n) for n in data.feature_names])
+    frame.with_columns(kind=pl.Series([str(data.target_names[t]) for t in data.target])).write_csv(path)
+    return path
+
+
+def houses(path: Path, rows: int = 400) -> Path:
+    """Prices with gaps, words and dates, as of the Californian census: area and town make the price."""
+    chance = torch.Generator().manual_seed(0)
+    lines = ["id,area,town,built,price,rooms,note"]
+    for i in range(rows):
+        area = 20 + 180 * float(torch.rand(1, generator=chance))
+        town = ("Rome", "Oslo", "Bern", "")[int(torch.randint(4, (1,), generator=chance))]
+        price = 1000 * area + 50_000 * (town == "Oslo")
+        day = f"{2000 + i % 20}-0{1 + i % 9}-15"
+        gap = "NA" if i % 10 == 3 else f"{area:.2f}"
+        lines.append(
+            f'{i},{gap},{town},{day},{"" if i == 5 else round(price)},{area / 30:.3f},"lot {i}, ""sold"""'
+        )
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(("name", "accuracy"), [("iris", 0.8), ("wine", 0.9), ("breast_cancer", 0.9)])
+def test_a_bundled_table_trains_from_a_csv(run: Run, tmp_path: Path, name: str, accuracy: float) -> None:
+    bundled(name, tmp_path / "flowers.csv")
+    finished = run("data=table", "data.path=flowers.csv", "data.target=kind", "trainer.max_epochs=20")
+    assert finished.code == 0, finished.err
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["best"]["val/acc"] >= accuracy
+    assert (tmp_path / "run/data.txt").read_text() in finished.out
+
+
+def test_real_values_with_gaps_words_and_dates_are_learned(run: Run, tmp_path: Path) -> None:
+    houses(tmp_path / "houses.csv")
+    words = ("data.target=price", "data.exclude=[id,rooms]", "loss=mae", "optimizer.lr=0.01")
+    finished = run("data=table", "data.path=houses.csv", *words, "trainer.max_epochs=30")
+    assert finished.code == 0, finished.err
+    for line in (
+        "319 train, 40 val, 40 test; left out, without a target: 1",
+        "date      built                from 2000-01-15 to 2019-",
+        "left out  note                 319 different texts in 319 rows",
+    ):
+        assert line in finished.out
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["test"]["test/r2"] > 0.6
+
+
+def test_several_targets_are_learned_together(run: Run, tmp_path: Path) -> None:
+    houses(tmp_path / "houses.csv")
+    words = ("data.target=[price,rooms]", "data.columns=[area,town]", "loss=mse", "trainer.max_epochs=1")
+    assert run("data=table", "data.path=houses.csv", *words).code == 0
+    assert load(tmp_path / "run").target_names == ["price", "rooms"]
+
+
+def test_parquet_gives_the_same_data_as_csv(tmp_path: Path) -> None:
+    csv = houses(tmp_path / "houses.csv")
+    pl.read_csv(csv, null_values=["NA"], try_parse_dates=True).write_parquet(tmp_path / "houses.parquet")
+    one, two = (table(str(p), "price", **SETTINGS) for p in (csv, tmp_path / "houses.parquet"))
+    assert torch.equal(one.train[0].nan_to_num(-9), two.train[0].nan_to_num(-9))
+    assert torch.equal(one.test[1], two.test[1])
+
+
+def test_rules_are_fitted_on_the_training_rows_alone(tmp_path: Path) -> None:
+    rows = [
+        f"{i},{word},{part},{i % 2}" for i, (word, part) in enumerate([("a", "train"), ("b", "train")] * 9)
+    ]
+    rows += ["1000000,new,val,0", "1000000,new,test,1"]
+    (tmp_path / "t.csv").write_text("x,word,part,y\n" + "\n".join(rows) + "\n")
+    data = table(str(tmp_path / "t.csv"), "y", **{**SETTINGS, "split": "part"})
+    assert data.input_mean[0] == 8.5
+    assert data.reader["columns"][1]["words"] == ["a", "b"]
+    assert data.val[0].tolist() == [[1_000_000, -1]]
+    assert (len(data.train[1]), len(data.val[1]), len(data.test[1])) == (18, 1, 1)
+
+
+def test_files_of_their_own_are_validation_and_test(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"x": range(30), "y": [i % 3 for i in range(30)]})
+    for name, rows in (("train", frame[:20]), ("val", frame[20:24]), ("test", frame[24:])):
+        rows.write_csv(tmp_path / f"{name}.csv")
+    settings = SETTINGS | {f"{name}_path": str(tmp_path / f"{name}.csv") for name in ("val", "test")}
+    data = table(str(tmp_path / "train.csv"), "y", **settings)
+    assert sorted(data.train[1].tolist()) == sorted(i % 3 for i in range(20))
+    assert data.val[1].tolist() == [2, 0, 1, 2]
+    assert len(data.test[1]) == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "task"),
+    [
+        (["a", "b"], "classification"),
+        (["true", "false"], "classification"),
+        (["1", "2"], "classification"),
+        (["1.5", "2.5"], "regression"),
+        ([str(i) for i in range(21)], "regression"),
+    ],
+)
+def test_the_task_is_read_off_the_target(tmp_path: Path, values: list[str], task: str) -> None:
+    rows = "\n".join(f"{i},{values[i % len(values)]}" for i in range(63))
+    (tmp_path / "t.csv").write_text(f"x,y\n{rows}\n")
+    assert table(str(tmp_path / "t.csv"), "y", **SETTINGS).task == task
+
+
+def test_a_missing_number_becomes_the_median_and_a_feature_of_its_own() -> None:
+    rules, _ = fit(pl.DataFrame({"x": [1.0, None, 3.0, 8.0], "w": ["a", "b", None, "a"]}), [], 10)
+    inputs = to_inputs(rules, pl.DataFrame({"x": [None, 5.0], "w": ["z", None]}), "t.csv")
+    assert Encoder(rules)(inputs).tolist() == [[3, 1, 0, 0, 0], [5, 0, 0, 0, 1]]
+
+
+def test_a_date_becomes_days_and_its_place_in_the_year_and_the_week() -> None:
+    features = Encoder([Column("d", "date")])(torch.tensor([[0.0], [7.0]]))
+    assert features[:, 0].tolist() == [0, 7]
+    torch.testing.assert_close(features[0, 1:], torch.tensor([0.0, 0, 0, 1, 1, 1]))
+    torch.testing.assert_close(features[1, [2, 5]], torch.tensor([0.0, 1]), atol=1e-6, rtol=0)
+
+
+def test_a_text_of_many_lines_is_never_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("descent.data.files.BLOCK", 64)
+    path = tmp_path / "t.csv"
+    pl.DataFrame({"x": range(50), "note": ['two\nlines, "quoted"' * (i % 3) for i in range(50)]}).write_csv(
+        path
+    )
+    with path.open("rb") as stream:
+        assert len(list(whole_rows(stream))) > 10
+    reader = TableReader(str(path), ["y"], [""], [Column("x", "number")])
+    assert torch.cat([inputs for _, inputs in reader.read(str(path), "")]).flatten().tolist() == list(
+        range(50)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "line"),
+    [
+        ("", {}, "path=t.csv: expected a table, but the file is empty"),
+        ("x,y\n", {}, "path=t.csv: expected rows beneath the header, but there are none"),
+        ("x,y\n" + "1,2\n" * 12 + "big,3\n", {}, "row 13 has 'big'"),
+        ("x,y\n1,2,3\n", {}, "row 1 has 3 values, the header 2"),
+        ("x,y\n1,a\n2,a\n", {}, "target=y: expected at least two classes, but every row has a"),
+        ("x,y\n1,0.5\n2,0.5\n", {}, "target=y: expected different values, but every row has 0.5"),
+        ("x,yy\n1,a\n2,b\n", {}, "target=y: expected one of the columns x, yy; nearest: yy"),
+        ("x,y\n1,a\n2,b\n", {"exclude": ["z"]}, "exclude=z: expected one of the columns x, y"),
+        ("x,y\n1,a\n2,b\n", {"split": "x"}, "split=x: expected train, val or test, but row 1 has '1'"),
+        ("x,y\n1,a\n2,b\n", {"task": "regression"}, "number in each row of column y, but row 1 has 'a'"),
+        ("x,y\n" + "1,a\n1,b\n" * 9, {}, "path=t.csv: expected a column to learn from beside y"),
+    ],
+)  # fmt: skip
+def test_a_table_that_can_not_be_used_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, settings: dict[str, object], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        table("t.csv", "y", **{**SETTINGS, **settings})
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_leaves_no_folder(run: Run, tmp_path: Path) -> None:
+    houses(tmp_path / "houses.csv", 20)
+    finished = run("data=table", "data.path=house.csv", "data.target=price")
+    assert (finished.code, finished.out) == (2, "")
+    assert finished.err == "data.path=house.csv: expected a file that exists; nearest: houses.csv\n"
+    assert not (tmp_path / "run").exists()
