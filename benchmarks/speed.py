@@ -1,0 +1,345 @@
+"""Times the template against the loops that a user would write instead: `python benchmarks/speed.py --quick`.
+
+Each repetition is a new process. Contenders take turns, so that a busy minute of the machine falls on
+all of them. An epoch's time is what passes between the lines that two epochs print: training, and but
+for the limit also validation, metrics, logs and checkpoints. Prints tables, and writes them, their raw
+figures as JSON and a chart to a folder.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+
+from jobs import JOBS
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+TRAIN = str(ROOT / "src/train.py")
+LIMIT = "the limit"
+CONTENDERS = {  # by name: the file, and the threads of torch (0: its own choice)
+    f"{LIMIT}, 1 thread": ("limit", 1),
+    f"{LIMIT}, all threads": ("limit", 0),
+    "descent": ("descent", 0),
+    "the tutorial's loop": ("tutorial_loop", 0),
+    "lightning-hydra-template": ("hydra_template", 0),
+    "plain Lightning": ("plain_lightning", 0),
+}
+SHOWN = [name for name in CONTENDERS if not name.startswith(LIMIT)]
+
+
+@dataclass
+class Run:
+    """One process: seconds of each epoch but the first, of the whole command, of the CPU; peak bytes."""
+
+    epochs: list[float]
+    first_line: float
+    command: float
+    cpu: float
+    peak: int
+
+
+def measure(argv: list[str], environment: Mapping[str, str] | None = None) -> Run:
+    """Run a command and time the lines that it prints.
+
+    Raises:
+        RuntimeError: it fails.
+    """
+    with tempfile.TemporaryFile() as errors:
+        begun = time.perf_counter()
+        process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **(environment or {})}
+        )
+        assert process.stdout is not None
+        ends, first_line = [], 0.0
+        for line in process.stdout:
+            now = time.perf_counter()
+            first_line = first_line or now - begun
+            if re.match(rb"Epoch \d+(/|$)", line):
+                ends.append(now)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - begun
+        if status != 0:
+            errors.seek(0)
+            raise RuntimeError(f"{' '.join(argv)} failed:\n{errors.read().decode(errors='replace')[-3000:]}")
+    epochs = [b - a for a, b in pairwise(ends)]
+    kilobyte = 1 if sys.platform == "darwin" else 1024
+    return Run(epochs, first_line, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * kilobyte)
+
+
+def race(key: str, contender: str, samples: int, epochs: int, accelerator: str, words: Iterable[str]) -> Run:
+    """One repetition of one contender."""
+    file, threads = CONTENDERS[contender]
+    job = JOBS[key]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            "SPEED_JOB": key,
+            "SPEED_SAMPLES": str(samples),
+            "SPEED_EPOCHS": str(epochs),
+            "SPEED_ACCELERATOR": accelerator,
+            "SPEED_THREADS": str(threads),
+            "SPEED_FOLDER": folder,
+        }
+        if file != "descent":
+            return measure([sys.executable, str(HERE / f"contenders/{file}.py")], environment)
+        sizes = (f"data.batch_size={job.batch_size}", f"trainer.max_epochs={epochs}")
+        arguments = (*job.words, *sizes, f"trainer.accelerator={accelerator}", f"folder={folder}/run", *words)
+        path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        return measure([sys.executable, TRAIN, *arguments], {**environment, "PYTHONPATH": path})
+
+
+def speeds(keys: list[str], repeats: int, shrink: int, accelerator: str, words: list[str]) -> dict:
+    """Every job by every contender, in turns; `runs[job][contender]` is a list of `Run`s."""
+    runs: dict[str, dict[str, list[Run]]] = {key: {name: [] for name in CONTENDERS} for key in keys}
+    for repeat in range(repeats):
+        for key in keys:
+            job = JOBS[key]
+            small = job.shape == (1, 8, 8)
+            samples = job.samples if small else job.samples // shrink
+            for name in CONTENDERS:
+                run = race(key, name, samples, job.epochs, accelerator, words)
+                runs[key][name].append(run)
+                epoch = statistics.median(run.epochs)
+                say(f"{repeat + 1}/{repeats} {key:<11} {name:<25} {epoch:8.4f} s/epoch {run.command:7.2f} s")
+    return runs
+
+
+def limit_of(runs: Mapping[str, list[Run]]) -> str:
+    """The faster of the limits: on small jobs one thread beats several."""
+    return min((n for n in runs if n.startswith(LIMIT)), key=lambda n: middle(r.epochs for r in runs[n])[0])
+
+
+def middle(values: Iterable[list[float]]) -> tuple[float, float, float]:
+    """Median, least and largest of the medians of some lists."""
+    medians = [statistics.median(value) for value in values]
+    return statistics.median(medians), min(medians), max(medians)
+
+
+def ratio_table(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str]) -> str:
+    rows = [["Seconds per epoch, as multiples of the limit", "the limit", *SHOWN]]
+    for key, of in runs.items():
+        limit = of[limit_of(of)]
+        cells = [titles[key], f"{middle(r.epochs for r in limit)[0]:.3g} s"]
+        for name in SHOWN:
+            pairs = [
+                [statistics.median(run.epochs) / statistics.median(bare.epochs)]
+                for run, bare in zip(of[name], limit, strict=True)
+            ]
+            ratio, least, most = middle(pairs)
+            cells.append(f"{ratio:.2f} ({least:.2f}–{most:.2f})")
+        rows.append(cells)
+    return markdown(rows)
+
+
+def command_table(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str]) -> str:
+    rows = [["Seconds from command to result", *SHOWN]]
+    for key, of in runs.items():
+        rows.append([titles[key], *(f"{middle([r.command] for r in of[n])[0]:.1f}" for n in SHOWN)])
+    return markdown(rows)
+
+
+def memory(runs: Mapping[str, Mapping[str, list[Run]]], shrink: int, accelerator: str) -> dict:
+    """Peak memory beyond that of a run on 2,000 samples, over the size of training and validation data."""
+    table: dict[str, dict[str, float]] = {}
+    for key, of in runs.items():
+        job = JOBS[key]
+        size = data_size(key, shrink)
+        if size < 10e6:
+            continue
+        table[key] = {}
+        for name in SHOWN:
+            # the template also holds a test split, an eighth of the training data
+            held = size * 10 / 9 if name == "descent" else size
+            base = race(key, name, 2_000, min(job.epochs, 3), accelerator, []).peak
+            table[key][name] = (middle([run.peak] for run in of[name])[0] - base) / held
+    return table
+
+
+def data_size(key: str, shrink: int) -> float:
+    """Bytes of a job's training and validation inputs."""
+    return JOBS[key].samples / shrink * 9 / 8 * prod(JOBS[key].shape) * 4
+
+
+def memory_table(peaks: Mapping[str, Mapping[str, float]], titles: Mapping[str, str], shrink: int) -> str:
+    rows = [["Peak memory beyond that on 2,000 samples, over the data's own size", "data", *SHOWN]]
+    for key, of in peaks.items():
+        rows.append([titles[key], f"{data_size(key, shrink) / 1e6:.0f} MB", *(f"{of[n]:.2f}" for n in SHOWN)])
+    return markdown(rows)
+
+
+def start_up(repeats: int) -> dict:
+    """Seconds of the bare imports, of `train.py` until its first step, and of `--help`."""
+    imports = "import torch, lightning.pytorch, torch.utils.tensorboard; print(flush=True)"
+    times: dict[str, list[float]] = {"bare imports": [], "train.py to its first step": [], "--help": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(repeats):
+            one_epoch = [TRAIN, "trainer.max_epochs=1", f"folder={folder}/{repeat}"]
+            times["bare imports"].append(measure([sys.executable, "-c", imports]).first_line)
+            times["train.py to its first step"].append(measure([sys.executable, *one_epoch]).first_line)
+            times["--help"].append(measure([sys.executable, TRAIN, "--help"]).command)
+        one_epoch = [TRAIN, "trainer.max_epochs=1", f"folder={folder}/profile"]
+        profile = subprocess.run(
+            [sys.executable, "-X", "importtime", *one_epoch], check=True, capture_output=True, text=True
+        )
+    packages: dict[str, float] = {}
+    for self_time, module in re.findall(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", profile.stderr):
+        package = module.partition(".")[0]
+        packages[package] = packages.get(package, 0) + int(self_time) / 1e6
+    slowest = sorted(packages.items(), key=lambda item: -item[1])[:12]
+    return {"times": times, "imports": dict(slowest)}
+
+
+def start_up_table(start: Mapping) -> str:
+    bare = statistics.median(start["times"]["bare imports"])
+    rows = [["Start-up", "seconds", "of the bare imports"]]
+    for name, seconds in start["times"].items():
+        median = statistics.median(seconds)
+        rows.append([name, f"{median:.2f} ({min(seconds):.2f}–{max(seconds):.2f})", f"{median / bare:.2f}"])
+    profile = ", ".join(f"{package} {seconds:.2f}" for package, seconds in start["imports"].items())
+    return f"{markdown(rows)}\n\nSeconds of import, of each package's own files: {profile}.\n"
+
+
+def growth(accelerator: str) -> list[list[str]]:
+    """Time per sample of the template on 1, 10 and 100 times the data, and of a larger model."""
+    rows = [["Growth", "samples", "hidden units", "seconds per epoch", "µs per sample"]]
+    for times in (1, 10, 100):
+        samples = 10_000 * times
+        run = race("rows-256", "descent", samples, 4, accelerator, [])
+        epoch = statistics.median(run.epochs)
+        rows.append(
+            [f"data × {times}", f"{samples:,}", "256", f"{epoch:.3g}", f"{epoch / samples * 1e6:.3g}"]
+        )
+    for times in (1, 10, 100):
+        samples, hidden = 10_000, 256 * times
+        run = race("rows-256", "descent", samples, 4, accelerator, [f"model.hidden=[{hidden}]"])
+        epoch = statistics.median(run.epochs)
+        cells = [f"{samples:,}", f"{hidden:,}", f"{epoch:.3g}", f"{epoch / samples * 1e6:.3g}"]
+        rows.append([f"model × {times}", *cells])
+    return rows
+
+
+def machine(accelerator: str) -> str:
+    """What was measured on, in a line."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1)  # type: ignore[union-attr]
+    gpu = ""
+    if accelerator == "gpu":
+        import torch
+
+        gpu = f", {torch.cuda.get_device_name(0)}"
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning"))
+    return (
+        f"{processor}, {os.cpu_count()} logical cores{gpu}; Python {platform.python_version()}, {libraries}"
+    )
+
+
+def chart(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str]) -> str:
+    """Bars of the ratios, as SVG."""
+    colours = ["#2563eb", "#9ca3af", "#f59e0b", "#ef4444"]
+    group, bar, left, scale = 22 * len(SHOWN) + 34, 18, 300, 60
+    height = group * len(runs) + 40
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="960" height="{height}"'
+        ' font-family="sans-serif" font-size="13">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for row, (key, of) in enumerate(runs.items()):
+        top, limit = 24 + row * group, of[limit_of(of)]
+        parts.append(f'<text x="8" y="{top + 14}" font-weight="bold">{titles[key]}</text>')
+        for line, (name, colour) in enumerate(zip(SHOWN, colours, strict=True)):
+            y = top + 22 + line * 22
+            ratio = middle(r.epochs for r in of[name])[0] / middle(r.epochs for r in limit)[0]
+            parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>')
+            width = min(ratio * scale, 600)
+            parts.append(f'<rect x="{left}" y="{y}" width="{width:.0f}" height="{bar}" fill="{colour}"/>')
+            parts.append(f'<text x="{left + width + 6:.0f}" y="{y + 13}">{ratio:.2f}</text>')
+    parts.append(
+        f'<line x1="{left + scale}" y1="20" x2="{left + scale}" y2="{height}" stroke="black"'
+        ' stroke-dasharray="4"/>'
+    )
+    parts.append(f'<text x="{left + scale}" y="14" text-anchor="middle">the limit</text></svg>')
+    return "\n".join(parts) + "\n"
+
+
+def markdown(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "words", nargs="*", help="for the template: compile=true trainer.precision=bf16-mixed …"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the large data, two repetitions: minutes"
+    )
+    parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
+    parser.add_argument(
+        "--repeats", type=int, default=None, help="of each job by each contender [5, quick: 2]"
+    )
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument("--threads", type=int, default=None, help="of torch, for every contender [its own]")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+        arguments.words.append(f"threads={arguments.threads}")
+    shrink = 10 if arguments.quick else 1
+    repeats = arguments.repeats or (2 if arguments.quick else 5)
+    titles = {key: JOBS[key].title for key in arguments.jobs}
+    if arguments.quick:
+        titles = {k: t if k == "digits-64" else f"{t} (a tenth of the data)" for k, t in titles.items()}
+
+    here = machine(arguments.accelerator)
+    runs = speeds(arguments.jobs, repeats, shrink, arguments.accelerator, arguments.words)
+    peaks = memory(runs, shrink, arguments.accelerator)
+    start = start_up(repeats)
+    grown = growth(arguments.accelerator)
+
+    settings = f"{here}; {repeats} repetitions, medians (least–largest)" + "".join(
+        f", {w}" for w in arguments.words
+    )
+    tables = [
+        ratio_table(runs, titles),
+        command_table(runs, titles),
+        memory_table(peaks, titles, shrink),
+        start_up_table(start),
+        markdown(grown),
+    ]
+    text = "\n\n".join([f"Measured on {settings}.", *tables]) + "\n"
+    raw = {job: {name: [asdict(run) for run in of] for name, of in by.items()} for job, by in runs.items()}
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    name = "-".join(
+        ["speed", arguments.accelerator, *(re.sub(r"\W+", "_", word) for word in arguments.words)]
+    )
+    result = {"settings": settings, "runs": raw, "memory": peaks, "start_up": start, "growth": grown}
+    (arguments.output / f"{name}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    (arguments.output / f"{name}.md").write_text(text, encoding="utf-8")
+    (arguments.output / f"{name}.svg").write_text(chart(runs, titles), encoding="utf-8")
+    say("\n" + text)
+    say(f"Written to {os.path.relpath(arguments.output)}/{name}.md, .json and .svg")
+
+
+if __name__ == "__main__":
+    main()
