@@ -46,6 +46,8 @@ def quiet_libraries() -> None:
     """Keep what no user can act on out of a run's output, such as remarks on Lightning's own code."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # compile=true on a machine with CUDA's toolkit and no GPU
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*torch.jit.trace.*deprecated.*")  # by the graph, torch 2.15
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6.6 on torch 2.12 and later
     warnings.filterwarnings(
