@@ -1,5 +1,6 @@
 """The LightningModule: the tutorial's loop, with Lightning's names."""
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -54,7 +55,7 @@ class Supervised(LightningModule):
         super().__init__()
         self.model, self.criterion = model, criterion
         self.optimizer, self.schedule = optimizer, schedule
-        self.samples_seen = 0  # by this process
+        self.samples_seen, self.flushed = 0, 0.0  # by this process; the loggers, monotonic seconds
         self.train_metrics, self.val_metrics, self.test_metrics = (
             EpochMetrics({name: metric.clone() for name, metric in metrics.items()}, target_mean, target_std)
             for _ in range(3)
@@ -135,11 +136,12 @@ class Supervised(LightningModule):
         self.test_metrics.reset(self.device)
 
     def on_train_epoch_end(self) -> None:
-        self._log("train", self.train_metrics)
+        self._log("train", self.train_metrics, lr=self.learning_rates[0])
         self.samples_seen += self.train_metrics.samples
-        self._log_dict({"lr": self.learning_rates[0]})
-        for logger in self.trainer.loggers:
-            logger.save()  # to the disk, where TensorBoard looks
+        if time.monotonic() - self.flushed > 1:
+            for logger in self.trainer.loggers:
+                logger.save()  # to the disk, where TensorBoard looks
+            self.flushed = time.monotonic()
 
     def on_validation_epoch_end(self) -> None:
         self._log("val", self.val_metrics)
@@ -147,10 +149,8 @@ class Supervised(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_metrics)
 
-    def _log(self, stage: str, metrics: EpochMetrics) -> None:
-        self._log_dict({f"{stage}/{name}": value for name, value in metrics.compute().items()})
-
-    def _log_dict(self, values: dict[str, Tensor | float]) -> None:
+    def _log(self, stage: str, metrics: EpochMetrics, **others: float) -> None:
+        values = {f"{stage}/{name}": value for name, value in metrics.compute().items()} | others
         # the loggers' x-axis: epochs, counted from 1 as they are printed
         epoch = self.current_epoch + (0 if self.trainer.testing else 1)
         if self.trainer.state.fn != TrainerFn.FITTING:

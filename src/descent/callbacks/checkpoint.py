@@ -242,6 +242,11 @@ class Checkpoint(ModelCheckpoint):
         self.best[filepath] = checkpoint
         self._last_global_step_saved = trainer.global_step
 
+    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Any]:
+        # ModelCheckpoint copies every logged tensor; these are made anew each epoch
+        counters = {"epoch": torch.tensor(trainer.current_epoch), "step": torch.tensor(trainer.global_step)}
+        return trainer.callback_metrics | counters
+
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         if self.best.pop(filepath, None) is None:
             super()._remove_checkpoint(trainer, filepath)

@@ -92,11 +92,10 @@ class Record(Figures):
         self, trainer: Trainer, pl_module: LightningModule, epoch: int, figures: dict[str, float]
     ) -> None:
         self.rows.append({"epoch": epoch, **figures})
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
         # a column that comes late, such as validation every few epochs, needs a new header
-        grown = len(self.rows) == 1 or any(name not in self.rows[0] for name in self.rows[-1])
-        if grown:
-            self.rows[0] = {name: self.rows[0].get(name, float("nan")) for name in columns}
+        late = [name for name in figures if name not in self.rows[0]]
+        if late or len(self.rows) == 1:
+            self.rows[0] |= dict.fromkeys(late, float("nan"))
             self._write_rows()
         else:
             with (self.folder / "metrics.csv").open("a", newline="", encoding="utf-8") as file:
