@@ -15,6 +15,10 @@ def counts(targets: torch.Tensor) -> list[int]:
     return torch.bincount(targets, minlength=10).tolist()
 
 
+def splits(data: InMemory) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [data.train, data.val, data.test]
+
+
 def test_splits_cover_the_data_once_and_are_a_function_of_the_seed() -> None:
     rows = torch.arange(1000.0).reshape(-1, 1)
 
@@ -24,14 +28,14 @@ def test_splits_cover_the_data_once_and_are_a_function_of_the_seed() -> None:
     data, again, other = split(0), split(0), split(1)
     everything = torch.cat([data.train[0], data.val[0], data.test[0]]) * data.input_std + data.input_mean
     assert torch.equal(everything.round().flatten().sort().values, rows.flatten())
-    assert [len(part[1]) for part in data.splits().values()] == [700, 200, 100]
-    assert all(torch.equal(data.splits()[k][0], again.splits()[k][0]) for k in data.splits())
+    assert [len(part[1]) for part in splits(data)] == [700, 200, 100]
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(splits(data), splits(again), strict=True))
     assert not torch.equal(data.val[1], other.val[1])
 
 
 def test_classes_are_shared_out_evenly() -> None:
     data = digits(**HALVES, seed=3, label_noise=0.0)  # type: ignore[arg-type]
-    whole = counts(torch.cat([part[1] for part in data.splits().values()]))
+    whole = counts(torch.cat([part[1] for part in splits(data)]))
     for share, part in ((0.7, data.train), (0.2, data.val), (0.1, data.test)):
         assert all(abs(n - share * total) <= 1.5 for n, total in zip(counts(part[1]), whole, strict=True))
 
@@ -127,3 +131,12 @@ def test_bundled_data_is_what_scikit_learn_loads() -> None:
     measurements, progression = load_diabetes(return_X_y=True, scaled=False)
     assert torch.equal(read("diabetes_data_raw.csv.gz"), torch.tensor(measurements))
     assert torch.equal(read("diabetes_target.csv.gz"), torch.tensor(progression))
+
+
+def test_the_data_is_held_once() -> None:
+    rows = torch.randn(1000, 3)
+    data = InMemory(rows, torch.arange(1000) % 3, ["a", "b", "c"], **HALVES, seed=0)  # type: ignore[arg-type]
+    loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+    assert {loader.inputs.data_ptr() for loader in loaders} == {rows.data_ptr()}
+    seen = [torch.cat([inputs for inputs, _ in loader]) for loader in loaders]
+    assert torch.equal(torch.cat(seen).sort(0).values, rows.sort(0).values)

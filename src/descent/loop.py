@@ -69,7 +69,7 @@ class TrainingLoop(_TrainingEpochLoop):
             and trainer._val_check_time_interval is None  # type: ignore[attr-defined]
             and not any(s.reduce_on_plateau and s.interval == "step" for s in trainer.lr_scheduler_configs)
         )
-        loader = data_fetcher.combined_loader
+        loader: Any = data_fetcher.combined_loader
         if self.plain and loader.iterables is loader.flattened[0]:
             # a single loader: no tree of batches to be put together again around each one
             data_fetcher.iterator = zip(loader._iterator.iterators[0], count(), repeat(0), strict=False)

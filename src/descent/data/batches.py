@@ -24,6 +24,7 @@ class Batches:
         transform: applied to the inputs of a chunk of whole batches, such as the scaling of bytes.
         rank: of this process; with `world_size`, the share of every epoch that it gets.
         world_size: number of processes.
+        rows: those of the samples that are meant, int64 `(n,)`; None for all.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class Batches:
         transform: Callable[[Tensor], Tensor] | None = None,
         rank: int = 0,
         world_size: int = 1,
+        rows: Tensor | None = None,
     ) -> None:
         self.inputs, self.targets = inputs, targets
         self.batch_size, self.seed, self.transform = batch_size, seed, transform
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.rows = rank, world_size, rows
         self.epoch = self.first = 0
         if seed is not None:
             self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
@@ -60,11 +62,12 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, self.first = self.first, 0
-        if self.seed is None and self.transform is None and self.world_size == 1:
+        if self.seed is None and self.transform is None and self.world_size == 1 and self.rows is None:
             inputs, targets = self.inputs.split(self.batch_size), self.targets.split(self.batch_size)
             yield from zip(inputs[first:], targets[first:], strict=True)
             return
         rest = self.order()[first * self.batch_size :]
+        rest = rest if self.rows is None else self.rows[rest]
         for rows in rest.to(self.inputs.device).split(self.chunk):
             inputs, targets = self.inputs[rows], self.targets[rows]
             if self.transform is not None:
@@ -74,7 +77,7 @@ class Batches:
     def order(self) -> Tensor:
         """The samples of this epoch and process, int64. Processes get equally many in training, so that
         none waits for another: some samples come twice, as in torch's DistributedSampler."""
-        n = len(self.targets)
+        n = len(self.targets if self.rows is None else self.rows)
         if self.seed is None:
             return torch.arange(self.rank, n, self.world_size)
         # hashed, so that epoch 1 of seed 0 and epoch 0 of seed 1 have nothing in common
@@ -86,7 +89,7 @@ class Batches:
         return order[self.rank :: self.world_size]
 
     def _samples(self) -> int:
-        n = len(self.targets)
+        n = len(self.targets if self.rows is None else self.rows)
         if self.seed is None:
             return len(range(self.rank, n, self.world_size))
         return ceil(n / self.world_size)

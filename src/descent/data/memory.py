@@ -12,6 +12,8 @@ from descent.data.batches import Batches
 from descent.data.columns import Encoder
 from descent.errors import require
 
+BLOCK = 1 << 20  # numbers that are worked on at once
+
 
 class InMemory(LightningDataModule):
     """Tensors as training, validation and test data, and what the rest is sized from.
@@ -97,17 +99,35 @@ class InMemory(LightningDataModule):
             "target_mean": self.target_mean,
             "target_std": self.target_std,
         }
-        train_targets = targets[of_train]
         if label_noise and self.task == "classification":
             noisy = torch.rand(len(of_train), generator=generator) < label_noise
             shift = torch.randint(1, self.outputs, (len(of_train),), generator=generator)
-            train_targets = torch.where(noisy, (train_targets + shift) % self.outputs, train_targets)
-        self.train = inputs[of_train], train_targets
-        self.val = inputs[of_val], targets[of_val]
-        self.test = (inputs[of_test], targets[of_test]) if test is None else test
+            right, targets = targets[of_train], targets.clone()
+            targets[of_train] = torch.where(noisy, (right + shift) % self.outputs, right)
+        self.inputs, self.targets = inputs, targets  # held once: a split is the numbers of its rows
+        self.rows = {"train": of_train, "val": of_val} | ({"test": of_test} if test is None else {})
+        self.official_test = test
+
+    @property
+    def train(self) -> tuple[Tensor, Tensor]:
+        """A copy of the training inputs and targets, in a fixed order."""
+        return self.inputs[self.rows["train"]], self.targets[self.rows["train"]]
+
+    @property
+    def val(self) -> tuple[Tensor, Tensor]:
+        return self.inputs[self.rows["val"]], self.targets[self.rows["val"]]
+
+    @property
+    def test(self) -> tuple[Tensor, Tensor]:
+        if self.official_test is not None:
+            return self.official_test
+        return self.inputs[self.rows["test"]], self.targets[self.rows["test"]]
 
     def __str__(self) -> str:
-        sizes = ", ".join(f"{len(split[1]):,} {name}" for name, split in self.splits().items())
+        lengths = {name: len(rows) for name, rows in self.rows.items()}
+        if self.official_test is not None:
+            lengths["test"] = len(self.official_test[1])
+        sizes = ", ".join(f"{length:,} {name}" for name, length in lengths.items())
         kind = f"{self.outputs} classes" if self.task == "classification" else f"{self.outputs} target values"
         return f"{sizes} samples of shape {self.input_shape}, {kind}"
 
@@ -116,28 +136,30 @@ class InMemory(LightningDataModule):
         names = ("task", "input_shape", "outputs", "classes", "target_names", "reader")
         return {name: getattr(self, name) for name in names}
 
-    def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
-        return {"train": self.train, "val": self.val, "test": self.test}
-
     def train_dataloader(self) -> Batches:
         # overfit_batches: the same batches each epoch
         same = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return self._batches(self.train, self.batch_size, seed=None if same else self.seed)
+        return self._batches("train", self.batch_size, seed=None if same else self.seed)
 
     def val_dataloader(self) -> Batches:
-        return self._batches(self.val, self.eval_batch_size)
+        return self._batches("val", self.eval_batch_size)
 
     def test_dataloader(self) -> Batches:
-        return self._batches(self.test, self.eval_batch_size)
+        return self._batches("test", self.eval_batch_size)
 
-    def _batches(self, split: tuple[Tensor, Tensor], batch_size: int, seed: int | None = None) -> Batches:
-        inputs, targets = split
+    def _batches(self, split: str, batch_size: int, seed: int | None = None) -> Batches:
+        rank, world_size, device = 0, 1, torch.device("cpu")
+        if self.trainer is not None:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            device = self.trainer.strategy.root_device
+        rows = self.rows.get(split)
+        if rows is None:
+            assert self.official_test is not None
+            inputs, targets = self.official_test = on_device(*self.official_test, device)
+        else:
+            inputs, targets = self.inputs, self.targets = on_device(self.inputs, self.targets, device)
         transform = None if inputs.is_floating_point() and self.encoder is None else self.normalise
-        if self.trainer is None:
-            return Batches(inputs, targets, batch_size, seed, transform)
-        inputs, targets = on_device(inputs, targets, self.trainer.strategy.root_device)
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return Batches(inputs, targets, batch_size, seed, transform, rank, world_size)
+        return Batches(inputs, targets, batch_size, seed, transform, rank, world_size, rows)
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """Raw inputs to what the model is trained on, float32; on the device that they are on."""
@@ -231,7 +253,7 @@ def mean_and_std(
     """
     # blocks of rows, in float64: exact enough for any length, without a second copy of the data
     total = square = torch.zeros(1, dtype=torch.float64)
-    for block in rows.split(65_536):
+    for block in rows.split(max(1, BLOCK // max(1, values[:1].numel()))):
         part = (values[block] if encoder is None else encoder(values[block])).double()
         total = total + part.sum(dims, keepdim=True)
         square = square + part.square().sum(dims, keepdim=True)
