@@ -20,6 +20,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -356,6 +357,25 @@ def wrong_words(folder: Path) -> Tally:
     return tally
 
 
+def cost(folder: Path, repeats: int) -> None:
+    """Print what checkpoints cost a run by default: its seconds over those of the same run without any."""
+    jobs = {
+        "digits, MLP": ["trainer.max_epochs=100"],
+        "digits, MLP of 4.4 million weights": ["model.hidden=[2048,2048]", "trainer.max_epochs=8"],
+    }
+    for index, (name, words) in enumerate(jobs.items()):
+        ratios = []
+        for repeat in range(repeats):
+            seconds = []
+            for kind in ("default", "progress"):  # the latter has no checkpoints
+                job = Job([*words, f"callbacks={kind}"], folder / f"cost{index}-{repeat}-{kind}")
+                assert job.finish() == 0, job.error()
+                seconds.append(json.loads((job.folder / "run" / "result.json").read_text())["seconds"])
+            ratios.append(seconds[0] / seconds[1])
+        text = f"{median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
+        print(f"checkpoint.every=auto, {name}: {text} times the seconds without checkpoints", flush=True)
+
+
 def table(rows: dict[str, Tally]) -> str:
     lines = ["| fault | times | not as it should be |", "| --- | ---: | ---: |"]
     lines += [f"| {name} | {tally.faults} | {tally.differing} |" for name, tally in rows.items()]
@@ -368,6 +388,7 @@ def main() -> None:
     parser.add_argument("--signals", type=int, default=20)
     parser.add_argument("--nan", type=int, default=10)
     parser.add_argument("--parts", type=int, default=50, help="places at which a checkpoint is cut")
+    parser.add_argument("--repeats", type=int, default=5, help="of the runs with and without checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--job", help="only jobs with this in their name")
     arguments = parser.parse_args()
@@ -393,6 +414,7 @@ def main() -> None:
             count("NaN in a batch", not_a_number(folder, arguments.nan, chance))
             count("checkpoint that would run a command", crafted(folder))
             count("wrong command line", wrong_words(folder))
+            cost(folder, arguments.repeats)
     print("\n" + table(rows))
     sys.exit(any(tally.differing for tally in rows.values()))
 

@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -37,12 +38,18 @@ def expand(words: Sequence[str]) -> list[str]:
     return [*saved, *given, f"resume='{quoted}'"]
 
 
-def prepare(config: DictConfig, words: Callable[[], Sequence[str]]) -> None:
+def given_words() -> list[str]:
+    """The words of this run's command line, in a sweep those of the one run."""
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task)  # unresolved: a word may hold ${…}
+    assert isinstance(words, list)
+    return words
+
+
+def prepare(config: DictConfig) -> None:
     """Make the config that of the run it resumes: its name and its folder.
 
     Args:
         config: as composed from this command line; `resume` is null, false, true or a folder.
-        words: returns those of this command line; called if there is a run to look for.
 
     Raises:
         ConfigError: there is no such run, or it was another one: some value differs that no word sets.
@@ -54,7 +61,7 @@ def prepare(config: DictConfig, words: Callable[[], Sequence[str]]) -> None:
     if isinstance(config.resume, str):
         folder = Path(config.resume)
     elif (
-        found := earlier_run(Path(config.folder).expanduser().resolve(), without_resume(words()))
+        found := earlier_run(Path(config.folder).expanduser().resolve(), without_resume(given_words()))
     ) is not None:
         folder = found
     elif again:

@@ -2,7 +2,8 @@
 
 from omegaconf import DictConfig
 
-from command_line import ROOT, command, description, hyperparameters
+from checks import ROOT
+from command_line import command, description, hyperparameters
 
 
 def train(config: DictConfig) -> None:

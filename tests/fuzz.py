@@ -26,6 +26,7 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 from hydra.core.global_hydra import GlobalHydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf, open_dict  # noqa: E402
 
+import checks  # noqa: E402
 import command_line  # noqa: E402
 import train  # noqa: E402
 
@@ -102,10 +103,10 @@ def command_lines() -> list[list[str]]:
     """The same ones each time: every kind, and a sample of all keys with all values."""
     chance = random.Random(0)
     command_line.register_resolvers()
-    with initialize_config_dir(str(command_line.CONF), version_base="1.3"):
+    with initialize_config_dir(str(checks.CONF), version_base="1.3"):
         config = OmegaConf.to_container(compose("train"), resolve=False)
     known = list(keys(config))
-    groups = sorted(path.name for path in command_line.CONF.iterdir() if path.is_dir())
+    groups = sorted(path.name for path in checks.CONF.iterdir() if path.is_dir())
     typos = [f"{key[:at]}{key[at + 1 :]}=1" for key in known for at in [chance.randrange(len(key))]]
     values = [f"{key}={value}" for key in known for value in VALUES if key not in ("name", "folder")]
     words = [f"{group}={word}" for group in groups for word in ("nothing", "Mae", "adam ", "1", "[]", "a.b")]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, Finished, Run
 
-from command_line import CONF, options
+from checks import CONF, options
 
 TRAIN = ROOT / "src" / "train.py"
 

@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from command_line import CONF, UsageError, check, find, options, register_resolvers
+from checks import CONF, UsageError, check, find, options
+from command_line import register_resolvers
 
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 CHOICES = [(group, word) for group in GROUPS for word in options(group)]

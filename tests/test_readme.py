@@ -15,7 +15,7 @@ from conftest import ROOT, Run, finish
 from PIL import Image
 from test_train import DDP
 
-from command_line import CONF, options
+from checks import CONF, options
 from descent.predictor import load
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
