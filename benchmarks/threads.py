@@ -1,4 +1,4 @@
-"""Where a second CPU thread begins to pay: step times by batch, for `SMALL` in `src/descent/machine.py`."""
+"""Where a second CPU thread begins to pay: step times by batch, for `NUMBERS_A_THREAD` in machine.py."""
 
 import time
 

@@ -205,3 +205,14 @@ def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None
     screen = b"".join(chunks).decode()
     assert re.search(r"\r\x1b\[2KEpoch 1 ━+─* \d+/90 \d+ batches/s", screen)
     assert "\x1b[2KEpoch 2/2, Train Loss: " in screen
+
+
+def test_a_run_of_a_sweep_has_the_threads_that_it_has_alone(run: Run, tmp_path: Path) -> None:
+    words = ("trainer.max_epochs=1", "callbacks=none", "logger=none")
+    swept = run("-m", "data.batch_size=16,1024", *words, "folder=swept/${data.batch_size}")
+    alone = run("data.batch_size=1024", *words)
+    assert (swept.code, alone.code) == (0, 0), swept.err + alone.err
+    folders = tmp_path / "swept/16", tmp_path / "swept/1024", tmp_path / "run"
+    few, many, by_itself = (json.loads((f / "environment.json").read_text())["threads"] for f in folders)
+    assert few == 1
+    assert many == by_itself

@@ -14,19 +14,19 @@ from torch import nn
 
 from descent.errors import require_one_of
 
-# numbers in a batch below which a second thread costs more than it brings (benchmarks/threads.py)
-SMALL = 1 << 17
+CPUS = torch.get_num_threads()  # before any run of a sweep changes it
+NUMBERS_A_THREAD = 4096  # of a batch, for a thread to bring more than it costs (benchmarks/threads.py)
 
 
 def threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...]) -> int:
-    """CPU threads for torch: the setting, or for "auto" one where a batch is small, else torch's choice.
+    """CPU threads for torch: the setting, or for "auto" as many as a batch has work for, at most torch's own.
 
-    Two threads that share a step of a few microseconds wait for each other most of the time, and stall
+    Threads that share a step of a few microseconds wait for each other most of the time, and stall
     whenever another program takes one of the cores.
     """
     if setting != "auto":
         return int(setting)
-    return 1 if batch_size * prod(input_shape) < SMALL else torch.get_num_threads()
+    return max(1, min(CPUS, batch_size * prod(input_shape) // NUMBERS_A_THREAD))
 
 
 def device(setting: str) -> str:
