@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import resume
 from checks import CONF, DATASETS, LOGS, UsageError, check, check_flags, culprits, first_line, options
-from descent.errors import ConfigError, Stopped, nearest
+from descent.errors import ConfigError, Stopped, nearest, of_added_code
 
 
 def command(job: Callable[[DictConfig], None], config_name: str) -> None:
@@ -48,12 +48,15 @@ def command(job: Callable[[DictConfig], None], config_name: str) -> None:
         try:
             job(check(config, overrides))
         except Stopped as stopped:
-            print(stopped, file=sys.stderr)
+            if str(stopped):  # of several processes, those that have nothing to add say nothing
+                print(stopped, file=sys.stderr)
             sys.exit(stopped.code)
         except Exception as error:
-            if full_error == "1" or (line := line_about(error, config, overrides)) is None:
-                raise
-            fail(line)
+            if full_error != "1" and (line := line_about(error, config, overrides)) is not None:
+                fail(line)
+            if isinstance(error, InstantiationException) and error.__cause__ is not None:
+                raise error.__cause__ from None  # Hydra prints its own errors without a traceback
+            raise
 
     register_resolvers()
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra would list each group's files twice to print the same
@@ -178,8 +181,6 @@ def line_about(error: Exception, config: DictConfig, overrides: Mapping[str, str
     """One line about bad input that showed while the job ran; None for any other error."""
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from descent.errors import ConfigError
-
     if isinstance(error, UsageError):
         return str(error)
     if isinstance(error, InstantiationException):
@@ -188,6 +189,8 @@ def line_about(error: Exception, config: DictConfig, overrides: Mapping[str, str
         if isinstance(cause, ConfigError):
             return f"{key}.{cause}" if named in (OmegaConf.select(config, key) or {}) else str(cause)
         about = culprits(key, overrides, first_line(cause or error))
+        if cause is not None and of_added_code(cause):
+            return None
         if isinstance(cause, MisconfigurationException) or about != key:
             return f"{about}: expected a value that it takes ({first_line(cause or error)})"
         return None

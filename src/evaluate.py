@@ -10,19 +10,17 @@ def evaluate(config: DictConfig) -> None:
     import json
     from pathlib import Path
 
-    import torch
-
     from descent.errors import require
     from descent.evaluation import of_file, own_split, report
     from descent.folder import claimed
-    from descent.machine import device, quiet_libraries, threads
+    from descent.machine import device, quiet_libraries, set_threads
     from descent.predictor import load
 
     quiet_libraries()
     require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
     allow = list(config.allow)
     model = load(config.run, config.weights, device(config.device), allow)
-    torch.set_num_threads(threads("auto", config.batch_size, model.held["input_shape"]))
+    set_threads("auto", config.batch_size, model.held["input_shape"])
     if config.input is None:
         title, samples = f"its own {config.split} split", own_split(model, config.split, allow)
     else:

@@ -7,11 +7,10 @@ from command_line import command
 
 def predict(config: DictConfig) -> None:
     # imported here, so that --help need not wait for torch
-    import torch
     from tqdm import tqdm
 
     from descent.errors import ConfigError, require
-    from descent.machine import device, threads
+    from descent.machine import device, set_threads
     from descent.output import free, written
     from descent.predictor import load
 
@@ -21,7 +20,7 @@ def predict(config: DictConfig) -> None:
     file = free(config.output, config.overwrite)
     require(file.suffix == ".csv", "output", config.output, "a name that ends in .csv")
     model = load(config.run, config.weights, device(config.device), list(config.allow))
-    torch.set_num_threads(threads("auto", config.batch_size, model.held["input_shape"]))
+    set_threads("auto", config.batch_size, model.held["input_shape"])
 
     rows, source = 0, f"input={config.input}"
     with written(file) as stream, tqdm(unit=" rows", unit_scale=True, disable=None) as progress:

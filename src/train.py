@@ -10,7 +10,6 @@ def train(config: DictConfig) -> None:
     # imported here, so that --help and --cfg need not wait for torch
     from functools import partial
 
-    import torch
     from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
 
@@ -20,7 +19,7 @@ def train(config: DictConfig) -> None:
     from descent.initial import start_from
     from descent.loop import TrainingLoop
     from descent.losses import fit_to_task
-    from descent.machine import compile_in_place, quiet_libraries, threads
+    from descent.machine import compile_in_place, quiet_libraries, set_threads
     from descent.metrics import logged_names, task_metrics
     from descent.module import Supervised
 
@@ -37,7 +36,7 @@ def train(config: DictConfig) -> None:
     metrics = task_metrics(data.task, data.outputs)
     require_one_of(logged_names(metrics), "monitor", config.monitor)
     module = Supervised(model, criterion, optimizer, schedule, metrics, **data.statistics)
-    torch.set_num_threads(threads(config.threads, data.batch_size, data.input_shape))
+    set_threads(config.threads, data.batch_size, data.input_shape)
 
     with claimed(config.folder, resume=bool(config.resume)) as folder:
         config.folder = str(folder)

@@ -51,3 +51,8 @@ def digits(batch_size: int, eval_batch_size: int, val_fraction: float, test_frac
 
     data.train_dataloader = train_dataloader  # type: ignore[method-assign, assignment]
     return data
+
+
+def broken(input_shape: tuple[int, ...], outputs: int) -> object:
+    """A model with a bug."""
+    return forgotten(input_shape, outputs)  # type: ignore[name-defined] # noqa: F821

@@ -80,6 +80,13 @@ def test_the_traceback_is_there_for_who_asks(run: Run) -> None:
     assert "hidden=[0]" in finished.err
 
 
+def test_a_bug_in_code_of_ones_own_keeps_its_traceback(run: Run) -> None:
+    finished = run("model._target_=augmented.broken")
+    assert finished.code == 1
+    assert "NameError: name 'forgotten' is not defined" in finished.err
+    assert "augmented.py" in finished.err
+
+
 def test_help_lists_every_choice_with_a_line_on_it(run: Run) -> None:
     finished = run("--help")
     assert finished.code == 0

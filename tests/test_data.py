@@ -133,6 +133,16 @@ def test_bundled_data_is_what_scikit_learn_loads() -> None:
     assert torch.equal(read("diabetes_target.csv.gz"), torch.tensor(progression))
 
 
+def test_an_official_test_split_is_normalised_and_standardised_like_the_others() -> None:
+    rows, values = torch.randn(1000, 3) * 5 + 7, torch.randn(1000, 1) * 20 + 100
+    test = rows[:50].clone(), values[:50].clone()
+    arguments = HALVES | {"test_fraction": None}
+    data = InMemory(rows.clone(), values, ["y"], **arguments, test=test, seed=0)  # type: ignore[arg-type]
+    ((inputs, targets),) = data.test_dataloader()
+    assert torch.allclose(inputs * data.input_std + data.input_mean, rows[:50], atol=1e-4)
+    assert torch.allclose(targets * data.target_std + data.target_mean, values[:50], atol=1e-4)
+
+
 def test_the_data_is_held_once() -> None:
     rows = torch.randn(1000, 3)
     data = InMemory(rows, torch.arange(1000) % 3, ["a", "b", "c"], **HALVES, seed=0)  # type: ignore[arg-type]

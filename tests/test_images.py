@@ -162,3 +162,24 @@ def test_an_augmented_image_keeps_its_shape_and_needs_torchvision(tmp_path: Path
         batches.append(torch.cat([inputs for inputs, _ in loader]))
     assert batches[0].shape == (36, 1, 8, 8)
     assert torch.equal(*batches)
+
+
+def test_workers_share_an_epoch_among_processes_and_repeat_it_where_batches_are_overfitted(
+    run: Run, tmp_path: Path
+) -> None:
+    digits(tmp_path / "digits", each=20)
+    words = [
+        "data=images",
+        "data.path=digits",
+        "data.in_memory=false",
+        "data.workers=1",
+        "data.batch_size=16",
+        "trainer.max_epochs=2",
+    ]
+    overfitted = run(*words, "trainer.overfit_batches=2", "trainer.num_sanity_val_steps=0", "folder=over")
+    assert overfitted.code == 0, overfitted.err
+    several = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    shared = run(*words, *several, "folder=shared", timeout=300)
+    assert shared.code == 0, shared.err
+    result = json.loads((tmp_path / "shared/result.json").read_text())
+    assert result["steps"] == 2 * 5  # 160 images, 80 a process

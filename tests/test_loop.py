@@ -28,7 +28,8 @@ class Witness(Callback):
 
     def note(self, name: str, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
         logged = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        self.seen.append((name, (trainer.global_step, len(arguments), pl_module._current_fx_name, logged)))
+        told = [sorted(a) for a in arguments if isinstance(a, dict)]
+        self.seen.append((name, (trainer.global_step, told, pl_module._current_fx_name, logged)))
 
 
 class Logged(Supervised):
@@ -38,6 +39,38 @@ class Logged(Supervised):
         loss = super().training_step(batch, batch_idx)
         self.log("step_loss", loss)
         return loss
+
+
+class Spoken(Supervised):
+    """Returns a dictionary, and nothing for a batch that is to be skipped, as Lightning allows."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        return None if batch_idx == 2 else {"loss": loss, "more": 2 * loss}
+
+
+class Short(Supervised):
+    """Has no use for the number of a batch."""
+
+    def training_step(self, batch: Any) -> torch.Tensor:  # type: ignore[override]
+        return super().training_step(batch, self.trainer.fit_loop.epoch_loop.batch_idx)
+
+
+class Silent(torch.optim.SGD):
+    """An optimizer of one's own: without gradients around the closure, and with nothing to return."""
+
+    @torch.no_grad()
+    def step(self, closure: Any) -> None:  # type: ignore[override]
+        closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.sub_(group["lr"] * p.grad.sign())
+
+
+class WithSilent(Supervised):
+    def configure_optimizers(self) -> Any:
+        return Silent(self.model.parameters(), lr=1e-3)
 
 
 def fit(own: bool, kind: type[Supervised], folder: Path, **arguments: Any) -> tuple[Trainer, Witness]:
@@ -76,6 +109,9 @@ def fit(own: bool, kind: type[Supervised], folder: Path, **arguments: Any) -> tu
         (Supervised, {"gradient_clip_val": 0.1}, True),
         (Supervised, {"precision": "bf16-mixed", "max_steps": 7}, True),
         (Supervised, {"accumulate_grad_batches": 2}, False),
+        (Spoken, {}, True),
+        (Short, {}, False),
+        (WithSilent, {}, True),
     ],
 )
 def test_weights_hooks_and_counters_are_those_of_lightnings_own_loop(

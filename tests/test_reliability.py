@@ -190,11 +190,11 @@ def test_a_bad_loss_on_a_device_is_found_without_waiting_for_it() -> None:
 
     losses, found = Losses(), None
     for step in range(3 * LAG):
-        value = torch.tensor(float("nan") if step == 5 else 1.0).as_subclass(Elsewhere)
-        if found := losses.bad(value):
+        value = torch.tensor(float("nan") if step == 25 else 1.0).as_subclass(Elsewhere)
+        if found := losses.look(value, (step + 1, step % 20, step // 20)):
             break
     assert found is not None
-    assert step - found[0] == 5
+    assert (found.step, found.batch, found.epoch) == (26, 5, 1)
     assert step < 2 * LAG
 
 

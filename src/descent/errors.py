@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from traceback import extract_tb
 
 
 class ConfigError(ValueError):
@@ -23,6 +25,13 @@ class Stopped(Exception):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+def of_added_code(error: BaseException) -> bool:
+    """Whether the line that raised it is neither in an installed library nor in this package: a bug in code
+    that was added to the template, and no value that something does not take."""
+    raised_in = Path(extract_tb(error.__traceback__)[-1].filename).resolve()
+    return "site-packages" not in raised_in.parts and Path(__file__).resolve().parent not in raised_in.parents
 
 
 def require(condition: bool, name: str, value: object, expected: str) -> None:

@@ -38,7 +38,8 @@ def own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterator[tu
         )
     loaders = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}
     for inputs, targets in loaders[split]():
-        yield inputs if inputs.is_floating_point() else model.normalise(inputs), targets
+        raw = not inputs.is_floating_point()
+        yield model.normalise(inputs.to(model.input_mean.device)) if raw else inputs, targets
 
 
 def of_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -58,8 +59,8 @@ def outputs_of(
     Raises:
         ConfigError: there is not one sample.
     """
-    criterion = fit_to_task(build("loss", model.config["loss"], allow), model.task)
     device = model.input_mean.device
+    criterion = fit_to_task(build("loss", model.config["loss"], allow), model.task).to(device)
     outputs: list[Tensor] = []
     targets: list[Tensor] = []
     metrics = EpochMetrics(

@@ -72,11 +72,13 @@ def rewound(folder: Path) -> Path | None:
     """Bring a run's folder back to what it held at its newest whole checkpoint, and return that one's path.
 
     Points that TensorBoard got after the checkpoint are cut off, for they will come again. None where the
-    run had come to no checkpoint: nothing of it is left, and it begins anew.
+    run had come to no checkpoint: nothing of it is left, and it begins anew. The first process does this.
     """
+    found = newest_whole(folder / "checkpoints")
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        return found and (found[0].with_name(LAST) if found[0].name == NEW else found[0])
     for part in folder.rglob("*.part"):  # of files that a kill cut short
         part.unlink()
-    found = newest_whole(folder / "checkpoints")
     sizes = found[1]["resume"]["sizes"] if found else {}
     for path in event_files(folder):
         size = sizes.get(str(path.relative_to(folder)), 0)

@@ -1,10 +1,13 @@
 """Lightning's training loop, for one device, with the hooks of a step that somebody listens to."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
+from inspect import signature
 from itertools import count, repeat
 from typing import Any
 
+import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
@@ -12,6 +15,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.memory import recursive_detach
 from torch import Tensor
 from torch.optim import LBFGS
 
@@ -58,6 +62,8 @@ class TrainingLoop(_TrainingEpochLoop):
             and type(trainer.profiler) is PassThroughProfiler  # type: ignore[attr-defined]
             and trainer.accumulate_grad_batches == 1
             and module.automatic_optimization
+            and len(trainer.optimizers) == 1
+            and "batch_idx" in signature(module.training_step).parameters
             and not isinstance(data_fetcher, _DataLoaderIterDataFetcher)
             and not any(overridden(module, name, LightningModule) for name in STEP)
             and not (data and any(overridden(data, name, LightningDataModule) for name in TRANSFER))
@@ -117,19 +123,25 @@ class TrainingLoop(_TrainingEpochLoop):
         self._call("on_train_batch_start", batch, batch_idx)
         self.batch_progress.increment_started()
 
-        def closure() -> Tensor:
+        outputs: dict[str, Any] = {}
+
+        def closure() -> Tensor | None:
             set_hook(module, "training_step")  # where self.log looks
             with precision.train_step_context() if mixed else nullcontext():
-                loss: Tensor = module.training_step(batch, batch_idx)  # type: ignore[assignment]
+                output = module.training_step(batch, batch_idx)
             set_hook(module, None)
+            loss: Tensor | None = output["loss"] if isinstance(output, Mapping) else output
+            outputs.update(recursive_detach(output) if isinstance(output, Mapping) else {})
             progress.zero_grad.increment_ready()
             self._call("on_before_zero_grad", optimizer)
             progress.zero_grad.increment_started()
             optimizer.zero_grad()
             progress.zero_grad.increment_completed()
-            self._call("on_before_backward", loss)
-            loss.backward()
-            self._call("on_after_backward")
+            if loss is not None:  # else the step says that this batch is to be skipped
+                self._call("on_before_backward", loss)
+                loss.backward()
+                outputs["loss"] = loss.detach()
+                self._call("on_after_backward")
             self._call("on_before_optimizer_step", optimizer)
             if trainer.gradient_clip_val is not None:
                 module.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
@@ -137,10 +149,10 @@ class TrainingLoop(_TrainingEpochLoop):
 
         progress.step.increment_ready()
         if self.closure_first:
-            loss = closure()
+            closure()
             optimizer.step()
         else:
-            loss = optimizer.step(closure)  # type: ignore[arg-type, assignment]
+            optimizer.step(torch.enable_grad()(closure))  # type: ignore[arg-type]
         progress.step.increment_completed()
 
         self.batch_progress.increment_processed()
@@ -148,7 +160,7 @@ class TrainingLoop(_TrainingEpochLoop):
             self.update_lr_schedulers("step", update_plateau_schedulers=False)
             if self._num_ready_batches_reached():
                 self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
-        self._call("on_train_batch_end", {"loss": loss.detach()}, batch, batch_idx)
+        self._call("on_train_batch_end", outputs, batch, batch_idx)
         if self._results:  # something was given to self.log
             logger.on_batch_end()
         self.batch_progress.increment_completed()

@@ -18,15 +18,17 @@ CPUS = torch.get_num_threads()  # before any run of a sweep changes it
 NUMBERS_A_THREAD = 4096  # of a batch, for a thread to bring more than it costs (benchmarks/threads.py)
 
 
-def threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...]) -> int:
+def set_threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...]) -> None:
     """CPU threads for torch: the setting, or for "auto" as many as a batch has work for, at most torch's own.
 
     Threads that share a step of a few microseconds wait for each other most of the time, and stall
     whenever another program takes one of the cores.
     """
-    if setting != "auto":
-        return int(setting)
-    return max(1, min(CPUS, batch_size * prod(input_shape) // NUMBERS_A_THREAD))
+    if setting == "auto":
+        setting = max(1, min(CPUS, batch_size * prod(input_shape) // NUMBERS_A_THREAD))
+    else:
+        os.environ["OMP_NUM_THREADS"] = str(setting)  # else Lightning chooses for each of several processes
+    torch.set_num_threads(int(setting))
 
 
 def device(setting: str) -> str:

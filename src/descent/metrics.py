@@ -46,13 +46,13 @@ class EpochMetrics:
             metric.reset()
 
     def state(self) -> dict[str, Any]:
-        """All that has been recorded since the last reset: tensors and plain values.
+        """All that has been recorded since the last reset: plain values, and tensors of their own on the CPU.
 
         Steps that are not folded yet stay so, for folding at another place would round differently.
         """
         return {
-            "steps": list(self.steps),
-            "loss": self.loss,
+            "steps": [tuple(value.cpu().clone() for value in step) for step in self.steps],
+            "loss": self.loss.cpu(),
             "samples": self.samples,
             "batch": self.batch,
             "metrics": {name: metric_state(metric) for name, metric in self.metrics.items()},
@@ -128,7 +128,8 @@ class Accuracy(torchmetrics.Metric):
 
 def metric_state(metric: torchmetrics.Metric) -> dict[str, Any]:
     """The sums of a metric; torchmetrics' own `state_dict` leaves out how often it was updated."""
-    return {name: getattr(metric, name) for name in (*metric._defaults, "_update_count")}
+    values = {name: getattr(metric, name) for name in (*metric._defaults, "_update_count")}
+    return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
 def logged_names(metrics: dict[str, torchmetrics.Metric]) -> list[str]:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer, SparseAdam
 
-from descent.errors import ConfigError
+from descent.errors import ConfigError, of_added_code
 from descent.metrics import EpochMetrics
 from descent.schedulers import Schedule
 
@@ -91,6 +91,8 @@ class Supervised(LightningModule):
         try:
             optimizer = self.optimizer(self.model.parameters())
         except (TypeError, ValueError, RuntimeError) as error:  # what torch.optim raises for its arguments
+            if of_added_code(error):
+                raise
             raise ConfigError(f"optimizer: expected values that it takes ({error})") from error
         if isinstance(optimizer, SparseAdam) and not any(
             getattr(m, "sparse", False) for m in self.model.modules()
@@ -110,6 +112,8 @@ class Supervised(LightningModule):
             steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs or 0
             scheduler = self.schedule.build(optimizer, steps, epochs)
         except (TypeError, ValueError, ZeroDivisionError) as error:
+            if of_added_code(error):
+                raise
             raise ConfigError(f"scheduler: expected values that it takes ({error})") from error
         return {"optimizer": optimizer, "lr_scheduler": scheduler}  # type: ignore[return-value]
 

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from descent.callbacks.faults import Losses, finite_gradients, finite_weights, rows_not_finite
+from descent.callbacks.faults import Fault, Losses, finite_gradients, finite_weights, rows_not_finite
 from descent.callbacks.record import writers
 from descent.callbacks.signals import Signals, requeue
 from descent.checkpoints import NEW, read, rotate, write
@@ -77,6 +77,7 @@ class Checkpoint(ModelCheckpoint):
         self.restored: dict[str, Any] | None = None  # from the file, until the first batch
         self.saved_at, self.saved_step, self.cost = 0.0, -1, 0.0
         self.skipped = 0
+        self.fault: Stopped | None = None
         self.ended = False
 
     # ---- when ------------------------------------------------------------------------------------------
@@ -108,7 +109,7 @@ class Checkpoint(ModelCheckpoint):
             if trainer.world_size > 1:
                 stop, due = self._agree(trainer, batch_idx, stop, due)
             if stop or due:
-                self._save(trainer, pl_module, batch_idx)
+                self._save(trainer, pl_module)
             if stop:
                 self._leave(trainer)
 
@@ -124,19 +125,25 @@ class Checkpoint(ModelCheckpoint):
 
     def _agree(self, trainer: Trainer, batch_idx: int, stop: bool, due: bool) -> tuple[bool, bool]:
         """The same decision in every process, though clocks differ and a signal may reach only one."""
-        if self.unit in ("step", "epoch") and due:
-            return False, True
+        counted = self.unit in ("step", "epoch")  # which is the same everywhere
         if batch_idx % (AGREE * trainer.accumulate_grad_batches):
-            return False, False
-        decide = trainer.strategy.reduce_boolean_decision
-        return decide(stop, all=False), decide(due, all=False)
+            return False, due and counted
+        self._raise_fault(trainer)
+        return self._any(trainer, stop), due if counted else self._any(trainer, due)
+
+    def _any(self, trainer: Trainer, here: bool) -> bool:
+        return here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=False)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Supervised, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # in place of ModelCheckpoint's: nothing is saved in the middle of Lightning's book-keeping
-        if self.on_nan == "stop" and (bad := self.losses.bad(outputs["loss"])) is not None:
-            raise self._not_finite(trainer, batch_idx, batch, *bad)
+        if self.on_nan == "stop" and "loss" in outputs and self.fault is None:
+            place = trainer.global_step, batch_idx, trainer.current_epoch
+            if (fault := self.losses.look(outputs["loss"], place)) is not None:
+                self.fault = self._not_finite(trainer, fault, batch)
+                if trainer.world_size == 1:
+                    self._raise_fault(trainer)  # several processes do so together
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Supervised, optimizer: Any) -> None:  # type: ignore[override]
         if self.on_nan != "skip":
@@ -155,8 +162,8 @@ class Checkpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: Supervised) -> None:  # type: ignore[override]
         self.ended = True
-        self._save(trainer, pl_module, 0)
-        if self.signals.received is not None:
+        self._save(trainer, pl_module)
+        if self._any(trainer, self.signals.received is not None):
             self._leave(trainer)
         self.signals.release()
 
@@ -167,21 +174,25 @@ class Checkpoint(ModelCheckpoint):
 
     def _leave(self, trainer: Trainer) -> None:
         number = self.signals.received or 15  # 15: the signal has reached another process
+        if not trainer.is_global_zero:
+            raise Stopped("", code=128 + number)
         text = f"Stopped and saved in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}. "
         if number not in (2, 15):
-            text += requeue() + ". " if trainer.is_global_zero else ""
+            text += requeue() + ". "
         raise Stopped(text + self._kept(), code=128 + number)
 
     # ---- what ------------------------------------------------------------------------------------------
 
-    def _save(self, trainer: Trainer, pl_module: Supervised, batch_idx: int) -> None:
+    def _save(self, trainer: Trainer, pl_module: Supervised) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         begun = time.monotonic()
-        if self.on_nan == "stop" and (bad := self.losses.all_bad()) is not None:
-            raise self._not_finite(trainer, batch_idx, None, *bad)
-        if not finite_weights(pl_module.model):
-            raise self._not_finite(trainer, batch_idx, None, 0, float("nan"))
+        if self.on_nan == "stop" and (fault := self.losses.look_at_all()) is not None:
+            self.fault = self.fault or self._not_finite(trainer, fault, None)
+        if self.fault is None and not finite_weights(pl_module.model):
+            where = f"step {trainer.global_step}, epoch {trainer.current_epoch + 1}"
+            self.fault = Stopped(f"A weight is not a number at {where}. {self._kept()}", code=1)
+        self._raise_fault(trainer)
         self._write_best(trainer)
         for writer in writers(trainer):
             writer.flush()
@@ -272,15 +283,19 @@ class Checkpoint(ModelCheckpoint):
 
     # ---- words -----------------------------------------------------------------------------------------
 
-    def _not_finite(
-        self, trainer: Trainer, batch_idx: int, batch: Any, steps_ago: int, value: float
-    ) -> Stopped:
-        where = f"step {trainer.global_step - steps_ago}, batch {batch_idx - steps_ago} of epoch"
+    def _raise_fault(self, trainer: Trainer) -> None:
+        """End the run if a loss was no number, here or in another process."""
+        if self._any(trainer, self.fault is not None):
+            raise self.fault or Stopped("", code=1)
+
+    def _not_finite(self, trainer: Trainer, fault: Fault, batch: Any) -> Stopped:
+        where = f"step {fault.step}, batch {fault.batch} of epoch {fault.epoch + 1}"
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         last = self.losses.last_finite
         known = "" if last is None else f", after {last * trainer.accumulate_grad_batches:.6g}"
-        text = f"The loss is {value} at {where} {trainer.current_epoch + 1}, learning rate {rate:g}{known}"
-        if rows := rows_not_finite(batch) if steps_ago == 0 else []:
+        text = f"The loss is {fault.value} at {where}, learning rate {rate:g}{known}"
+        now = (fault.step, fault.epoch) == (trainer.global_step, trainer.current_epoch)
+        if rows := rows_not_finite(batch) if now else []:
             text += f"; this batch holds NaN or infinity, in its samples {', '.join(map(str, rows[:8]))}"
         return Stopped(f"{text}. {self._kept()}", code=1)
 

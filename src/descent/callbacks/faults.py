@@ -1,6 +1,7 @@
 """Losses and gradients that are not numbers, found without making the host wait for the device."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
@@ -8,6 +9,17 @@ import torch
 from torch import Tensor, nn
 
 LAG = 64  # steps on a GPU between two looks at the losses
+Place = tuple[int, int, int]  # optimizer step, batch of the epoch, epoch
+
+
+@dataclass
+class Fault:
+    """A loss that is no number: its value, and where it came up."""
+
+    value: float
+    step: int
+    batch: int
+    epoch: int
 
 
 class Losses:
@@ -19,39 +31,47 @@ class Losses:
 
     def __init__(self) -> None:
         self.last_finite: float | None = None
-        self.block: list[Tensor] = []
-        self.copied: tuple[Tensor, Any] | None = None
+        self.block: list[tuple[Tensor, Place]] = []
+        self.copied: tuple[Tensor, Any, list[Place]] | None = None
 
-    def bad(self, loss: Tensor) -> tuple[int, float] | None:
-        """How many steps ago the first loss was that is not finite, and its value; None if there is none."""
+    def look(self, loss: Tensor, place: Place) -> Fault | None:
+        """The first loss that is known by now not to be finite.
+
+        Args:
+            loss: scalar.
+            place: its step, its batch in the epoch, and the epoch.
+        """
         if loss.device.type == "cpu":
-            value = loss.item()
-            if isfinite(value):
-                self.last_finite = value
-                return None
-            return 0, value
-        self.block.append(loss)
+            return self._judge(loss.item(), place)
+        self.block.append((loss, place))
         return self._exchange() if len(self.block) == LAG else None
 
-    def all_bad(self) -> tuple[int, float] | None:
+    def look_at_all(self) -> Fault | None:
         """The same of all losses so far; waits for the device."""
         found = self._exchange() if self.block else None
         return found or (self._exchange() if self.copied else None)
 
-    def _exchange(self) -> tuple[int, float] | None:
+    def _judge(self, value: float, place: Place) -> Fault | None:
+        if not isfinite(value):
+            return Fault(value, *place)
+        self.last_finite = value
+        return None
+
+    def _exchange(self) -> Fault | None:
         """Send off the losses since the last exchange, and look at those that were sent off before."""
-        arrived, sent = self.copied, len(self.block)
-        self.copied = to_host(torch.stack(self.block)) if self.block else None
-        self.block = []
+        arrived, self.copied = self.copied, None
+        if self.block:
+            losses, places = zip(*self.block, strict=True)
+            self.copied = (*to_host(torch.stack(losses)), list(places))
+            self.block = []
         if arrived is None:
             return None
-        values, event = arrived
+        values, event, places_before = arrived
         if event is not None:
             event.synchronize()
-        for index, value in enumerate(values.tolist()):
-            if not isfinite(value):
-                return sent + len(values) - 1 - index, value
-            self.last_finite = value
+        for value, place in zip(values.tolist(), places_before, strict=True):
+            if fault := self._judge(value, place):
+                return fault
         return None
 
 

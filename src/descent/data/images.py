@@ -252,7 +252,9 @@ class FromFiles(LightningDataModule):
         return {name: getattr(self, name) for name in names}
 
     def train_dataloader(self) -> Loader:
-        return self._loader(self.train, self.batch_size, self.seed)
+        # overfit_batches: the same batches each epoch
+        same = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return self._loader(self.train, self.batch_size, None if same else self.seed)
 
     def val_dataloader(self) -> Loader:
         return self._loader(self.val, self.eval_batch_size)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, default_collate
 
 
 class Loader(DataLoader):
@@ -36,7 +36,8 @@ class Loader(DataLoader):
         world_size: int = 1,
         **settings: Any,
     ) -> None:
-        keyed = KeyedBatches(len(dataset), batch_size, seed, rank, world_size)  # type: ignore[arg-type]
+        kind = InOrder if seed is None else KeyedBatches
+        keyed = kind(len(dataset), batch_size, seed, rank, world_size)  # type: ignore[arg-type]
         # a generator of its own, else each epoch would draw a seed for the workers from the global one
         super().__init__(
             Batched(dataset, collate),
@@ -58,11 +59,14 @@ class Loader(DataLoader):
         self.sampler.first = state["batch"]  # type: ignore[attr-defined]
 
 
-class KeyedBatches:
-    """The batches of an epoch as `(key, rows)`: what the batch may draw from, and its samples."""
+class KeyedBatches(DistributedSampler[Any]):
+    """The batches of an epoch as `(key, rows)`: what the batch may draw from, and its samples.
+
+    A DistributedSampler, so that Lightning puts no other in its place.
+    """
 
     def __init__(self, samples: int, batch_size: int, seed: int | None, rank: int, world_size: int) -> None:
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed  # type: ignore[assignment]
         self.rank, self.world_size = rank, world_size
         self.epoch = self.first = 0
 
@@ -89,6 +93,10 @@ class KeyedBatches:
         if self.seed is None:
             return self.samples
         return ceil(self.samples / self.world_size) * self.world_size
+
+
+class InOrder(KeyedBatches, SequentialSampler):  # type: ignore[misc]
+    """The samples' own order; a SequentialSampler, which Lightning keeps where it overfits batches."""
 
 
 class Batched(Dataset[Any]):

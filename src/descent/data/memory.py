@@ -88,11 +88,13 @@ class InMemory(LightningDataModule):
         if encoder is not None:  # the features behind those are ones and zeros, sines and cosines
             self.input_mean[encoder.scaled :], self.input_std[encoder.scaled :] = 0, 1
         self.target_mean, self.target_std = torch.zeros(1), torch.ones(1)
-        if inputs.is_floating_point() and encoder is None:
-            inputs = inputs.sub_(self.input_mean).div_(self.input_std)
         if self.task == "regression":
             self.target_mean, self.target_std = mean_and_std(targets, of_train, (0,))
             targets = (targets - self.target_mean) / self.target_std
+            test = test and (test[0], (test[1] - self.target_mean) / self.target_std)
+        for part in (inputs, test[0]) if test else (inputs,):
+            if part.is_floating_point() and encoder is None:
+                part.sub_(self.input_mean).div_(self.input_std)
         self.statistics = {
             "input_mean": self.input_mean,
             "input_std": self.input_std,
