@@ -128,18 +128,20 @@ def middle(values: Iterable[list[float]]) -> tuple[float, float, float]:
     return statistics.median(medians), min(medians), max(medians)
 
 
+def ratio(runs: Mapping[str, list[Run]], name: str) -> tuple[float, float, float]:
+    """Seconds per epoch over the limit's of the same repetition: median, least and largest."""
+    pairs = zip(runs[name], runs[limit_of(runs)], strict=True)
+    return middle([statistics.median(run.epochs) / statistics.median(bare.epochs)] for run, bare in pairs)
+
+
 def ratio_table(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str]) -> str:
     rows = [["Seconds per epoch, as multiples of the limit", "the limit", *SHOWN]]
     for key, of in runs.items():
         limit = of[limit_of(of)]
         cells = [titles[key], f"{middle(r.epochs for r in limit)[0]:.3g} s"]
         for name in SHOWN:
-            pairs = [
-                [statistics.median(run.epochs) / statistics.median(bare.epochs)]
-                for run, bare in zip(of[name], limit, strict=True)
-            ]
-            ratio, least, most = middle(pairs)
-            cells.append(f"{ratio:.2f} ({least:.2f}–{most:.2f})")
+            median, least, most = ratio(of, name)
+            cells.append(f"{median:.2f} ({least:.2f}–{most:.2f})")
         rows.append(cells)
     return markdown(rows)
 
@@ -244,7 +246,9 @@ def machine(accelerator: str) -> str:
 def chart(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str]) -> str:
     """Bars of the ratios, as SVG."""
     colours = ["#2563eb", "#9ca3af", "#f59e0b", "#ef4444"]
-    group, bar, left, scale = 22 * len(SHOWN) + 34, 18, 300, 60
+    group, bar, left = 22 * len(SHOWN) + 34, 18, 200
+    most = max(ratio(of, name)[0] for of in runs.values() for name in SHOWN)
+    scale = 680 / most
     height = group * len(runs) + 40
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="960" height="{height}"'
@@ -252,15 +256,15 @@ def chart(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str]
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for row, (key, of) in enumerate(runs.items()):
-        top, limit = 24 + row * group, of[limit_of(of)]
+        top = 24 + row * group
         parts.append(f'<text x="8" y="{top + 14}" font-weight="bold">{titles[key]}</text>')
         for line, (name, colour) in enumerate(zip(SHOWN, colours, strict=True)):
             y = top + 22 + line * 22
-            ratio = middle(r.epochs for r in of[name])[0] / middle(r.epochs for r in limit)[0]
+            times = ratio(of, name)[0]
             parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>')
-            width = min(ratio * scale, 600)
+            width = times * scale
             parts.append(f'<rect x="{left}" y="{y}" width="{width:.0f}" height="{bar}" fill="{colour}"/>')
-            parts.append(f'<text x="{left + width + 6:.0f}" y="{y + 13}">{ratio:.2f}</text>')
+            parts.append(f'<text x="{left + width + 6:.0f}" y="{y + 13}">{times:.2f}</text>')
     parts.append(
         f'<line x1="{left + scale}" y1="20" x2="{left + scale}" y2="{height}" stroke="black"'
         ' stroke-dasharray="4"/>'
