@@ -80,7 +80,7 @@ class TrainingLoop(_TrainingEpochLoop):
             # a single loader: no tree of batches to be put together again around each one
             data_fetcher.iterator = zip(loader._iterator.iterators[0], count(), repeat(0), strict=False)
         # torch's optimizers call the closure first of all, but for the one that calls it several times
-        kind = type(trainer.optimizers[0])
+        kind = type(trainer.optimizers[0]) if self.plain else LBFGS
         self.closure_first = kind.__module__.startswith("torch.optim.") and kind is not LBFGS
         self.listeners = {
             name: [
