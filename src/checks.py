@@ -102,8 +102,9 @@ def check(config: DictConfig, overrides: Mapping[str, str]) -> DictConfig:
         return config
     if not 0 <= plain["seed"] < 2**32:
         raise UsageError(f"seed={plain['seed']}: expected a whole number from 0 to 2**32 - 1")
-    if plain["threads"] != "auto" and plain["threads"] < 1:
-        raise UsageError(f"threads={plain['threads']}: expected auto, or a whole number of at least 1")
+    most = max(64, os.cpu_count() or 1)  # far beyond, starting them would end the process
+    if plain["threads"] != "auto" and not 1 <= plain["threads"] <= most:
+        raise UsageError(f"threads={plain['threads']}: expected auto, or a whole number from 1 to {most}")
     check_accelerator(plain["trainer"]["accelerator"])
     return config
 

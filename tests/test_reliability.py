@@ -83,7 +83,6 @@ def test_slurm_s_warning_saves_and_requeues_and_the_requeued_job_goes_on(tmp_pat
 
 def test_on_nan_skip_passes_over_the_batch(run: Run) -> None:
     words = ["data._target_=augmented.digits", "+data.nan_at=3", "data.batch_size=64", "trainer.max_epochs=1"]
-    sys.path.append(str(ROOT / "tests"))
     finished = run(*words, "on_nan=skip", PYTHONPATH=str(ROOT / "tests"))
     assert finished.code == 0, finished.err
     assert "Step 3, batch 3: not finite, passed over" in finished.out
