@@ -347,7 +347,10 @@ def wrong_words(folder: Path) -> Tally:
     """Command lines that ask for what can not be: one line and no folder, or a run."""
     tally = Tally()
     words = [sys.executable, str(ROOT / "tests" / "fuzz.py"), "1"]
-    answer = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
+    answer = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    if answer.returncode:  # one of them ended the process that tries them all
+        tally.faults, tally.differing = 1, 1
+        tally.notes.append(f"exit {answer.returncode} after {answer.stdout.splitlines()[-1:]}")
     for line in answer.stdout.splitlines():
         tried = json.loads(line)
         tally.faults += 1

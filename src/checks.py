@@ -105,8 +105,20 @@ def check(config: DictConfig, overrides: Mapping[str, str]) -> DictConfig:
     most = max(64, os.cpu_count() or 1)  # far beyond, starting them would end the process
     if plain["threads"] != "auto" and not 1 <= plain["threads"] <= most:
         raise UsageError(f"threads={plain['threads']}: expected auto, or a whole number from 1 to {most}")
+    every = plain["trainer"].get("check_val_every_n_epoch")
+    if every is not None and every < 1:
+        raise UsageError(f"trainer.check_val_every_n_epoch={every}: expected a whole number of at least 1")
     check_accelerator(plain["trainer"]["accelerator"])
     return config
+
+
+def monitors(config: DictConfig) -> dict[str, str]:
+    """Every field of the config that names a metric to look at, by key."""
+    nodes = {"": config, "scheduler.": config.scheduler} | {
+        f"callbacks.{name}.": callback for name, callback in config.callbacks.items()
+    }
+    found = {f"{key}monitor": (node or {}).get("monitor") for key, node in nodes.items()}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def check_node(key: str, node: Mapping[str, Any], overrides: Mapping[str, str]) -> Iterable[str]:

@@ -201,6 +201,10 @@ def line_about(error: Exception, config: DictConfig, overrides: Mapping[str, str
     # Lightning raises ValueError for some of its arguments
     if isinstance(error, MisconfigurationException) or (isinstance(error, ValueError) and about != "trainer"):
         return f"{about}: expected a value that it takes ({first_line(error)})"
+    fields = {key: value for key, value in overrides.items() if key.startswith("loss.")}
+    if isinstance(error, RuntimeError) and fields and through_a_loss(error):
+        about = culprits("loss", fields, first_line(error))
+        return f"{about}: expected values it can use ({first_line(error)})"
     if isinstance(error, RuntimeError | OverflowError) and raised_in(error, "torch", "optim"):
         about = culprits("optimizer", overrides)  # a number too large for its arithmetic
         return None if about == "optimizer" else f"{about}: expected values it can use ({first_line(error)})"
@@ -211,6 +215,12 @@ def raised_in(error: BaseException, *folders: str) -> bool:
     """Whether the line that raised an error is in a file below these folders."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and "/".join(folders) in Path(frames[-1].filename).as_posix()
+
+
+def through_a_loss(error: BaseException) -> bool:
+    """Whether an error came up in one of torch's losses."""
+    files = [Path(frame.filename).as_posix() for frame in traceback.extract_tb(error.__traceback__)]
+    return any(file.endswith("torch/nn/modules/loss.py") for file in files)
 
 
 def line_about_composition(error: Exception, config_name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from checks import ROOT
+from checks import ROOT, monitors
 from command_line import command, description, hyperparameters
 
 
@@ -34,7 +34,8 @@ def train(config: DictConfig) -> None:
     optimizer = build(config.optimizer)  # a partial: configure_optimizers hands it model.parameters()
     schedule = build(config.scheduler) or None
     metrics = task_metrics(data.task, data.outputs)
-    require_one_of(logged_names(metrics), "monitor", config.monitor)
+    for key, monitor in monitors(config).items():
+        require_one_of(logged_names(metrics), key, monitor)
     module = Supervised(model, criterion, optimizer, schedule, metrics, **data.statistics)
     set_threads(config.threads, data.batch_size, data.input_shape)
 

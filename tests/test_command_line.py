@@ -39,6 +39,9 @@ TYPOS = [
     ("loss.reduction=none", "mean or sum", ""),
     ("optimizer.lr=-1", "Invalid learning rate", ""),
     ("scheduler=", "one of", ""),
+    ("threads=100000000", "from 1 to", ""),
+    ("loss.label_smoothing=2", "between 0.0 and 1.0", ""),
+    ("trainer.check_val_every_n_epoch=0", "at least 1", ""),
 ]
 
 
@@ -63,6 +66,11 @@ def test_a_gpu_where_there_is_none_is_one_line_that_names_what_there_is(run: Run
 
 def test_a_loss_on_classes_for_real_valued_targets_is_one_line(run: Run) -> None:
     assert_one_line(run("data=diabetes", "loss=cross_entropy"), "loss=", "a loss on values (mae, mse")
+
+
+def test_every_metric_that_is_looked_at_is_one_that_is_logged(run: Run) -> None:
+    wrong = run("scheduler=plateau", "scheduler.monitor=val/los")
+    assert_one_line(wrong, "scheduler.monitor=val/los", "nearest: val/loss")
 
 
 def test_an_optimizer_that_can_not_serve_the_model_is_one_line(run: Run) -> None:

@@ -52,6 +52,7 @@ class Schedule:
                         f"{name}=null: expected a number, for this run has no end to size it by"
                     )
                 arguments[name] = int(length)
+        for name in (*LENGTHS, "step_size"):
             require(arguments.get(name, 1) >= 1, name, arguments.get(name), "a whole number of at least 1")
         scheduler = self.scheduler(optimizer, **arguments)
         settings = {"scheduler": scheduler, "interval": self.interval}
