@@ -361,7 +361,7 @@ def wrong_words(folder: Path) -> Tally:
 
 
 def cost(folder: Path, repeats: int) -> None:
-    """Print what saving costs a run by default: its seconds over those of a run that saves at its end only."""
+    """Print what saving costs a run by default: its seconds over those of a run with one save, at its end."""
     jobs = {
         "digits, MLP": ["trainer.max_epochs=100"],
         "digits, MLP of 4.4 million weights": ["model.hidden=[2048,2048]", "trainer.max_epochs=8"],
