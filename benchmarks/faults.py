@@ -32,8 +32,9 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 from conftest import execute, server  # noqa: E402
 from fuzz import fault  # noqa: E402
 
-from descent.checkpoints import DamagedError, newest_whole, read  # noqa: E402
 from descent.errors import ConfigError  # noqa: E402
+from descent.run.checkpoints import DamagedError, find_newest_whole, read  # noqa: E402
+from descent.run.folder import RunFolder  # noqa: E402
 
 SHORT = ["data.batch_size=64", "trainer.max_epochs=4", "checkpoint.every=7steps"]
 JOBS = {
@@ -126,6 +127,12 @@ def limited(argv: list[str], folder: Path, env: dict[str, str], out: Path, err: 
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     execute(argv, folder, env, out, err)
+
+
+def find_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a run's folder, and what it holds."""
+    run = RunFolder(folder)
+    return find_newest_whole((run.new, run.last, run.previous))
 
 
 def ending(folder: Path) -> dict[str, Any]:
@@ -226,7 +233,7 @@ def truncations(folder: Path, parts: int) -> Tally:
             last.write_bytes(torn)
             try:
                 with redirect_stdout(io.StringIO()):
-                    found = newest_whole(last.parent)
+                    found = find_newest(job.folder / "run")
                 # a changed byte may lie in the padding between records, where it changes nothing
                 whole = found is not None and (
                     found[0].name == "previous.ckpt" or not differences(found[1], records)
@@ -249,9 +256,9 @@ def full_disk(folder: Path, limits: tuple[int, ...] = (20_000, 60_000, 100_000, 
             process.join(0.01)
         process.kill()
         process.join()
-        before = newest_whole(job.folder / "run" / "checkpoints")
+        before = find_newest(job.folder / "run")
         code = job.finish("resume=true", limit=limit)
-        after = newest_whole(job.folder / "run" / "checkpoints")
+        after = find_newest(job.folder / "run")
         one_line = code == 1 and len(job.error().strip().splitlines()) == 1
         same = before is not None and after is not None and not differences(before[1], after[1])
         tally.faults += 1
@@ -303,7 +310,7 @@ def not_a_number(folder: Path, number: int, chance: random.Random) -> Tally:
         )  # fmt: skip
         code = job.finish()
         tally.faults += 1
-        found = newest_whole(job.folder / "run" / "checkpoints")
+        found = find_newest(job.folder / "run")
         finite = found is None or all(bool(w.isfinite().all()) for w in found[1]["state_dict"].values())
         line = job.error().strip()
         if (

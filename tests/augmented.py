@@ -1,25 +1,22 @@
 """Digits read by workers and augmented at random, and on demand a batch of NaN: data to break runs with."""
 
 import random
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from descent.data.bundled import digits as bundled
-from descent.data.loader import Loader
-from descent.data.memory import InMemory
+from descent.data.batches import Loader, Order
+from descent.data.samples import FromSamples, Samples
 
 
 class Augmented(Dataset[tuple[Tensor, Tensor]]):
-    """Shifts, noise and flips, drawn from all three generators that a data set may draw from."""
+    """Shifts and noise, drawn from all three generators that a data set may draw from."""
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self.inputs, self.targets = inputs, targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
 
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
         image = self.inputs[row].roll(random.randint(-1, 1), -1)
@@ -32,24 +29,26 @@ class Poisoned(Loader):
 
     nan_at = -1
 
-    def __iter__(self):
-        first, epoch = self.sampler.first, self.sampler.epoch  # type: ignore[attr-defined]
-        for number, (inputs, targets) in enumerate(super().__iter__(), epoch * len(self) + first):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        first = self.order.epoch * len(self) + self.order.first
+        for number, (inputs, targets) in enumerate(super().__iter__(), first):
             if number == self.nan_at:
                 inputs[3, 0, 0, 0] = float("nan")
             yield inputs, targets
 
 
-def digits(batch_size: int, eval_batch_size: int, val_fraction: float, test_fraction: float, seed: int,
-           label_noise: float, nan_at: int = -1, workers: int = 2) -> InMemory:  # fmt: skip
-    data = bundled(batch_size, eval_batch_size, val_fraction, test_fraction, seed, label_noise)
+def digits(source: Callable[[], Samples], batch_size: int, eval_batch_size: int, val_fraction: float,
+           test_fraction: float, seed: int, label_noise: float, nan_at: int = -1,
+           workers: int = 2) -> FromSamples:  # fmt: skip
+    data = FromSamples(source, batch_size, eval_batch_size, val_fraction, test_fraction, seed, label_noise)
 
     def train_dataloader() -> Loader:
-        loader = Poisoned(Augmented(*data.train), batch_size, seed, num_workers=workers)
+        order = Order(data.rows["train"], batch_size, seed)
+        loader = Poisoned(Augmented(data.inputs, data.targets), order, workers=workers)  # type: ignore[arg-type]
         loader.nan_at = nan_at
         return loader
 
-    data.train_dataloader = train_dataloader  # type: ignore[method-assign, assignment]
+    data.train_dataloader = train_dataloader  # type: ignore[method-assign]
     return data
 
 

@@ -26,31 +26,54 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 from hydra.core.global_hydra import GlobalHydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf, open_dict  # noqa: E402
 
-import checks  # noqa: E402
-import command_line  # noqa: E402
 import train  # noqa: E402
+from descent.cli.command import command  # noqa: E402
+from descent.cli.paths import CONF, list_groups  # noqa: E402
+from descent.cli.resolvers import register_resolvers  # noqa: E402
+from descent.run.folder import Run  # noqa: E402
 
 VALUES = [
     "abc", "-1", "0", "1.5", "1e400", "-.inf", ".nan", "true", "null", "''", "[]", "{}", "[1,a]",
     "{a:1}", "[[1]]",
     "1e30", "99999999999999999999", "${missing}", "${oc.env:MISSING}", "${seed", "a=b", "[1", "'",
     "../..", "ü",
+    "x,1.csv", "한글", "best-{epoch}", "a(b", "it's", "50%", "~/x", "1e39", "-1e39", "a\\", "[[a]", "#",
+    ";", "!",
     "_", "1_000", "0x10", "a b", "1,2", "mae", "$(id)", "None", "False", "-0", "1e-400",
 ]  # fmt: skip
 SYNTAX = [
     "=", "==", "a", "loss", "loss==mae", "loss=mae=mse", "=mae", "+loss=mae", "~loss", "~trainer", "~data",
     "~optimizer.lr", "~callbacks", "loss@x=mae", "loss/=mae", "/loss=mae", "loss=/mae", "loss=../loss/mae",
-    "loss=mae.yaml", "loss=MAE", "loss=[mae]", "loss=[mae,mse]", "loss=null", "optimizer=null", "model=null",
+    "loss=mae.yaml", "loss=MAE", "loss=[mae]", "loss=[mae,mse]", "loss=null", "optimizer=null",
+    "model=null",
     "data=null", "trainer=null", "scheduler=null", "callbacks=null", "logger=null", "experiment=abc",
     "+optimizer.foo=1", "++optimizer.foo=1", "+foo=1", "++seed=abc", "loss._target_=os.system",
     "loss._target_=torch", "loss._target_=nowhere.Loss", "loss._target_=", "model._target_=torch.nn.Linear",
-    "optimizer._target_=torch.optim.NoSuch", "optimizer._partial_=false", "trainer._target_=torch.nn.Module",
+    "optimizer._target_=torch.optim.NoSuch", "optimizer._partial_=false",
+    "trainer._target_=torch.nn.Module",
     "data._target_=builtins.dict", "loss._args_=[1]", "optimizer=sgd optimizer=adam", "resume=true",
     "resume=nowhere", "resume=1", "resume=[]", "on_nan=maybe", "checkpoint.every=never",
     "checkpoint.every=0steps",
     "checkpoint.every=5", "checkpoint=1minute", "checkpoint.evry=1epoch", "callbacks.checkpoint.monitor=x",
     "folder=/proc/nothing/run", "folder=/dev/null/run", "folder=''", "name=''", "name=a/b", "--foo", "-x",
     "hydra.run.dir=null", "hydra/launcher=nothing", "hydra.mode=X", "--config-name=nothing", "--multirunn",
+    "@=1", "hydra=null", "~hydra", "--resolve", "--cfg", "--cfg=nope", "--info=nope", "-c", "-p",
+    "--package=x",
+    "-callbacks.checkpoint=null", "--cfg=job --run", "-m --cfg=job", "hydra.sweep.dir=/proc/x -m",
+    "hydra.run.dir=/proc/x", "--config-dir=nowhere", "++opitmizer.foreach=1", "++foo=1", "+loss.x=1",
+    "+trainer.foo=1", "+data.foo=1", "+x.y=1", "loss=mae,mse", "optimizer.lr=0.1,0.2",
+    "metrics=[accuracy,nope]",
+    "metrics=[]", "metrics=accuracy", "metrics=null", "module=null", "module=nope", "name=../x", "name=a,b",
+    "scheduler._target_=torch.nn.Softmax", "logger.tensorboard._target_=lightning.pytorch.Trainer",
+    "callbacks.progress._target_=builtins.print",
+    "+callbacks.x={_target_:lightning.pytorch.callbacks.BatchSizeFinder}",
+    "+callbacks.x={_target_:torch.nn.L1Loss}", "+callbacks.x=1", "+callbacks.x={}",
+    "+logger.x={_target_:os.system}",
+    "+metrics.x={_target_:torch.nn.L1Loss}", "model._target_=1", "model._target_=torch.nn.Module",
+    "optimizer._target_=torch.optim.Optimizer", "data._target_=torch.pi", "data._target_=torch.nn.Linear",
+    "trainer._target_=builtins.int", "loss._partial_=true", "model._convert_=x", "model._recursive_=1",
+    "callbacks.checkpoint.filename={epoch:zz}", "callbacks.checkpoint.filename=last",
+    "logger.tensorboard.save_dir=/proc/x", "resume=/dev/null", "resume=latest",
 ]  # fmt: skip
 CONFLICTS = [
     ["loss=cross_entropy", "data=diabetes"], ["loss=nll", "data=diabetes"], ["model=cnn", "data=diabetes"],
@@ -69,7 +92,8 @@ CONFLICTS = [
     ["trainer.precision=transformer-engine"], ["trainer.plugins=[abc]"],
     ["trainer.profiler=abc"], ["trainer.gradient_clip_algorithm=abc"], ["trainer.gradient_clip_val=-1"],
     ["optimizer=adam", "optimizer.momentum=0.9"], ["optimizer=sgd", "optimizer.nesterov=true"],
-    ["optimizer.fused=true", "optimizer.foreach=true"], ["optimizer.betas=[2,3]"], ["optimizer.betas=[0.9]"],
+    ["optimizer.fused=true", "optimizer.foreach=true"], ["optimizer.betas=[2,3]"],
+    ["optimizer.betas=[0.9]"],
     ["optimizer.eps=-1"], ["scheduler=step", "scheduler.step_size=0"],
     ["scheduler=cosine", "scheduler.T_max=0"],
     ["scheduler=cyclic", "scheduler.base_lr=abc"], ["scheduler=plateau", "scheduler.monitor=nothing"],
@@ -84,11 +108,24 @@ CONFLICTS = [
     ["trainer.limit_train_batches=1.5"],
     ["trainer.barebones=true"], ["trainer.fast_dev_run=-1"], ["trainer.check_val_every_n_epoch=0"],
     ["trainer.reload_dataloaders_every_n_epochs=-1"], ["trainer.log_every_n_steps=-1"],
-    ["model.hidden=[1000000000]"], ["model.hidden=[99999999999999999999]"], ["data.batch_size=1000000000000"],
+    ["model.hidden=[1000000000]"], ["model.hidden=[99999999999999999999]"],
+    ["data.batch_size=1000000000000"],
     ["data.batch_size=99999999999999999999"], ["threads=100000000"], ["threads=99999999999999999999"],
     ["trainer.accumulate_grad_batches=1000000000000"], ["seed=4294967296"], ["model.dropout=0.9999999999"],
     ["trainer.max_epochs=99999999999999999999"], ["trainer.max_steps=99999999999999999999"],
-    ["optimizer.lr=1e308"], ["optimizer.lr=1e38"], ["name=" + "x" * 5000], ["folder=/tmp/" + "x" * 5000],
+    ["optimizer.lr=1e308"], ["optimizer.lr=1e38"], ["loss=mae", "--nope"], ["loss=mae", "-m", "seed=0,a"],
+    ["trainer.devices=99", "trainer.accelerator=cpu"], ["trainer.num_nodes=3"],
+    ["trainer.gradient_clip_val=-1"],
+    ["trainer.accumulate_grad_batches=0"], ["trainer.val_check_interval=0"],
+    ["trainer.num_sanity_val_steps=-5"],
+    ["logger=csv", "logger.csv.flush_logs_every_n_steps=0"],
+    ["callbacks=summary", "callbacks.summary.max_depth=-9"],
+    ["scheduler=polynomial", "scheduler.power=-1"], ["optimizer=muon", "optimizer.ns_steps=1000"],
+    ["callbacks.checkpoint.save_top_k=5"], ["trainer.overfit_batches=1,2"], ["trainer.max_time=x"],
+    ["loss.weight=[1,2]"], ["loss.weight=balancd"], ["loss.weight=[a]"],
+    ["loss=mae", "loss.weight=balanced"],
+    ["scheduler=plateau", "scheduler.interval=step", "scheduler.monitor=train/loss"],
+    ["name=" + "x" * 5000], ["folder=/tmp/" + "x" * 5000],
 ]  # fmt: skip
 
 
@@ -102,20 +139,20 @@ def keys(node: Any, prefix: str = "") -> Iterator[str]:
 def command_lines() -> list[list[str]]:
     """The same ones each time: every kind, and a sample of all keys with all values."""
     chance = random.Random(0)
-    command_line.register_resolvers()
-    with initialize_config_dir(str(checks.CONF), version_base="1.3"):
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_container(compose("train"), resolve=False)
     known = list(keys(config))
-    groups = sorted(path.name for path in checks.CONF.iterdir() if path.is_dir())
+    groups = list_groups()
     typos = [f"{key[:at]}{key[at + 1 :]}=1" for key in known for at in [chance.randrange(len(key))]]
     values = [f"{key}={value}" for key in known for value in VALUES if key not in ("name", "folder")]
     words = [f"{group}={word}" for group in groups for word in ("nothing", "Mae", "adam ", "1", "[]", "a.b")]
-    lines = [word.split(" ") if word.count("=") == 2 else [word] for word in SYNTAX]
+    lines = [word.split(" ") for word in SYNTAX]
     lines += [[word] for word in chance.sample(typos, 50) + chance.sample(values, 330) + words]
     return lines + CONFLICTS
 
 
-def short(config: DictConfig) -> None:
+def short(config: DictConfig, run: Run) -> float | None:
     """The job, with one batch of each split where the words ask for more."""
     with open_dict(config):
         if type(config.trainer.max_epochs) is int and config.trainer.max_epochs not in (0, 1):
@@ -123,7 +160,7 @@ def short(config: DictConfig) -> None:
         for split in ("train", "val", "test"):
             if config.trainer[f"limit_{split}_batches"] is None:
                 config.trainer[f"limit_{split}_batches"] = 2
-    train.train(config)
+    return train.train(config, run)
 
 
 def attempt(words: list[str], folder: Path) -> dict[str, Any]:
@@ -137,7 +174,7 @@ def attempt(words: list[str], folder: Path) -> dict[str, Any]:
     os.environ.pop("HYDRA_FULL_ERROR", None)
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            command_line.command(short, "train")
+            command(short, "train")
         except SystemExit as end:
             code = end.code
         except BaseException:

@@ -1,14 +1,17 @@
 """What only a GPU can show; runs where there is one."""
 
+from functools import partial
+
 import pytest
 import torch
 from conftest import Run
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from descent.data.bundled import digits
-from descent.loop import TrainingLoop
-from descent.losses import MeanAbsoluteError, fit_to_task
-from descent.metrics import task_metrics
+from descent.data.digits import digits
+from descent.data.samples import FromSamples
+from descent.loop import LeanLoop
+from descent.losses import MeanAbsoluteError, adapt
+from descent.metrics import Accuracy
 from descent.models import CNN
 from descent.module import Supervised
 
@@ -31,15 +34,12 @@ class NoWaiting(Callback):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_no_step_waits_for_the_device(precision: str) -> None:
-    data = digits(
-        batch_size=64, eval_batch_size=512, val_fraction=0.1, test_fraction=0.1, seed=0, label_noise=0.0
-    )
+    sizes = {"batch_size": 64, "eval_batch_size": 512, "val_fraction": 0.1, "test_fraction": 0.1}
+    data = FromSamples(digits, **sizes, seed=0, label_noise=0.0)  # type: ignore[arg-type]
     model = CNN(data.input_shape, data.outputs, channels=[8, 16], dropout=0.1)
-    criterion = fit_to_task(MeanAbsoluteError(), data.task)
-    metrics = task_metrics(data.task, data.outputs)
-    module = Supervised(
-        model, criterion, lambda p: torch.optim.Adam(p, fused=True), None, metrics, **data.statistics
-    )
+    criterion = adapt(MeanAbsoluteError(), data.task, data.outputs)
+    optimizer = partial(torch.optim.Adam, fused=True)
+    module = Supervised(model, criterion, optimizer, None, {"acc": Accuracy()}, data.scaling)
     trainer = Trainer(
         accelerator="gpu",
         devices=1,
@@ -51,7 +51,7 @@ def test_no_step_waits_for_the_device(precision: str) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit_loop.epoch_loop = TrainingLoop(trainer)
+    trainer.fit_loop.epoch_loop = LeanLoop(trainer)
     trainer.fit(module, data)
     assert trainer.global_step == 3 * 23
 

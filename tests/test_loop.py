@@ -10,9 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from descent.data.bundled import digits
-from descent.loop import HOOKS, TrainingLoop
-from descent.metrics import task_metrics
+from descent.data.digits import digits
+from descent.data.samples import FromSamples
+from descent.loop import HOOKS, LeanLoop
+from descent.metrics import Accuracy
 from descent.models import MLP
 from descent.module import Supervised
 from descent.schedulers import Schedule
@@ -78,7 +79,7 @@ def fit(own: bool, kind: type[Supervised], folder: Path, **arguments: Any) -> tu
     torch.set_num_threads(1)
     torch.manual_seed(0)
     sizes = {"batch_size": 256, "eval_batch_size": 512, "val_fraction": 0.1, "test_fraction": 0.1}
-    data = digits(**sizes, seed=0, label_noise=0.0)  # type: ignore[arg-type]
+    data = FromSamples(digits, **sizes, seed=0, label_noise=0.0)  # type: ignore[arg-type]
     witness = Witness()
     trainer = Trainer(
         accelerator="cpu",
@@ -91,16 +92,15 @@ def fit(own: bool, kind: type[Supervised], folder: Path, **arguments: Any) -> tu
         **arguments,
     )
     if own:
-        trainer.fit_loop.epoch_loop = TrainingLoop(trainer, trainer.min_steps, trainer.max_steps)
+        trainer.fit_loop.epoch_loop = LeanLoop(trainer, trainer.min_steps, trainer.max_steps)
     schedule = Schedule(CosineAnnealingLR, "step", T_max=None)
     model = MLP(data.input_shape, data.outputs, hidden=[32], dropout=0.5)
     optimizer = partial(torch.optim.Adam, lr=0.01)
-    metrics = task_metrics(data.task, data.outputs)
-    trainer.fit(kind(model, nn.CrossEntropyLoss(), optimizer, schedule, metrics, **data.statistics), data)
+    module = kind(model, nn.CrossEntropyLoss(), optimizer, schedule, {"acc": Accuracy()}, data.scaling)
+    trainer.fit(module, data)
     return trainer, witness
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("kind", "arguments", "plain"),
     [

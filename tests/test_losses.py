@@ -1,12 +1,14 @@
-"""Criteria against their formulas."""
+"""Criteria against their formulas, and criteria of one's own."""
+
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from descent.errors import ConfigError
-from descent.losses import MeanAbsoluteError, fit_to_task
+from descent.losses import MeanAbsoluteError, adapt, class_weights
 
 
 def test_mean_absolute_error_by_hand() -> None:
@@ -53,22 +55,114 @@ PROBABILITIES, ONE_HOT = LOGITS.softmax(1), F.one_hot(CLASSES, 4).float()
         (nn.CrossEntropyLoss(), -PROBABILITIES[range(7), CLASSES].log().mean()),
         (nn.NLLLoss(), -PROBABILITIES[range(7), CLASSES].log().mean()),
         (nn.BCEWithLogitsLoss(), F.binary_cross_entropy(LOGITS.sigmoid(), ONE_HOT) * 4),
+        (nn.BCELoss(), F.binary_cross_entropy(PROBABILITIES, ONE_HOT) * 4),
+        (nn.MultiLabelSoftMarginLoss(), F.binary_cross_entropy(LOGITS.sigmoid(), ONE_HOT)),
+        (nn.MultiMarginLoss(), F.multi_margin_loss(LOGITS, CLASSES)),
     ],
 )
-def test_a_loss_meets_class_targets_as_its_formula_says(criterion: nn.Module, expected: torch.Tensor) -> None:
-    assert torch.allclose(fit_to_task(criterion, "classification")(LOGITS, CLASSES), expected)
+def test_a_loss_meets_class_targets_as_its_formula_says(criterion: nn.Module, expected: Tensor) -> None:
+    assert torch.allclose(adapt(criterion, "classification", 4)(LOGITS, CLASSES), expected)
 
 
 def test_values_meet_values_unchanged() -> None:
     criterion = MeanAbsoluteError()
-    assert fit_to_task(criterion, "regression") is criterion
+    assert adapt(criterion, "regression", 2) is criterion
 
 
-def test_a_loss_on_classes_is_refused_for_real_valued_targets() -> None:
-    with pytest.raises(ConfigError, match="loss=CrossEntropyLoss: expected a loss on values"):
-        fit_to_task(nn.CrossEntropyLoss(), "regression")
+class Focal(nn.Module):
+    """Lin et al. (2017); of logits and class indices, and says nothing of what it takes."""
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        log_p = input.log_softmax(1).gather(1, target.unsqueeze(1)).squeeze(1)
+        return (-((1 - log_p.exp()) ** self.gamma) * log_p).mean()
 
 
-def test_a_loss_that_is_not_one_number_is_refused() -> None:
-    with pytest.raises(ConfigError, match="reduction=none: expected mean or sum"):
-        fit_to_task(nn.MSELoss(reduction="none"), "regression")
+class Difference(nn.Module):
+    """Compares values, and does not say so."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return (input - target).abs().mean()
+
+
+class SaysValues(Difference):
+    takes = "values"
+
+
+class SaysNonsense(Difference):
+    takes = "value"
+
+
+class Constant(nn.Module):
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return torch.tensor(1.0)
+
+
+class Buggy(nn.Module):
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return forgotten  # type: ignore[name-defined] # noqa: F821
+
+
+def test_a_criterion_of_ones_own_gets_logits_and_classes_or_values_and_values() -> None:
+    focal = Focal(gamma=0.0)
+    assert adapt(focal, "classification", 4) is focal
+    assert torch.allclose(focal(LOGITS, CLASSES), F.cross_entropy(LOGITS, CLASSES))
+    assert adapt(Difference(), "regression", 3)(torch.ones(2, 3), torch.zeros(2, 3)) == 1
+
+
+def test_one_on_values_says_so_and_sees_probabilities_and_the_one_hot_class() -> None:
+    found = adapt(SaysValues(), "classification", 4)(LOGITS, CLASSES)
+    assert torch.allclose(found, (PROBABILITIES - ONE_HOT).abs().mean())
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+def test_a_criterion_that_does_not_fit_is_one_line_whatever_the_number_of_classes(classes: int) -> None:
+    with pytest.raises(ConfigError, match=r'^loss: expected a criterion that takes .*takes = "values"$'):
+        adapt(Difference(), "classification", classes)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "task", "line"),
+    [
+        (nn.CrossEntropyLoss(), "regression", "loss: expected a loss on values .*not CrossEntropyLoss"),
+        (nn.MSELoss(reduction="none"), "regression", r"loss: expected one number .*mean or sum.*\(3, 2\)"),
+        (nn.CrossEntropyLoss(torch.ones(5)), "classification", "loss: expected .*weight"),
+        (SaysNonsense(), "classification", "loss.takes=value: expected one of .*; nearest: values"),
+        (Constant(), "classification", "loss: expected a loss that depends on the model's outputs"),
+    ],
+)
+def test_a_loss_that_cannot_be_meant_is_one_line(criterion: nn.Module, task: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        adapt(criterion, task, 2)
+
+
+def test_a_bug_in_a_criterion_is_no_fault_of_the_config() -> None:
+    with pytest.raises(NameError):
+        adapt(Buggy(), "classification", 3)
+
+
+def test_trying_a_loss_draws_nothing() -> None:
+    class Noisy(nn.Module):
+        def forward(self, input: Tensor, target: Tensor) -> Tensor:
+            return (input + torch.randn_like(input)).mean()
+
+    before = torch.get_rng_state()
+    adapt(Noisy(), "classification", 3)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_balanced_weights_make_all_classes_count_alike() -> None:
+    weights = class_weights({"weight": "balanced", "pos_weight": "balanced"}, [10, 30, 60])
+    assert torch.allclose(weights["weight"] * torch.tensor([10, 30, 60]), torch.full((3,), 100 / 3))
+    assert torch.allclose(weights["pos_weight"], torch.tensor([9.0, 70 / 30, 40 / 60]))
+    assert class_weights({"weight": [1, 2.5]}, [3, 4])["weight"].tolist() == [1, 2.5]
+    assert class_weights({"weight": None, "reduction": "mean"}, [3, 4]) == {}
+
+
+@pytest.mark.parametrize("counts", [[], [3, 0]])
+def test_balanced_weights_need_a_sample_of_each_class(counts: Any) -> None:
+    with pytest.raises(ConfigError, match=r"loss\.weight=balanced: expected a training sample of each class"):
+        class_weights({"weight": "balanced"}, counts)

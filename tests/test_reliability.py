@@ -17,12 +17,11 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import faults
 import fuzz
 
-from descent.callbacks.checkpoint import interval
-from descent.callbacks.faults import LAG, Losses, finite_gradients
-from descent.checkpoints import read
-from descent.data.loader import Loader
+from descent.callbacks.checkpoint import parse_interval
+from descent.callbacks.nan_guard import LAG, Losses, finite_gradients
+from descent.data.batches import Loader
 from descent.errors import ConfigError
-from descent.trust import require_trusted
+from descent.run.checkpoints import read
 
 SHORT = ["data.batch_size=64", "trainer.max_epochs=2", "checkpoint.every=5steps"]
 
@@ -136,16 +135,6 @@ def test_a_folder_with_other_words_than_a_run_has_is_refused(run: Run, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "torch.hub.load", "torch.nn.init.torch.hub.load", "builtins.eval"]
-)
-def test_a_config_from_a_file_names_only_known_modules(target: str) -> None:
-    require_trusted({"loss": {"_target_": "torch.nn.L1Loss"}, "list": [{"_target_": "descent.models.MLP"}]})
-    with pytest.raises(ConfigError, match=r"list\.0\._target_"):
-        require_trusted({"list": [{"_target_": target}]})
-    require_trusted({"_target_": target}, also=[target])
-
-
-@pytest.mark.parametrize(
     ("every", "expected"),
     [
         ("auto", (0, "auto")),
@@ -155,9 +144,9 @@ def test_a_config_from_a_file_names_only_known_modules(target: str) -> None:
     ],
 )
 def test_how_often_to_save_is_said_in_words(every: str, expected: tuple[int, str]) -> None:
-    assert interval(every) == expected
+    assert parse_interval(every) == expected
     with pytest.raises(ConfigError, match="every=often"):
-        interval("often")
+        parse_interval("often")
 
 
 def test_workers_give_the_same_batches_as_one_process_from_any_batch_on() -> None:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from descent.data.bundled import digits
-from descent.losses import MeanAbsoluteError, fit_to_task
-from descent.metrics import task_metrics
+from descent.data.digits import digits
+from descent.data.samples import FromSamples
+from descent.losses import MeanAbsoluteError, adapt
+from descent.metrics import Accuracy
 from descent.models import MLP
 from descent.module import Supervised
 
@@ -33,15 +34,15 @@ class EpochOrder(Sampler[int]):
     """The template's order of each epoch, in torch's own DataLoader."""
 
     def __init__(self, batches: Any) -> None:
-        self.batches, self.epoch = batches, 0
+        self.order, self.epoch = batches.order, 0
 
     def __len__(self) -> int:
-        return len(self.batches.targets)
+        return len(self.order.rows)
 
     def __iter__(self) -> Iterator[int]:
-        self.batches.set_epoch(self.epoch)
+        self.order.set_epoch(self.epoch)
         self.epoch += 1
-        yield from self.batches.order().tolist()
+        yield from self.order.draw().tolist()
 
 
 @pytest.mark.parametrize(
@@ -70,10 +71,11 @@ def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
     assert finished.code == 0, finished.err
 
     torch.set_num_threads(1)  # as the run chooses for data as small as this
-    data = digits(**SIZES, seed=0, label_noise=0.0)  # type: ignore[arg-type]
+    data = FromSamples(digits, **SIZES, seed=0, label_noise=0.0)  # type: ignore[arg-type]
     seed_everything(0, verbose=False)
     model = MLP(data.input_shape, data.outputs, hidden=[256], dropout=0.0)
-    train_set, val_set = TensorDataset(*data.train), TensorDataset(*data.val)
+    assert isinstance(data.inputs, Tensor)
+    train_set, val_set = TensorDataset(data.inputs, data.targets), TensorDataset(*data.take("val"))
     figures = tutorial.train(
         model,
         DataLoader(train_set, BATCH, sampler=EpochOrder(data.train_dataloader())),
@@ -103,7 +105,7 @@ def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
 
 def test_the_criterion_has_no_parameters() -> None:
     assert not list(MeanAbsoluteError().parameters())
-    assert not list(fit_to_task(MeanAbsoluteError(), "classification").parameters())
+    assert not list(adapt(MeanAbsoluteError(), "classification", 10).parameters())
     assert not list(nn.CrossEntropyLoss().parameters())
 
 
@@ -128,10 +130,10 @@ def test_gradients_accumulate_without_zero_grad() -> None:
 
 
 def supervised(model: nn.Module) -> tuple[Supervised, Any]:
-    data = digits(**SIZES, seed=0, label_noise=0.0)  # type: ignore[arg-type]
+    data = FromSamples(digits, **SIZES, seed=0, label_noise=0.0)  # type: ignore[arg-type]
     optimizer = partial(torch.optim.SGD, lr=0.01)
-    metrics = task_metrics(data.task, data.outputs)
-    return Supervised(model, nn.CrossEntropyLoss(), optimizer, None, metrics, **data.statistics), data
+    metrics = {"acc": Accuracy()}
+    return Supervised(model, nn.CrossEntropyLoss(), optimizer, None, metrics, data.scaling), data
 
 
 def test_the_optimizer_holds_the_very_tensors_of_model_parameters() -> None:

@@ -1,17 +1,55 @@
-"""The exceptions that the commands print as a line instead of a traceback."""
+"""What a person can get wrong, in parts: the key, its value, what was expected. Put into words here alone."""
 
-from collections.abc import Iterable
+import sysconfig
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from traceback import extract_tb
+from traceback import walk_tb
+from types import TracebackType
+
+LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
+HERE = Path(__file__).resolve().parent
+ABSENT = object()
 
 
 class ConfigError(ValueError):
-    """A choice that cannot work. The message names the key, the value and what was expected.
+    """A choice that cannot work, told in one line: `key=value: expected …; nearest: …`.
 
-    Everything in this package that a person can get wrong from the command line raises this;
-    any other exception is a bug, in the template or in code that was added to it, and keeps its traceback.
+    Everything in this package that a person can get wrong raises this. Any other exception is a bug, in the
+    template or in code that was added to it, and keeps its traceback.
+
+    Args:
+        key: of the config, such as "model.hidden", or a file's path. Code that is built from a part of the
+            config gives its own argument's name, which `blame` completes.
+        value: of the key; left out where the line is not about one value.
+        expected: what would have been right.
+        choices: the words that the value may have been meant to be; the nearest one is told.
     """
+
+    def __init__(
+        self, key: str, value: object = ABSENT, *, expected: str, choices: Iterable[str] = ()
+    ) -> None:
+        super().__init__()
+        self.key, self.value, self.expected = key, value, expected
+        self.nearest = nearest(str(value), choices)
+
+    def line(self, typed: Mapping[str, str]) -> str:
+        """The error in words.
+
+        Args:
+            typed: what the command line sets, by key. An error without a value is about what is typed at
+                its key and below.
+        """
+        if self.value is not ABSENT:
+            subject = f"{self.key}={as_typed(self.value)}"
+        else:
+            below = {k: v for k, v in typed.items() if k == self.key or k.startswith(f"{self.key}.")}
+            subject = " ".join(f"{k}={v}" for k, v in below.items()) or self.key
+        near = f"; nearest: {self.nearest}" if self.nearest else ""
+        return f"{subject}: expected {self.expected}{near}"
+
+    def __str__(self) -> str:
+        return self.line({})
 
 
 class Stopped(Exception):
@@ -27,36 +65,78 @@ class Stopped(Exception):
         self.code = code
 
 
-def of_added_code(error: BaseException) -> bool:
-    """Whether the line that raised it is neither in an installed library nor in this package: a bug in code
-    that was added to the template, and no value that something does not take."""
-    raised_in = Path(extract_tb(error.__traceback__)[-1].filename).resolve()
-    return "site-packages" not in raised_in.parts and Path(__file__).resolve().parent not in raised_in.parents
+class blame:
+    """`with blame("optimizer"):` tells what goes wrong in its body as the fault of that part of the config.
+
+    A `ConfigError` gets the part's name before its key. What a library raises becomes a `ConfigError`. What
+    passed through code that somebody added to the template keeps its traceback, for that may be a bug.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, ConfigError):
+            if error.key.partition(".")[0] != self.key.partition(".")[0]:
+                error.key = f"{self.key}.{error.key}"
+        elif isinstance(error, Exception) and not isinstance(error, Stopped) and is_of_values(error):
+            expected = f"values that it takes ({first_line(error)})"
+            raise ConfigError(self.key, expected=expected) from error
 
 
-def require(condition: bool, name: str, value: object, expected: str) -> None:
-    """Raise `ConfigError("name=value: expected …")` unless `condition` holds."""
+def is_of_values(error: Exception) -> bool:
+    """Whether a library, called by this package alone, did not take what it was given.
+
+    What this package itself raises without meaning to is a bug of it.
+    """
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)][1:]  # the first one has the `with`
+    files = [Path(frame.f_code.co_filename) for frame in frames]
+    if not all({HERE, *LIBRARIES} & {*file.parents} or file.name[0] == "<" for file in files):
+        return False
+    meant = isinstance(error, TypeError | ValueError | RuntimeError | ArithmeticError)
+    return meant or bool(files and HERE not in files[-1].parents)
+
+
+def require(condition: bool, key: str, value: object, expected: str) -> None:
+    """Raise `ConfigError(key, value, expected)` unless `condition` holds."""
     if not condition:
-        raise ConfigError(f"{name}={value}: expected {expected}")
+        raise ConfigError(key, value, expected=expected)
 
 
-def require_one_of(choices: Iterable[str], name: str, value: str, shown: str = "") -> None:
-    """Raise `ConfigError("name=value: expected one of …; nearest: …")` unless the value is among the choices.
+def require_one_of(choices: Iterable[str], key: str, value: str, shown: str = "") -> None:
+    """Raise a `ConfigError` that names the nearest choice, unless the value is one of them.
 
     Args:
         choices: the words that can be chosen.
-        name: of the key.
+        key: of the config.
         value: of the key.
         shown: what to say in place of a long list of choices.
     """
     choices = list(choices)
     if value not in choices:
-        expected = shown or "one of " + ", ".join(choices)
-        raise ConfigError(f"{name}={value}: expected {expected}{nearest(value, choices)}")
+        raise ConfigError(key, value, expected=shown or "one of " + ", ".join(choices), choices=choices)
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`; nearest: …`, or nothing where no word is near; of equally near words, one of the same letters."""
-    close = get_close_matches(word, words)
+    """The word most like another one, or "" where none is; of equally near words, one of the same letters."""
+    close = get_close_matches(word, list(words))
     close.sort(key=lambda other: sorted(other) != sorted(word))
-    return f"; nearest: {close[0]}" if close else ""
+    return close[0] if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type's name."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def as_typed(value: object) -> str:
+    """A value as it is written on the command line: `null`, `true`, `[1, 2]`."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

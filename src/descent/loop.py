@@ -1,4 +1,7 @@
-"""Lightning's training loop, for one device, with the hooks of a step that somebody listens to."""
+"""Lightning's training loop, for one device, with the hooks of a step that somebody listens to.
+
+Builds on private names of Lightning; it was held against the versions in `HELD_AGAINST`.
+"""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,6 +21,10 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.memory import recursive_detach
 from torch import Tensor
 from torch.optim import LBFGS
+
+from descent.errors import blame
+
+HELD_AGAINST = ("2.6.6",)  # tests/test_loop.py; with another Lightning, its own loop runs
 
 # around each training batch, of callbacks and of the module
 HOOKS = (
@@ -40,7 +47,7 @@ STEP = (
 )
 
 
-class TrainingLoop(_TrainingEpochLoop):
+class LeanLoop(_TrainingEpochLoop):
     """The training batches of an epoch; validation, schedulers, counters and checkpoints are Lightning's.
 
     Lightning 2.6 calls about 25 hooks of callbacks, module and strategy around each batch, whether or not
@@ -82,6 +89,7 @@ class TrainingLoop(_TrainingEpochLoop):
         # torch's optimizers call the closure first of all, but for the one that calls it several times
         kind = type(trainer.optimizers[0]) if self.plain else LBFGS
         self.closure_first = kind.__module__.startswith("torch.optim.") and kind is not LBFGS
+        self.of_optimizer = blame("optimizer")
         self.listeners = {
             name: [
                 *(
@@ -150,7 +158,8 @@ class TrainingLoop(_TrainingEpochLoop):
         progress.step.increment_ready()
         if self.closure_first:
             closure()
-            optimizer.step()
+            with self.of_optimizer:
+                optimizer.step()
         else:
             optimizer.step(torch.enable_grad()(closure))  # type: ignore[arg-type]
         progress.step.increment_completed()

@@ -1,10 +1,22 @@
-"""Criteria: `torch.nn.Module`s of `(input, target)`, and how a loss on values meets class targets."""
+"""Criteria: `torch.nn.Module`s of `(input, target)`, and how one on values meets class targets."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from descent.errors import ConfigError, require
+from descent.errors import ConfigError, blame, first_line
+
+# What torch's losses take. A criterion of one's own says so by an attribute `takes`; without one it gets what
+# most of torch's get: logits and class indices, or values and values.
+TAKES: dict[str, tuple[type[nn.Module], ...]] = {
+    "classes": (nn.CrossEntropyLoss, nn.MultiMarginLoss),
+    "values": (nn.L1Loss, nn.MSELoss, nn.HuberLoss, nn.SmoothL1Loss, nn.PoissonNLLLoss, nn.BCELoss),
+    "log_probabilities": (nn.NLLLoss,),
+    "one_hot": (nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss),
+}
 
 
 class MeanAbsoluteError(nn.Module):
@@ -19,11 +31,13 @@ class MeanAbsoluteError(nn.Module):
     steps (a smaller batch, more epochs) than cross entropy.
     """
 
+    takes = "values"
+
     def __init__(self) -> None:
         super().__init__()
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Scalar loss.
+        """Return the loss, a scalar.
 
         Args:
             input: predictions, any floating dtype, shape `(batch, ...)`.
@@ -37,73 +51,121 @@ class MeanAbsoluteError(nn.Module):
         return (1 / len(input)) * torch.sum(torch.abs(input - target))
 
 
-class OnProbabilities(nn.Module):
-    """A loss on values, applied to class targets: `criterion(softmax(logits), one_hot(classes))`.
+class OnClasses(nn.Module):
+    """A criterion that takes something else than logits and class indices, applied to those.
 
-    With `MeanAbsoluteError` this is the loss of Ghosh, Kumar & Sastry (2017), with `torch.nn.MSELoss`
-    the Brier score (1950). Both sum over the classes, so a criterion whose `reduction="mean"` divides by
-    the number of classes too is multiplied by it.
+    - "values" compares `softmax(logits)` with the one-hot class. With `MeanAbsoluteError` this is the loss of
+      Ghosh, Kumar & Sastry (2017), with `torch.nn.MSELoss` the Brier score (1950).
+    - "one_hot" compares the logits with the one-hot class: one yes-or-no question a class.
+    - "log_probabilities" gets `log_softmax(logits)` and the class indices.
+
+    The first two are sums over the classes, so a criterion whose `reduction="mean"` divides by the number of
+    classes too is multiplied by it.
+
+    Args:
+        criterion: of `(input, target)`.
+        takes: one of the three.
     """
 
-    def __init__(self, criterion: nn.Module) -> None:
+    def __init__(self, criterion: nn.Module, takes: str) -> None:
         super().__init__()
-        self.criterion = criterion
-        self.sum_over_classes = getattr(criterion, "reduction", None) == "mean"
+        self.criterion, self.takes = criterion, takes
+        self.divides_by_classes = getattr(criterion, "reduction", None) == "mean" and not isinstance(
+            criterion, nn.MultiLabelSoftMarginLoss
+        )
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Scalar loss of logits `(batch, classes)` and class indices `(batch,)`, int64."""
-        loss = self.criterion(self.probabilities(input), F.one_hot(target, input.shape[1]).to(input.dtype))
-        return loss * input.shape[1] if self.sum_over_classes else loss
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return logits.softmax(1)
-
-
-class OnLogits(OnProbabilities):
-    """A loss that applies its own sigmoid, such as `BCEWithLogitsLoss`: one yes-or-no question a class."""
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return logits
+        """Return the loss, a scalar, of logits `(batch, classes)` and class indices `(batch,)`, int64."""
+        if self.takes == "log_probabilities":
+            return self.criterion(input.log_softmax(1), target)
+        outputs = input.softmax(1) if self.takes == "values" else input
+        loss = self.criterion(outputs, F.one_hot(target, input.shape[1]).to(input.dtype))
+        return loss * input.shape[1] if self.divides_by_classes else loss
 
 
-class OnLogProbabilities(nn.Module):
-    """`criterion(log_softmax(logits), classes)`, for `torch.nn.NLLLoss`."""
-
-    def __init__(self, criterion: nn.Module) -> None:
-        super().__init__()
-        self.criterion = criterion
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Scalar loss of logits `(batch, classes)` and class indices `(batch,)`, int64."""
-        return self.criterion(input.log_softmax(1), target)
+def find_takes(criterion: nn.Module) -> str | None:
+    """What a criterion says that it takes, or what is known of torch's; None where neither says."""
+    known = (word for word, kinds in TAKES.items() if isinstance(criterion, kinds))
+    return getattr(criterion, "takes", None) or next(known, None)
 
 
-CLASS_LOSSES = (nn.CrossEntropyLoss, nn.MultiMarginLoss, nn.NLLLoss, nn.BCEWithLogitsLoss)
-
-
-def fit_to_task(criterion: nn.Module, task: str) -> nn.Module:
-    """Make a criterion accept what the model gives for this task.
+def adapt(criterion: nn.Module, task: str, outputs: int) -> nn.Module:
+    """Make a criterion accept what the model gives, and try it on a small batch.
 
     Args:
         criterion: any loss module of `(input, target)`.
         task: "classification" (logits and class indices) or "regression" (values and values).
+        outputs: of the model.
 
     Raises:
-        ConfigError: a loss on classes meets real-valued targets, or the loss is no single number.
+        ConfigError: it takes something else, or what it gives is not one number to start `backward` from.
     """
-    reduction = getattr(criterion, "reduction", "mean")
-    require(reduction in ("mean", "sum"), "loss.reduction", reduction, "mean or sum")
-    if task == "regression":
-        if isinstance(criterion, CLASS_LOSSES):
-            raise ConfigError(
-                f"loss={type(criterion).__name__}: expected a loss on values (mae, mse, huber, smooth_l1,"
-                " l1), for the targets of this data are real numbers, not classes"
-            )
-        return criterion
-    if isinstance(criterion, nn.NLLLoss):
-        return OnLogProbabilities(criterion)
-    if isinstance(criterion, nn.BCEWithLogitsLoss):
-        return OnLogits(criterion)
-    if isinstance(criterion, CLASS_LOSSES):
-        return criterion
-    return OnProbabilities(criterion)
+    takes = find_takes(criterion)
+    if takes not in (None, *TAKES):
+        raise ConfigError("loss.takes", takes, expected=f"one of {', '.join(TAKES)}", choices=TAKES)
+    if task == "regression" and takes not in (None, "values"):
+        expected = (
+            f"a loss on values (mae, mse, huber, smooth_l1, l1), not {type(criterion).__name__}, for the"
+            " targets of this data are real numbers, not classes"
+        )
+        raise ConfigError("loss", expected=expected)
+    if task == "classification" and takes in ("values", "one_hot", "log_probabilities"):
+        criterion = OnClasses(criterion, str(takes))
+    try_out(criterion, task, outputs)
+    return criterion
+
+
+def try_out(criterion: nn.Module, task: str, outputs: int) -> None:
+    """Compute the loss of one small batch, of another size than the number of outputs; see `adapt`."""
+    size = 4 if outputs == 3 else 3
+    output = torch.linspace(-1, 1, size * outputs).reshape(size, outputs).requires_grad_()
+    if task == "classification":
+        target, given = torch.arange(size) % outputs, "logits and class indices"
+    else:
+        target, given = torch.zeros(size, outputs), "values and values"
+    try:
+        with torch.random.fork_rng():
+            loss = criterion(output, target)
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        expected = (
+            f"a criterion that takes {given}, {tuple(output.shape)} and {tuple(target.shape)}"
+            f" ({first_line(error)})"
+        )
+        if task == "classification" and find_takes(criterion) is None:
+            expected += '; one that compares values says takes = "values"'
+        raise ConfigError("loss", expected=expected) from error
+    if not isinstance(loss, Tensor) or loss.dim() > 0:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        expected = f"one number for a batch, such as by the reduction mean or sum, not {shape}"
+        raise ConfigError("loss", expected=expected)
+    if not loss.requires_grad:
+        raise ConfigError("loss", expected="a loss that depends on the model's outputs, for backward")
+
+
+def class_weights(node: Mapping[str, Any], class_counts: Sequence[int]) -> dict[str, Tensor]:
+    """The arguments `weight` and `pos_weight` of a loss as tensors, where the config gives words or numbers.
+
+    "balanced" makes all classes count alike: a class of n of the N training samples of K classes gets the
+    weight `N / (K * n)` (King & Zeng, 2001), and its yes-or-no question the `pos_weight` `(N - n) / n`.
+
+    Args:
+        node: the loss's part of the config.
+        class_counts: training samples of each class.
+
+    Raises:
+        ConfigError: "balanced" without classes.
+    """
+    counts = torch.tensor(class_counts, dtype=torch.float32)
+    total, weights = counts.sum(), {}
+    for name in ("weight", "pos_weight"):
+        value = node.get(name)
+        if value == "balanced":
+            if not class_counts or not all(class_counts):
+                expected = "a training sample of each class, for that is what the weights are counted by"
+                raise ConfigError(f"loss.{name}", value, expected=expected)
+            balanced = {"weight": total / (len(counts) * counts), "pos_weight": (total - counts) / counts}
+            weights[name] = balanced[name]
+        elif value is not None:
+            with blame(f"loss.{name}"):
+                weights[name] = torch.tensor(list(value), dtype=torch.float32)
+    return weights

@@ -70,7 +70,7 @@ def compile_in_place(model: nn.Module, device: torch.device) -> None:
         model.compile()
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """The machine and every installed package, enough to set the same up again."""
     packages = {distribution.name: distribution.version for distribution in distributions()}
     return {

@@ -1,10 +1,17 @@
 """Mean loss and metrics over the samples of an epoch, at almost no cost per step."""
 
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 import torchmetrics
 from torch import Tensor
+
+from descent.errors import blame
+from descent.scaling import Scaling
 
 ROWS = 16_384  # samples kept before they are folded into the metrics: bounds memory, amortises the calls
 
@@ -17,14 +24,15 @@ class EpochMetrics:
     loop, and any torchmetrics metric can be used, in one process or in many.
 
     Args:
-        metrics: torchmetrics by name; updated with `(outputs, targets)`.
-        mean: shape `(outputs,)`; with `std`, undoes the standardisation of regression targets, so that
-            the metrics are in the targets' own units.
-        std: shape `(outputs,)`.
+        metrics: torchmetrics by name. They are updated with probabilities `(n, classes)` and class indices
+            `(n,)`, or with values `(n, outputs)` in the target's own units and the targets. A metric that
+            says `takes = "outputs"` gets what the network gives in place of the probabilities.
+        scaling: gives the outputs their units.
     """
 
-    def __init__(self, metrics: dict[str, torchmetrics.Metric], mean: Tensor, std: Tensor) -> None:
-        self.metrics, self.mean, self.std = metrics, mean, std
+    def __init__(self, metrics: Mapping[str, torchmetrics.Metric], scaling: Scaling) -> None:
+        self.metrics = {name: metric.clone() for name, metric in metrics.items()}
+        self.scaling = deepcopy(scaling)  # which stays in float32, whatever the precision of the run
         self.steps: list[tuple[Tensor, Tensor, Tensor]] = []  # not folded yet
         self.loss = torch.tensor(0.0)  # summed over the samples
         self.samples, self.batch = 0, -1
@@ -45,7 +53,7 @@ class EpochMetrics:
         for metric in self.metrics.values():
             metric.reset()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All that has been recorded since the last reset: plain values, and tensors of their own on the CPU.
 
         Steps that are not folded yet stay so, for folding at another place would round differently.
@@ -55,11 +63,11 @@ class EpochMetrics:
             "loss": self.loss.cpu(),
             "samples": self.samples,
             "batch": self.batch,
-            "metrics": {name: metric_state(metric) for name, metric in self.metrics.items()},
+            "metrics": {name: take_sums(metric) for name, metric in self.metrics.items()},
         }
 
-    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from what `state` returned."""
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `state_dict` returned."""
         self.steps = [tuple(value.to(device) for value in step) for step in state["steps"]]
         self.loss, self.samples, self.batch = state["loss"].to(device), state["samples"], state["batch"]
         for name, metric in self.metrics.items():
@@ -75,11 +83,13 @@ class EpochMetrics:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for total in (loss, samples):
                 torch.distributed.all_reduce(total)
-        return {"loss": loss / samples, **{name: metric.compute() for name, metric in self.metrics.items()}}
+        # a metric of several values, such as one for each output, is their mean
+        values = {name: metric.compute().float().mean() for name, metric in self.metrics.items()}
+        return {"loss": loss / samples, **values}
 
     def _move(self, device: torch.device) -> None:
-        if device != self.mean.device:
-            self.mean, self.std = self.mean.to(device), self.std.to(device)
+        if device != self.scaling.target_mean.device:
+            self.scaling.to(device)
         for metric in self.metrics.values():
             if device != metric.device:
                 metric.to(device)
@@ -97,9 +107,14 @@ class EpochMetrics:
         self.loss = self.loss + (torch.stack(losses).float() * sizes.to(device, non_blocking=True)).sum()
         predicted, expected = torch.cat(outputs).float(), torch.cat(targets)
         if expected.is_floating_point():
-            predicted, expected = predicted * self.std + self.mean, expected * self.std + self.mean
+            expected = self.scaling.unscale_values(expected)
+        units = None
         for metric in self.metrics.values():
-            metric.update(predicted, expected)
+            if getattr(metric, "takes", None) == "outputs":
+                metric.update(predicted, expected)
+            else:
+                units = self.scaling.unscale(predicted) if units is None else units
+                metric.update(units, expected)
 
 
 class Accuracy(torchmetrics.Metric):
@@ -108,6 +123,7 @@ class Accuracy(torchmetrics.Metric):
     `MulticlassAccuracy(average="micro")` gives the same after five times as much Python.
     """
 
+    takes = "outputs"  # their order is that of the probabilities
     correct: Tensor
     samples: Tensor
 
@@ -117,28 +133,59 @@ class Accuracy(torchmetrics.Metric):
         self.add_state("samples", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Outputs `(n, classes)` and class indices `(n,)`, int64."""
+        """Count outputs `(n, classes)` and class indices `(n,)`, int64."""
         self.correct += (outputs.argmax(1) == targets).sum()
         self.samples += len(targets)
 
     def compute(self) -> Tensor:
-        """Scalar, from 0 to 1."""
+        """Return the share, a scalar from 0 to 1."""
         return self.correct / self.samples
 
 
-def metric_state(metric: torchmetrics.Metric) -> dict[str, Any]:
-    """The sums of a metric; torchmetrics' own `state_dict` leaves out how often it was updated."""
-    values = {name: getattr(metric, name) for name in (*metric._defaults, "_update_count")}
-    return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
+def size_metrics(chosen: Mapping[str, Any], task: str, outputs: int) -> dict[str, torchmetrics.Metric]:
+    """Make the metrics that the config chooses ready for the data, and try each on a small batch.
+
+    Args:
+        chosen: metrics by name, or partials that take `num_classes` or `num_outputs`. Those below the name
+            of a task, "classification" or "regression", are meant for that one alone.
+        task: of the data.
+        outputs: number of classes, or of target values.
+
+    Raises:
+        ConfigError: a metric is for another task.
+    """
+    named = {name: part for name, part in chosen.items() if name not in ("classification", "regression")}
+    sized = {}
+    for name, part in {**chosen.get(task, {}), **named}.items():
+        with blame(f"metrics.{name}"):
+            sized[name] = metric = size(part, task, outputs) if isinstance(part, partial) else part
+            if task == "classification":
+                inputs = torch.eye(outputs), torch.arange(outputs)
+            else:
+                inputs = torch.eye(3, outputs), torch.ones(3, outputs).tril()
+            metric.clone().update(*inputs)
+    return sized
 
 
-def logged_names(metrics: dict[str, torchmetrics.Metric]) -> list[str]:
+def size(metric: Callable[..., torchmetrics.Metric], task: str, outputs: int) -> torchmetrics.Metric:
+    """A metric that is told how many classes or target values there are, where it takes that."""
+    name = "num_classes" if task == "classification" else "num_outputs"
+    return metric(**({name: outputs} if name in signature(metric).parameters else {}))
+
+
+def take_sums(metric: torchmetrics.Metric) -> dict[str, Any]:
+    """What a metric has summed up or kept, and how often it was updated; its `state_dict` has not all."""
+    names = (*metric._defaults, "_update_count")
+    return {name: to_cpu(getattr(metric, name)) for name in names}
+
+
+def to_cpu(value: Any) -> Any:
+    """A tensor, or each of a list, on the CPU; anything else as it is."""
+    if isinstance(value, list):
+        return [to_cpu(item) for item in value]
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def logged_names(metrics: Mapping[str, torchmetrics.Metric]) -> list[str]:
     """What a run logs and can be monitored: "train/loss", "val/acc", …"""
     return [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *metrics)]
-
-
-def task_metrics(task: str, outputs: int) -> dict[str, torchmetrics.Metric]:
-    """What is counted for a task: the accuracy of classes; MAE and R² of values."""
-    if task == "classification":
-        return {"acc": Accuracy()}
-    return {"mae": torchmetrics.MeanAbsoluteError(), "r2": torchmetrics.R2Score()}

@@ -68,10 +68,11 @@ class CNN(nn.Sequential):
 
     def __init__(self, input_shape: Sequence[int], outputs: int, channels: list[int], dropout: float) -> None:
         if len(input_shape) != 3:
-            raise ConfigError(
-                f"model=cnn: expected images of shape (channels, height, width), but a sample of this data"
-                f" has shape {tuple(input_shape)}; model=mlp takes any shape"
+            expected = (
+                "images of shape (channels, height, width), but a sample of this data has shape"
+                f" {tuple(input_shape)}; model=mlp takes any shape"
             )
+            raise ConfigError("model", "cnn", expected=expected)
         require(len(channels) >= 1, "channels", channels, "at least one block")
         require(all(c >= 1 for c in channels), "channels", channels, "a list of whole numbers of at least 1")
         require(0 <= dropout < 1, "dropout", dropout, "a number from 0 up to, not including, 1")
@@ -106,14 +107,11 @@ def timm(input_shape: Sequence[int], outputs: int, name: str, pretrained: bool) 
     try:
         import timm as library
     except ImportError as error:
-        raise ConfigError(
-            "model=timm: expected timm to be installed; `uv sync --extra timm` or"
-            f" `pip install -e '.[timm]'` ({error})"
-        ) from error
+        expected = f"timm to be installed; `uv sync --extra timm` or `pip install -e '.[timm]'` ({error})"
+        raise ConfigError("model", "timm", expected=expected) from error
     if len(input_shape) != 3:
-        raise ConfigError(
-            f"model=timm: expected images, but a sample of this data has shape {tuple(input_shape)}"
-        )
+        expected = f"images, but a sample of this data has shape {tuple(input_shape)}"
+        raise ConfigError("model", "timm", expected=expected)
     require_one_of(library.list_models(), "name", name, "an architecture of timm")
     return library.create_model(name, pretrained=pretrained, num_classes=outputs, in_chans=input_shape[0])
 

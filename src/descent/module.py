@@ -1,7 +1,7 @@
 """The LightningModule: the tutorial's loop, with Lightning's names."""
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -10,10 +10,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer, SparseAdam
+from torch.optim import Optimizer
 
-from descent.errors import ConfigError, of_added_code
+from descent.errors import blame
 from descent.metrics import EpochMetrics
+from descent.optimizers import require_clippable
+from descent.scaling import Scaling
 from descent.schedulers import Schedule
 
 
@@ -28,17 +30,11 @@ class Supervised(LightningModule):
         model: `(batch, *input_shape)` to `(batch, outputs)`; logits in classification.
         criterion: a module of `(input, target)` that returns the mean loss of a batch. It holds no
             parameter of the model: `backward` reaches those through the graph behind `input`.
-        optimizer: given the model's parameters, returns the optimizer.
+        optimizer: given parameters, returns the optimizer.
         schedule: the learning rate's course, or None to keep it constant.
         metrics: torchmetrics by name, logged as `train/<name>`, `val/<name>` and `test/<name>`.
-        input_mean, input_std: what raw inputs are normalised with.
-        target_mean, target_std: what standardised outputs are turned back with; 0 and 1 for classes.
+        scaling: between raw inputs, the model, and the targets' own units.
     """
-
-    input_mean: Tensor
-    input_std: Tensor
-    target_mean: Tensor
-    target_std: Tensor
 
     def __init__(
         self,
@@ -46,29 +42,33 @@ class Supervised(LightningModule):
         criterion: nn.Module,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         schedule: Schedule | None,
-        metrics: dict[str, torchmetrics.Metric],
-        input_mean: Tensor,
-        input_std: Tensor,
-        target_mean: Tensor,
-        target_std: Tensor,
+        metrics: Mapping[str, torchmetrics.Metric],
+        scaling: Scaling,
     ) -> None:
         super().__init__()
-        self.model, self.criterion = model, criterion
+        self.model, self.criterion, self.scaling = model, criterion, deepcopy(scaling)
         self.optimizer, self.schedule = optimizer, schedule
-        self.samples_seen, self.flushed = 0, 0.0  # by this process; the loggers, monotonic seconds
+        if getattr(criterion, "takes", None) == "one_hot":  # it was asked about each class alone
+            self.scaling.activation = "sigmoid"
+        self.samples_seen = 0  # by this process
+        self.learning_rates: list[float] = []  # at the start of the epoch, one a parameter group
         self.train_metrics, self.val_metrics, self.test_metrics = (
-            EpochMetrics({name: metric.clone() for name, metric in metrics.items()}, target_mean, target_std)
-            for _ in range(3)
+            EpochMetrics(metrics, self.scaling) for _ in range(3)
         )
-        self.register_buffer("input_mean", input_mean)
-        self.register_buffer("input_std", input_std)
-        self.register_buffer("target_mean", target_mean)
-        self.register_buffer("target_std", target_std)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Raw inputs `(batch, *input_shape)` to logits, or to values in the targets' own units."""
-        outputs = self.model((inputs.to(self.input_mean.dtype) - self.input_mean) / self.input_std)
-        return outputs * self.target_std + self.target_mean
+        """Raw inputs to probabilities `(batch, classes)`, or to values `(batch, outputs)` in their units."""
+        return self.scaling.unscale(self.model(self.scaling.scale(inputs)))
+
+    def compute_loss(self, inputs: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch. A loss that needs the inputs, or the model's features, overrides this.
+
+        Args:
+            inputs: what the model was given, `(batch, *input_shape)`.
+            outputs: what it gave, `(batch, outputs)`.
+            targets: class indices, int64 `(batch,)`, or standardised values `(batch, outputs)`.
+        """
+        return self.criterion(outputs, targets)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         return self._step(batch, batch_idx, self.train_metrics)
@@ -80,54 +80,27 @@ class Supervised(LightningModule):
         self._step(batch, batch_idx, self.test_metrics)
 
     def _step(self, batch: tuple[Tensor, Tensor], batch_idx: int, metrics: EpochMetrics) -> Tensor:
-        inputs, targets = batch  # normalised, and standardised, by the data
+        inputs, targets = batch  # scaled by the data
         outputs = self.model(inputs)
-        loss = self.criterion(outputs, targets)
+        loss = self.compute_loss(inputs, outputs, targets)
         metrics.add(batch_idx, loss.detach(), outputs.detach(), targets)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The line where the optimizer learns where the weights live."""
-        try:
-            optimizer = self.optimizer(self.model.parameters())
-        except (TypeError, ValueError, RuntimeError) as error:  # what torch.optim raises for its arguments
-            if of_added_code(error):
-                raise
-            raise ConfigError(f"optimizer: expected values that it takes ({error})") from error
-        if isinstance(optimizer, SparseAdam) and not any(
-            getattr(m, "sparse", False) for m in self.model.modules()
-        ):
-            raise ConfigError(
-                "optimizer: SparseAdam expects a model with sparse gradients, as of nn.Embedding(sparse=True)"
-            )
-        trainer = self._trainer  # None outside a run
-        if trainer and trainer.precision == "16-mixed" and trainer.gradient_clip_val and fused(optimizer):
-            raise ConfigError(
-                "optimizer.fused=true: expected null, for in 16-mixed a fused optimizer unscales the"
-                " gradients itself, too late for trainer.gradient_clip_val"
-            )
+        """The line where the optimizer learns where the weights live; a criterion may have some as well."""
+        with blame("optimizer"):
+            optimizer = self.optimizer([*self.model.parameters(), *self.criterion.parameters()])
+            require_clippable(optimizer, self._trainer)
         if self.schedule is None:
             return optimizer
-        try:
+        with blame("scheduler"):
             steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs or 0
             scheduler = self.schedule.build(optimizer, steps, epochs)
-        except (TypeError, ValueError, ZeroDivisionError) as error:
-            if of_added_code(error):
-                raise
-            raise ConfigError(f"scheduler: expected values that it takes ({error})") from error
         return {"optimizer": optimizer, "lr_scheduler": scheduler}  # type: ignore[return-value]
 
-    def epoch_state(self) -> dict[str, Any]:
-        """What this process knows of the epoch that runs, for a checkpoint in the middle of it."""
-        return {
-            "samples_seen": self.samples_seen,
-            "learning_rates": self.learning_rates,
-            "train_metrics": self.train_metrics.state(),
-        }
-
-    def load_epoch_state(self, state: dict[str, Any]) -> None:
-        self.samples_seen, self.learning_rates = state["samples_seen"], state["learning_rates"]
-        self.train_metrics.load_state(state["train_metrics"], self.device)
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        with blame("scheduler"):
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset(self.device)
@@ -142,10 +115,6 @@ class Supervised(LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log("train", self.train_metrics, lr=self.learning_rates[0])
         self.samples_seen += self.train_metrics.samples
-        if time.monotonic() - self.flushed > 1:
-            for logger in self.trainer.loggers:
-                logger.save()  # to the disk, where TensorBoard looks
-            self.flushed = time.monotonic()
 
     def on_validation_epoch_end(self) -> None:
         self._log("val", self.val_metrics)
@@ -165,6 +134,20 @@ class Supervised(LightningModule):
             for logger in self.trainer.loggers:
                 logger.log_metrics({name: float(value) for name, value in values.items()}, step=epoch)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the data was, so that the weights can be used on new files without it."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["data"] = {**data.describe(), "activation": self.scaling.activation}
 
-def fused(optimizer: Optimizer) -> bool:
-    return any(group.get("fused") for group in optimizer.param_groups)
+    def epoch_state(self) -> dict[str, Any]:
+        """What this process knows of the epoch that runs, for a checkpoint in the middle of it."""
+        return {
+            "samples_seen": self.samples_seen,
+            "learning_rates": self.learning_rates,
+            "train_metrics": self.train_metrics.state_dict(),
+        }
+
+    def load_epoch_state(self, state: Mapping[str, Any]) -> None:
+        """Go on in the epoch that `epoch_state` is of."""
+        self.samples_seen, self.learning_rates = state["samples_seen"], state["learning_rates"]
+        self.train_metrics.load_state_dict(state["train_metrics"], self.device)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
@@ -42,13 +43,12 @@ class Muon(Optimizer):
         adamw_lr: float,
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
-            raise ConfigError(
-                f"optimizer=muon: expected torch 2.9 or later, which has it; this is {torch.__version__}"
-            )
+            expected = f"another one, or torch 2.9 or later, which has it; this is {torch.__version__}"
+            raise ConfigError("optimizer", "muon", expected=expected)
         params = list(params)
         matrices, others = [p for p in params if p.ndim == 2], [p for p in params if p.ndim != 2]
         if not matrices:
-            raise ConfigError("optimizer=muon: expected a model with weight matrices; this one has none")
+            raise ConfigError("optimizer", "muon", expected="a model with weight matrices; this one has none")
         muon = torch.optim.Muon(
             matrices,
             lr=lr,
@@ -83,3 +83,19 @@ class Muon(Optimizer):
         # schedulers and checkpoints see this optimizer only, so the two work on its groups and its state
         for part, group in zip(self.parts, self.param_groups, strict=True):
             part.param_groups, part.state = [group], self.state
+
+
+def require_clippable(optimizer: Optimizer, trainer: Trainer | None) -> None:
+    """Refuse an optimizer that would unscale the gradients of 16-mixed itself, too late for clipping them.
+
+    Args:
+        optimizer: of the run.
+        trainer: of the run; None outside one.
+
+    Raises:
+        ConfigError: it is fused, the precision is 16-mixed, and the gradients are to be clipped.
+    """
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    if trainer and fused and trainer.precision == "16-mixed" and trainer.gradient_clip_val:
+        expected = "null, for in 16-mixed a fused optimizer is too late for trainer.gradient_clip_val"
+        raise ConfigError("optimizer.fused", True, expected=expected)

@@ -48,9 +48,8 @@ class Schedule:
             if name in arguments and arguments[name] is None:
                 length = steps if self.interval == "step" else epochs
                 if isinf(steps) or length < 1:
-                    raise ConfigError(
-                        f"{name}=null: expected a number, for this run has no end to size it by"
-                    )
+                    expected = "a number, for this run has no end to size it by"
+                    raise ConfigError(name, None, expected=expected)
                 arguments[name] = int(length)
         for name in (*LENGTHS, "step_size"):
             require(arguments.get(name, 1) >= 1, name, arguments.get(name), "a whole number of at least 1")

@@ -1,1 +1,1 @@
-"""One file a kind of data; `batches.py` cuts tensors into batches."""
+"""Data sets as batches: what a person's files or the bundled ones hold, split, scaled and put in order."""

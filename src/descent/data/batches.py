@@ -1,95 +1,193 @@
-"""Tensors in memory, cut into batches: the order of an epoch is a function of (seed, epoch)."""
+"""Samples cut into batches: those of an epoch are a function of (seed, epoch), whoever reads them."""
 
 import random
 from collections.abc import Callable, Iterator
 from math import ceil
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 CHUNK = 1 << 20  # numbers gathered at once: enough to amortise the call, few enough to stay in the cache
 
 
-class Batches:
-    """What a DataLoader is to Lightning, for tensors: no workers, no collation, one gather for many batches.
+class Order:
+    """The samples of each epoch, by row, and this process's share of them.
 
     The order depends on `(seed, epoch)` alone, never on the global random state, so an epoch can be run
-    again on its own. Lightning calls `sampler.set_epoch` before each epoch.
+    again on its own, and begun in its middle.
 
     Args:
-        inputs: all samples, shape `(n, ...)`; stay where they are, on the CPU or a GPU.
-        targets: shape `(n, ...)`, on the same device.
+        rows: the samples, int64 `(n,)`.
         batch_size: samples a batch; the last one may be smaller.
-        seed: of the order; None keeps the samples' own order.
+        seed: of the order; None keeps that of `rows`.
+        rank: of this process.
+        world_size: number of processes that share an epoch.
+    """
+
+    def __init__(
+        self, rows: Tensor, batch_size: int, seed: int | None = None, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.first = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is drawn next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of batches of a whole epoch."""
+        samples = len(range(self.rank, len(self.rows), self.world_size))
+        if self.seed is not None:
+            samples = ceil(len(self.rows) / self.world_size)
+        return ceil(samples / self.batch_size)
+
+    def draw(self) -> Tensor:
+        """Return the rows of this epoch and process, int64.
+
+        In training, processes get equally many, so that none waits for another: some samples come twice, as
+        in torch's DistributedSampler.
+        """
+        n = len(self.rows)
+        if self.seed is None:
+            return self.rows[self.rank :: self.world_size]
+        # hashed, so that epoch 1 of seed 0 and epoch 0 of seed 1 have nothing in common
+        key = random.Random(f"{self.seed}:{self.epoch}").getrandbits(63)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(key))
+        if self.world_size > 1:
+            total = ceil(n / self.world_size) * self.world_size
+            order = order.repeat(ceil(total / n))[:total]
+        return self.rows[order[self.rank :: self.world_size]]
+
+    def draw_rest(self) -> tuple[int, Tensor]:
+        """Return the number of the batch to begin at, which is used up, and the rows from there on."""
+        first, self.first = self.first, 0
+        return first, self.draw()[first * self.batch_size :]
+
+    def __iter__(self) -> Iterator[tuple[str, list[int]]]:
+        """Yield the rows of each batch, with a key that no other batch has."""
+        first, rest = self.draw_rest()
+        for number, rows in enumerate(rest.split(self.batch_size), first):
+            yield f"{self.seed}:{self.epoch}:{self.rank}:{number}", rows.tolist()
+
+
+class Ordered:
+    """What Lightning and a resumed run ask of a loader, whatever it reads."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        if order.seed is not None:
+            self.sampler = order  # where Lightning looks for set_epoch
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is read next."""
+        self.order.set_epoch(epoch)
+
+    def start_at(self, batch: int) -> None:
+        """Have the next epoch, and no later one, begin at its batch of this number."""
+        self.order.first = batch
+
+
+class Batches(Ordered):
+    """Batches of tensors in memory: no workers, no collation, one gather for many batches.
+
+    Args:
+        inputs: of all samples, shape `(n, ...)`; they stay where they are, on the CPU or a GPU.
+        targets: shape `(n, ...)`, on the same device.
+        order: of the samples.
         transform: applied to the inputs of a chunk of whole batches, such as the scaling of bytes.
-        rank: of this process; with `world_size`, the share of every epoch that it gets.
-        world_size: number of processes.
-        rows: those of the samples that are meant, int64 `(n,)`; None for all.
     """
 
     def __init__(
         self,
         inputs: Tensor,
         targets: Tensor,
-        batch_size: int,
-        seed: int | None = None,
+        order: Order,
         transform: Callable[[Tensor], Tensor] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        rows: Tensor | None = None,
     ) -> None:
-        self.inputs, self.targets = inputs, targets
-        self.batch_size, self.seed, self.transform = batch_size, seed, transform
-        self.rank, self.world_size, self.rows = rank, world_size, rows
-        self.epoch = self.first = 0
-        if seed is not None:
-            self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
-        batches_a_chunk = max(1, CHUNK // max(1, inputs[:1].numel() * batch_size))
-        self.chunk = batches_a_chunk * batch_size
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def state_dict(self) -> dict[str, int]:
-        return {"batch": 0}  # a checkpoint puts the number of the batch that comes next here
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Have the next epoch begin at its batch number `batch`."""
-        self.first = state["batch"]
-
-    def __len__(self) -> int:
-        return ceil(self._samples() / self.batch_size)
+        super().__init__(order)
+        self.inputs, self.targets, self.transform = inputs, targets, transform
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        first, self.first = self.first, 0
-        if self.seed is None and self.transform is None and self.world_size == 1 and self.rows is None:
-            inputs, targets = self.inputs.split(self.batch_size), self.targets.split(self.batch_size)
-            yield from zip(inputs[first:], targets[first:], strict=True)
-            return
-        rest = self.order()[first * self.batch_size :]
-        rest = rest if self.rows is None else self.rows[rest]
-        for rows in rest.to(self.inputs.device).split(self.chunk):
+        size = self.order.batch_size
+        batches_a_chunk = max(1, CHUNK // max(1, self.inputs[:1].numel() * size))
+        _, rest = self.order.draw_rest()
+        for rows in rest.to(self.inputs.device).split(batches_a_chunk * size):
             inputs, targets = self.inputs[rows], self.targets[rows]
             if self.transform is not None:
                 inputs = self.transform(inputs)
-            yield from zip(inputs.split(self.batch_size), targets.split(self.batch_size), strict=True)
+            yield from zip(inputs.split(size), targets.split(size), strict=True)
 
-    def order(self) -> Tensor:
-        """The samples of this epoch and process, int64. Processes get equally many in training, so that
-        none waits for another: some samples come twice, as in torch's DistributedSampler."""
-        n = len(self.targets if self.rows is None else self.rows)
-        if self.seed is None:
-            return torch.arange(self.rank, n, self.world_size)
-        # hashed, so that epoch 1 of seed 0 and epoch 0 of seed 1 have nothing in common
-        key = random.Random(f"{self.seed}:{self.epoch}").getrandbits(63)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(key))
-        if self.world_size > 1:
-            total = self._samples() * self.world_size
-            order = order.repeat(ceil(total / n))[:total]
-        return order[self.rank :: self.world_size]
 
-    def _samples(self) -> int:
-        n = len(self.targets if self.rows is None else self.rows)
-        if self.seed is None:
-            return len(range(self.rank, n, self.world_size))
-        return ceil(n / self.world_size)
+class Loader(Ordered):
+    """Batches of samples that are read, and perhaps augmented, one by one, by workers ahead of the training.
+
+    torch's DataLoader draws its order from the global random state, and lets what a worker draws depend on
+    how many batches that worker has made; neither can be resumed. Here every batch has a key of its own, and
+    the number of workers changes nothing.
+
+    Args:
+        dataset: inputs and target by row; its random augmentation may use torch, numpy and random.
+        order: of the samples.
+        transform: applied to the inputs of a batch on the device, such as the scaling of bytes.
+        workers: processes that read; 0 reads in this one.
+        device: where batches go.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        order: Order,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(order)
+        self.transform, self.device = transform, torch.device(device)
+        self.loader = DataLoader(
+            KeyedBatches(dataset),
+            batch_size=None,
+            sampler=order,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else each epoch would draw a seed from the global one
+        )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        # a generator begins at its first batch, when Lightning has told the order its epoch
+        for batch in self.loader:
+            inputs, targets = (part.to(self.device, non_blocking=True) for part in batch)
+            yield inputs if self.transform is None else self.transform(inputs), targets
+
+
+class KeyedBatches(Dataset[Any]):
+    """Whole batches, each made with the random generators of this process set by the batch's key meanwhile.
+
+    Args:
+        dataset: samples by row.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, batch: tuple[str, list[int]]) -> Any:
+        key, rows = batch
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        seed = random.Random(key).getrandbits(32)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            return default_collate([self.dataset[row] for row in rows])
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from descent.data.files import TableReader
-from descent.errors import ConfigError
+from descent.data.images.reader import ImageReader
+from descent.data.paths import NamedPath
+from descent.data.table.reader import TableReader
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # half a second of import that only those who read files pay for
     import polars as pl
 
 ROWS = 65_536  # samples of an array that are in memory at once
 
 
 class Reader(Protocol):
-    """What a model needs to know about files."""
+    """What a model needs to know about files.
 
-    def encoder(self) -> nn.Module:
-        """From inputs as they are read to what the model's normalisation takes."""
+    Attributes:
+        targets: names of what is predicted: a table's columns, or "class".
+    """
 
-    def read(self, path: str, source: str) -> Iterator[tuple[pl.DataFrame, Tensor]]:
-        """Blocks of samples, in order: their columns, such as a file's name, and their inputs."""
+    targets: list[str]
 
-    def read_with_targets(
-        self, path: str, source: str, classes: Sequence[str]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks of inputs, and of targets: class indices or values."""
+    def encoder(self) -> nn.Module | None:
+        """Return what raw inputs go through before they are normalised; see `descent.scaling.Scaling`."""
+
+    def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+        """Yield blocks of samples, in order: their columns, such as a file's name, and their raw inputs."""
+
+    def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield blocks of raw inputs, and of class indices, int64 `(n,)`, or of values, float32
+        `(n, targets)` in their own units, where `classes` is empty."""
 
     def notes(self) -> list[str]:
-        """What is to be said of what was read."""
+        """Return what is to be said of what was read."""
 
 
 class ArrayReader:
@@ -44,62 +50,65 @@ class ArrayReader:
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        self.shape = tuple(shape)
+        self.shape, self.targets = tuple(shape), ["class"]
 
-    def encoder(self) -> nn.Module:
-        return nn.Identity()
+    def encoder(self) -> None:
+        """Return nothing: an array holds what is normalised."""
 
-    def read(self, path: str, source: str) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+    def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+        """Yield frames without columns, and inputs `(n, *shape)`; errors as of `read_with_targets`."""
         import polars as pl
 
-        inputs = self._array(path, source, "inputs")
+        inputs = self._load_array(file, "inputs")
         for start in range(0, len(inputs), ROWS):
             yield pl.DataFrame(), torch.from_numpy(inputs[start : start + ROWS].copy())
 
-    def read_with_targets(
-        self, path: str, source: str, classes: Sequence[str]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        inputs, targets = (self._array(path, source, name) for name in ("inputs", "targets"))
+    def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs `(n, *shape)` and targets.
+
+        Raises:
+            ConfigError: no such file, or arrays of another name, shape or length.
+        """
+        inputs, targets = (self._load_array(file, name) for name in ("inputs", "targets"))
         if len(inputs) != len(targets):
-            raise ConfigError(
-                f"{source}: expected a target each for {len(inputs)} inputs, not {len(targets)}"
-            )
-        dtype = torch.int64 if classes else torch.float32
+            raise file.error(f"a target each for {len(inputs)} inputs, not {len(targets)}")
         for start in range(0, len(inputs), ROWS):
             rows = slice(start, start + ROWS)
-            part = torch.as_tensor(targets[rows]).to(dtype)
-            yield torch.from_numpy(inputs[rows].copy()), part if classes else part.reshape(len(part), -1)
+            part = torch.as_tensor(targets[rows])
+            part = part.long() if classes else part.float().reshape(len(part), -1)
+            yield torch.from_numpy(inputs[rows].copy()), part
 
     def notes(self) -> list[str]:
+        """Return nothing, for an array is what it is."""
         return []
 
-    def _array(self, path: str, source: str, name: str) -> Any:
+    def _load_array(self, file: NamedPath, name: str) -> Any:
         import numpy as np
 
-        file = Path(path).expanduser()
+        path = Path(file.path).expanduser()
         try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-            array = array[name] if file.suffix == ".npz" else array
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = array[name] if path.suffix == ".npz" else array
         except (OSError, ValueError, KeyError, EOFError) as error:
-            wanted = (
-                "inputs and targets in an .npz file" if name == "targets" else "a NumPy file, .npy or .npz"
-            )
-            raise ConfigError(f"{source}: expected {wanted} ({error})") from error
-        if name == "targets" and file.suffix != ".npz":
-            raise ConfigError(f"{source}: expected inputs and targets in an .npz file")
+            of_both = "inputs and targets in an .npz file"
+            wanted = of_both if name == "targets" else "a NumPy file, .npy or .npz"
+            raise file.error(f"{wanted} ({error})") from error
+        if name == "targets" and path.suffix != ".npz":
+            raise file.error("inputs and targets in an .npz file")
         if name == "inputs" and tuple(array.shape[1:]) != self.shape:
-            raise ConfigError(
-                f"{source}: expected samples of shape {self.shape}, not {tuple(array.shape[1:])}"
-            )
+            raise file.error(f"samples of shape {self.shape}, not {tuple(array.shape[1:])}")
         return array
 
 
-def reader_of(state: dict[str, Any], input_shape: Sequence[int]) -> Reader:
-    """The reader that a checkpoint describes."""
-    if state["kind"] == "table":
-        return TableReader.of(state)
-    if state["kind"] == "images":
-        from descent.data.pictures import ImageReader
+def reader_of(description: Mapping[str, Any], input_shape: Sequence[int]) -> Reader:
+    """Return the reader that a checkpoint describes.
 
-        return ImageReader(state["path"], tuple(state["size"]), state["channels"], state["classes"])
+    Args:
+        description: `reader` of `DataModule.describe`.
+        input_shape: of one sample of an array.
+    """
+    if description["kind"] == "table":
+        return TableReader.from_description(description)
+    if description["kind"] == "images":
+        return ImageReader.from_description(description)
     return ArrayReader(input_shape)

@@ -1,0 +1,102 @@
+"""A command, from its words to its job: expand, compose, resume, check, claim, and then the job."""
+
+import os
+import signal
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from descent.errors import ConfigError, Stopped
+
+
+def command(job: Callable[..., Any], name: str) -> None:
+    """Run a job on the config that `conf/<name>.yaml` and the command line give.
+
+    Bad input ends the process with one line and exit code 2, or with its traceback where HYDRA_FULL_ERROR=1.
+    An error that is not about input always keeps its traceback.
+
+    Args:
+        job: of "train", `(config, run)`, where `run` is a `descent.run.folder.Run` that has its folder; of
+            other commands `(config)`. What it returns is what a sweep optimises.
+        name: of the command.
+    """
+    signals = Signals()
+    signals.catch()
+    # imported here, so that Ctrl-C is quiet while Hydra is loaded
+    from descent.cli.compose import compose_and_call
+    from descent.cli.help import print_help
+    from descent.cli.job import run_job
+    from descent.cli.resolvers import register_resolvers
+    from descent.cli.resuming import expand
+    from descent.cli.words import by_key, quote_values, split
+
+    register_resolvers()
+    typed: dict[str, str] = {}
+    with tell(typed, signals):
+        line = split(sys.argv[1:])
+        if line.flags["--help"]:
+            print_help(name)
+            return
+        words = quote_values(line)
+        typed.update(by_key(words))
+        expanded = expand(words) if name == "train" else words
+        sys.argv[1:] = line.arguments(expanded)  # processes that a run starts get the same
+
+        def call(config: Any) -> Any:
+            overrides: dict[str, str] = {}
+            with tell(overrides, signals):
+                return run_job(job, name, config, overrides, typed)
+
+        compose_and_call(call, name, expanded)
+
+
+@contextmanager
+def tell(overrides: Mapping[str, str], signals: "Signals") -> Iterator[None]:
+    """End the process with one line about bad input, or with the traceback of anything else.
+
+    Args:
+        overrides: what the command line sets, by key, for an error that does not say the value.
+        signals: one that was received ends the process, whatever a library made of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if signals.received:
+            sys.exit(128 + signals.received)
+        if isinstance(error, Stopped):
+            if str(error):  # of several processes, those that have nothing to add say nothing
+                print(error, file=sys.stderr)
+            sys.exit(error.code)
+        if isinstance(error, ConfigError) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+            print(error.line(overrides).replace("\n", " "), file=sys.stderr)
+            sys.exit(2)
+        traceback.print_exc()  # not raised: Hydra would add its own lines
+        sys.exit(1)
+
+
+class Signals:
+    """Has Ctrl-C, SIGTERM and SIGHUP end the process cleaning up, without a traceback: 130, 143, 129.
+
+    While a run trains, its callbacks take over, and end it between two steps.
+
+    Attributes:
+        received: the number of the signal, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def catch(self) -> None:
+        """Take over the signals that do what they usually do; nohup and some shells have them ignored."""
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number and signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                signal.signal(number, self.leave)
+
+    def leave(self, number: int, frame: types.FrameType | None) -> NoReturn:
+        """End the process."""
+        self.received = number
+        sys.exit(128 + number)

@@ -1,0 +1,147 @@
+"""From words to a config, by Hydra; what it cannot compose is told as a ConfigError."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from descent.cli.paths import CONF, list_choices, list_groups
+from descent.cli.words import parse
+from descent.errors import ConfigError, first_line, nearest
+from descent.run.resume import key_of
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def compose_and_call(job: Callable[[DictConfig], Any], name: str, words: Sequence[str]) -> None:
+    """Have Hydra compose `conf/<name>.yaml` with the command line's words, and call the job on each config.
+
+    Args:
+        job: ends the process where something is wrong, for Hydra would print its own account of an exception.
+        name: of the command.
+        words: those that the process has, without flags.
+
+    Raises:
+        ConfigError: the words give no config.
+    """
+
+    def call(config: DictConfig) -> Any:
+        with set_environment(FULL_ERROR, usual):  # as it was, for the processes that a run starts
+            return job(config)
+
+    usual = os.environ.get(FULL_ERROR, "")
+    with set_environment(FULL_ERROR, "1"):  # Hydra raises what it would print on several lines
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(call)()
+        except Exception as error:
+            if (wrong := explain(error, words, name)) is None:
+                raise
+            raise wrong from error
+
+
+def resolve(config: DictConfig, overrides: Mapping[str, str]) -> dict[str, Any]:
+    """The config's plain values, without references.
+
+    Raises:
+        ConfigError: a reference leads nowhere.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        referring = {key: value for key, value in overrides.items() if "${" in value}
+        key = next(iter(referring), error.full_key or "config")
+        raise ConfigError(
+            key, *list(referring.values())[:1], expected=f"a value that exists ({first_line(error)})"
+        ) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def explain(error: Exception, words: Sequence[str], name: str) -> ConfigError | None:
+    """What is wrong with words that Hydra could not compose a config from; None for a bug."""
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
+        group, _, word = str(error.missing_cfg_file).rpartition("/")
+        known = [option for option in error.options or () if "." not in option]
+        return ConfigError(group, word, expected=f"one of {', '.join(known)}", choices=known)
+    if (wrong := find_wrong_word(words, name)) is not None:
+        return wrong
+    own = [word for word in words if key_of(word).startswith("hydra")]
+    if own:  # a folder that cannot be made, a value of another type
+        return ConfigError(" ".join(own), expected=f"values that Hydra takes ({first_line(error)})")
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        expected = f"words that Hydra can compose ({first_line(error)})"
+        return ConfigError(" ".join(words) or name, expected=expected)
+    return None
+
+
+def find_wrong_word(words: Sequence[str], name: str) -> ConfigError | None:
+    """What is wrong with the first word that sets no key of the config, or none of a group's files, if any."""
+    overrides = [override for override in map(parse, words) if not override.is_hydra_override()]
+    groups = [override for override in overrides if override.key_or_group in list_groups()]
+    for override in groups:
+        if override.value_type != ValueType.ELEMENT or override.package is not None:
+            continue
+        group, value, known = override.key_or_group, override.value(), list_choices(override.key_or_group)
+        chosen = value if isinstance(value, list) else [value]
+        if not chosen or not all(word in known for word in chosen):
+            return ConfigError(
+                group, *text_of(override), expected=f"one of {', '.join(known)}", choices=known
+            )
+    keys = list_keys(name, groups)
+    for override in overrides:
+        key, adds = override.key_or_group, override.is_add() or override.is_force_add()
+        if override not in groups and key not in keys and not adds:
+            wrong = ConfigError(key, *text_of(override), expected="a key of the config")
+            wrong.nearest = nearest_key(key, keys)
+            return wrong
+    return None
+
+
+def text_of(override: Override) -> list[str]:
+    """The value of a word as it was typed, or nothing where it has none."""
+    return [] if override.value_type is None else [override.get_value_string()]
+
+
+def list_keys(name: str, groups: Sequence[Override]) -> list[str]:
+    """The keys of the config that choices give; of none where those cannot be composed."""
+    for words in ([str(override.input_line) for override in groups], []):
+        GlobalHydra.instance().clear()
+        try:
+            with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+                return list(walk(OmegaConf.to_container(hydra.compose(name, words))))
+        except HydraException:
+            continue
+    return []
+
+
+def walk(node: Any, prefix: str = "") -> Iterator[str]:
+    """The key of every field of nested dicts that a person may set."""
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        yield f"{prefix}{name}"
+        yield from walk(value, f"{prefix}{name}.")
+
+
+def nearest_key(wrong: str, known: Sequence[str]) -> str:
+    """The key most like a wrong one: `optimizer` for `optimiser`, `optimizer.lr` for `lr`."""
+    offered = [key for key in known if "_target_" not in key]
+    return nearest(wrong, offered) or next((key for key in offered if key.endswith(f".{wrong}")), "")
+
+
+@contextmanager
+def set_environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment for a while."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before

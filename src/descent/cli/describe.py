@@ -1,0 +1,68 @@
+"""What a run is, as texts and plain values, taken from its config before it starts."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from descent.run.folder import RunFolder
+
+TRAINER = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
+
+
+def describe_files(config: DictConfig, words: list[str], folder: RunFolder) -> dict[Path, str]:
+    """The texts that a run's folder begins with, by their path: its config, resolved, and its words.
+
+    Args:
+        config: of the run; its `folder` becomes this one.
+        words: of the command line.
+        folder: where the run goes.
+    """
+    set_text(config, "folder", str(folder.path))
+    return {
+        folder.config: OmegaConf.to_yaml(config, resolve=True),
+        folder.overrides: OmegaConf.to_yaml(OmegaConf.create(words)),
+    }
+
+
+def set_text(config: DictConfig, key: str, text: str) -> None:
+    """Set a field to a text in which OmegaConf replaces nothing."""
+    config[key] = text.replace("${", "\\${")
+
+
+def list_hyperparameters(config: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+    """What runs are compared by, flat, the most telling ones first.
+
+    Args:
+        config: plain values.
+        chosen: the word of each group.
+
+    Returns:
+        Each choice, and every value that is not about files or looks.
+    """
+    first = {"loss": chosen["loss"], "optimizer": chosen["optimizer"]}
+    first |= {"optimizer.lr": config["optimizer"].get("lr"), "seed": config["seed"]}
+    groups = ("loss", "optimizer", "scheduler", "model", "data")
+    values = {group: chosen[group] for group in groups}
+    for group in groups:
+        values |= flatten(config[group] or {}, f"{group}.")
+    values |= {f"trainer.{name}": config["trainer"].get(name) for name in TRAINER}
+    return {**first, **values}
+
+
+def flatten(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Every value in nested dicts that is not null, with its key."""
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        elif not name.startswith("_") and value is not None:
+            yield prefix + name, value
+
+
+def list_monitors(config: Mapping[str, Any]) -> dict[str, str]:
+    """Every field of a config that names a metric to look at, by key."""
+    nodes = {"monitor": config, "scheduler.monitor": config["scheduler"]}
+    nodes |= {f"callbacks.{name}.monitor": callback for name, callback in config["callbacks"].items()}
+    found = {key: (node or {}).get("monitor") for key, node in nodes.items()}
+    return {key: value for key, value in found.items() if value is not None}

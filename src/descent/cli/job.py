@@ -1,0 +1,77 @@
+"""What happens between a composed config and its job: resume, check, claim."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from descent.cli.check import check
+from descent.cli.compose import resolve
+from descent.cli.describe import describe_files, list_hyperparameters, list_monitors
+from descent.cli.paths import LOGS, ROOT
+from descent.cli.resuming import resume
+from descent.cli.words import by_key
+from descent.errors import ConfigError
+from descent.run.folder import Run, RunFolder, claim, find_runs
+from descent.run.resume import key_of
+
+
+def run_job(
+    job: Callable[..., Any], name: str, config: DictConfig, overrides: dict[str, str], typed: dict[str, str]
+) -> Any:
+    """Check a config, and call the job on it; see `command`.
+
+    Args:
+        job, name: of the command.
+        config: as composed.
+        overrides: is filled with what the words of this job set, by key; in a sweep each job has its own.
+        typed: what was typed, by key, without what a resumed run's folder says.
+    """
+    words = [str(word) for word in OmegaConf.to_container(HydraConfig.get().overrides.task) or ()]
+    overrides.update(by_key(words))
+    if name != "train":
+        plain = resolve(config, overrides)
+        raise_first(check(plain, overrides).problems)
+        config.run = find_run(plain["run"])
+        return job(config)
+    words = [word for word in words if key_of(word) != "resume"]
+    found = resume(config, words, overrides, typed)
+    plain = resolve(config, overrides)
+    prune(config, plain, overrides)
+    plain = resolve(config, overrides)
+    chosen = dict(HydraConfig.get().runtime.choices)
+    with claim(plain["folder"], found is not None, partial(describe_files, config, words)) as folder:
+        describe_files(config, words, folder)
+        run = Run(folder, found is not None, list_hyperparameters(plain, chosen), list_monitors(plain), ROOT)
+        return job(config, run)
+
+
+def raise_first(problems: Iterable[ConfigError]) -> None:
+    """Raise the first of several problems; the others may follow from it."""
+    for problem in problems:
+        raise problem
+
+
+def prune(config: DictConfig, plain: dict[str, Any], overrides: dict[str, str]) -> None:
+    """Raise what is wrong with a config, and drop what its targets do not take and nobody asked for."""
+    from descent.cli.machine_limits import check_machine
+
+    found = check(plain, overrides)
+    raise_first(found.problems)
+    raise_first(check_machine(plain))
+    for key, target in found.left_out.items():
+        print(f"{key} is left out: {target} does not take it")
+        parent, _, argument = key.rpartition(".")
+        with open_dict(config):
+            del OmegaConf.select(config, parent)[argument]
+
+
+def find_run(run: str | None) -> str:
+    """The folder of the run that a command is about; `latest` is the newest one in logs/."""
+    newest: RunFolder | None = next(iter(find_runs(LOGS)), None)
+    if run is None or (run == "latest" and newest is None):
+        there = f"; the newest is {newest}, or run=latest" if newest else ""
+        raise ConfigError("run", run, expected=f"the folder of a run, logs/…{there}")
+    return str(newest) if run == "latest" else run

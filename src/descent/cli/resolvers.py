@@ -1,0 +1,56 @@
+"""The functions that conf/ calls, such as `${choices:}` and `${run_folder:name}`."""
+
+import re
+from datetime import datetime
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from descent.cli.paths import CONF, DATASETS, LOGS, list_choices
+from descent.run.resume import key_of
+
+
+def register_resolvers() -> None:
+    """Make the functions known to OmegaConf."""
+    for resolver in (choices, run_name, run_folder, logs, datasets):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def choices() -> str:
+    """For `--help`: each word of each group, with the comment that its file begins with."""
+    lines = []
+    for item in OmegaConf.load(CONF / "train.yaml").defaults:
+        for group, default in item.items() if item != "_self_" else ():
+            lines += ["", f"{group}  [{default}]" if default else group]
+            for word in list_choices(group):
+                comments = (CONF / group / f"{word}.yaml").read_text(encoding="utf-8").splitlines()
+                lines.append(f"  {word:<22}{next(c for c in comments if '@package' not in c).lstrip('# ')}")
+    return "\n".join(lines) + "\n"
+
+
+def run_name() -> str:
+    """`mae-sgd-mlp-digits`, followed by the values that the command line sets, such as `lr=0.1`."""
+    chosen = dict(HydraConfig.get().runtime.choices)
+    values = []
+    for word in HydraConfig.get().overrides.task:
+        key, value = key_of(word), word.partition("=")[2]
+        group, _, field = key.rpartition(".")
+        if field == "_target_" and group in chosen:
+            chosen[group] = value.rpartition(".")[2]
+        elif key not in chosen and key not in ("name", "folder", "resume"):
+            values.append(f"{field}={value}")
+    groups = ("experiment", "loss", "optimizer", "model", "data")
+    words = [chosen[group] for group in groups if chosen.get(group)]
+    return re.sub(r"[^\w.=+-]+", "_", "-".join([*words, *values]))[:120]
+
+
+def run_folder(name: str) -> str:
+    return str(LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def logs() -> str:
+    return str(LOGS)
+
+
+def datasets() -> str:
+    return str(DATASETS)

@@ -1,0 +1,81 @@
+"""`resume=`: the words of a run in the place of its folder, and a config that becomes that run's."""
+
+from functools import cache
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from descent.cli.compose import resolve
+from descent.cli.describe import set_text
+from descent.cli.paths import CONF, list_groups
+from descent.cli.words import parse, quote_literally
+from descent.errors import ConfigError, first_line
+from descent.run.folder import RunFolder
+from descent.run.resume import (
+    find_run,
+    key_of,
+    merge_words,
+    read_config,
+    read_words,
+    require_harmless,
+    require_same,
+)
+from descent.run.trust import targets
+
+
+def expand(words: list[str]) -> list[str]:
+    """Put the words that a run was started with in the place of `resume=folder`; later words win.
+
+    Raises:
+        ConfigError: the folder holds no run, or words that no command line of a run has.
+    """
+    values = [parse(word).value() for word in words if key_of(word) == "resume"]
+    if not values or not isinstance(values[-1], str) or not values[-1]:
+        return words
+    folder = RunFolder(Path(values[-1].replace("\\${", "${")).expanduser().resolve())
+    keys = [str(key) for key in OmegaConf.load(CONF / "train.yaml") if key not in ("defaults", "hydra")]
+    saved = read_words(folder, [*keys, *list_groups()], list_groups())
+    typed = [word for word in words if key_of(word) != "resume"]
+    return [*merge_words(saved, typed), f"resume={quote_literally(str(folder.path))}"]
+
+
+def resume(
+    config: DictConfig, words: list[str], overrides: dict[str, str], typed: dict[str, str]
+) -> RunFolder | None:
+    """Make a config that of the run it resumes, with its name and folder; returns that run's folder, if any.
+
+    Args:
+        config: as composed; it is changed.
+        words: of the command line, without `resume`.
+        overrides, typed: as of `run_job`.
+
+    Raises:
+        ConfigError: there is no such run, or it was another one.
+    """
+    try:
+        for key in ("name", "folder"):  # once: the name has the time in it
+            set_text(config, key, str(config[key]))
+        found = find_run(config.resume, Path(config.folder).expanduser().resolve(), words)
+        config.resume = None
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            error.full_key or "folder", expected=f"a value that exists ({first_line(error)})"
+        ) from error
+    if found is None:
+        return None
+    before = read_config(found)
+    for key, text in (("name", before["name"]), ("folder", found.path), ("resume", found.path)):
+        set_text(config, key, str(text))
+    now, raw = resolve(config, overrides), OmegaConf.to_container(config)
+    assert isinstance(raw, dict)
+    require_harmless(found, now, typed, list_targets())
+    require_same(found, before, now, {str(key): value for key, value in raw.items()}, typed)
+    return found
+
+
+@cache
+def list_targets() -> frozenset[str]:
+    """What the files of conf/ name: those are a person's own."""
+    files = [OmegaConf.to_container(OmegaConf.load(path)) for path in CONF.rglob("*.yaml")]
+    return frozenset(str(target) for file in files for _, target in targets(file))

@@ -1,0 +1,166 @@
+"""Plain values of YAML against the types that signatures ask for."""
+
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+LARGEST = 3.4e38  # of a float32
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+
+
+@dataclass
+class Signature:
+    """What a class or function takes.
+
+    Attributes:
+        names: of all its arguments.
+        hints: the type of each argument that has one.
+        open_ended: whether it takes any other argument too.
+    """
+
+    names: set[str]
+    hints: dict[str, Any]
+    open_ended: bool
+
+
+def read_signature(target: Callable[..., Any], passed_on_to: Callable[..., Any] | None) -> Signature:
+    """What a config may say of a target.
+
+    Args:
+        target: a class or function. One with `**arguments` passes them on.
+        passed_on_to: what takes those; None for the class that a class is derived from. Each of its
+            arguments may be null as well, for the target can fill it in.
+
+    Raises:
+        ValueError: a type that is built into Python, whose arguments are not known.
+    """
+    functions: list[Callable[..., Any]] = [target]
+    if inspect.isclass(target) and passed_on_to is None and "__new__" not in vars(target):
+        functions = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)] or [
+            target
+        ]
+    names: set[str] = set()
+    hints: dict[str, Any] = {}
+    open_ended = True
+    for function in functions:
+        parameters = list_parameters(function)
+        names |= {n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        hints = read_hints(function) | hints
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        if not open_ended:
+            break
+    if open_ended and passed_on_to is not None:
+        inner = read_signature(passed_on_to, None)
+        names, open_ended = names | inner.names, inner.open_ended
+        hints = {name: hint | None for name, hint in inner.hints.items()} | hints
+    return Signature(names, hints, open_ended)
+
+
+def list_parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a class, function or `__init__`, without `self`."""
+    parameters = dict(inspect.signature(function).parameters)
+    if getattr(function, "__name__", "") == "__init__":
+        parameters.pop(next(iter(parameters)), None)
+    return parameters
+
+
+def read_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Type hints by argument; where there is none, the type of the default."""
+    inner = function.__init__ if inspect.isclass(function) else function
+    inner = inspect.unwrap(inner)
+    module = vars(sys.modules[inner.__module__]) if getattr(inner, "__module__", None) in sys.modules else {}
+    hints = {}
+    for name, parameter in list_parameters(function).items():
+        hint = getattr(inner, "__annotations__", {}).get(name, parameter.annotation)
+        if isinstance(hint, str):
+            try:
+                hint = eval(hint, {**vars(typing), **module})
+            except Exception:  # a name that only type checkers see
+                continue
+        if hint is inspect.Parameter.empty:
+            if parameter.default in (None, inspect.Parameter.empty):
+                continue
+            hint = type(parameter.default)
+        hints[name] = hint
+    return hints
+
+
+def accepts(value: Any, hint: Any) -> bool:
+    """Whether a plain value can be passed where a hint asks for a type; unknown hints take all."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is None or hint is type(None):
+        return value is None
+    if origin in (Union, types.UnionType):
+        return any(accepts(value, argument) for argument in without_tensors(arguments))
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    if hint is float:
+        return is_number(value) and not too_large(value)
+    if hint is str or hint is Path:
+        return isinstance(value, str)
+    if is_tensor(hint):
+        return value == "balanced" or (isinstance(value, list) and all(accepts(v, float) for v in value))
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        right_length = isinstance(value, list) and len(value) == len(arguments)
+        return right_length and all(map(accepts, value, arguments))
+    if origin in (list, tuple, Sequence, Iterable):
+        return isinstance(value, list) and all(accepts(item, arguments[0]) for item in value)
+    if inspect.isclass(origin or hint) and (origin or hint) not in (object, list, dict, tuple, Any):
+        return isinstance(value, dict)  # an object: something that is built from a `_target_`
+    return True
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def too_large(value: Any) -> bool:
+    """Whether a value is a number that float32 does not hold."""
+    return is_number(value) and not (isfinite(value) and abs(value) <= LARGEST)
+
+
+def is_tensor(hint: Any) -> bool:
+    """Whether a hint is torch's Tensor, told without importing torch."""
+    return getattr(hint, "__module__", "") == "torch" and getattr(hint, "__name__", "") == "Tensor"
+
+
+def without_tensors(hints: Sequence[Any]) -> list[Any]:
+    """The types of a union; where a number will do, such as for a learning rate, not as a tensor."""
+    return [hint for hint in hints if not (float in hints and is_tensor(hint))]
+
+
+def expectation(hint: Any) -> str:
+    """A hint in words: `a number, or null`."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if words := literals(hint):
+        return "one of " + ", ".join(dict.fromkeys(words)) + (", or null" if type(None) in arguments else "")
+    if hint in NAMES:
+        return NAMES[hint]
+    if is_tensor(hint):
+        return "a list of numbers, or balanced"
+    if origin in (Union, types.UnionType):
+        plain = without_tensors(arguments)
+        known = [a for a in plain if a in NAMES or is_tensor(a) or get_origin(a) is not None]
+        return ", or ".join(dict.fromkeys(map(expectation, known))) or "an object"
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"a list of {len(arguments)} values"
+    if origin in (list, tuple, Sequence, Iterable):
+        return f"a list, each of its values {expectation(arguments[0])}"
+    return f"an object of {getattr(hint, '__name__', hint)}"
+
+
+def literals(hint: Any) -> list[str]:
+    """All words that a hint allows."""
+    if get_origin(hint) is Literal:
+        return [str(choice) for choice in get_args(hint)]
+    return [word for argument in get_args(hint) for word in literals(argument)]

@@ -1,0 +1,23 @@
+"""442 patients and how their diabetes went on, which are part of this package."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from descent.data.samples import Samples
+
+FOLDER = Path(__file__).parent / "bundled"
+
+
+def diabetes() -> Samples:
+    """Return 10 measurements of 442 patients; the value is the disease's progression in a year, 25 to 346.
+
+    Source: Efron, Hastie, Johnstone & Tibshirani (2004), "Least Angle Regression", Annals of Statistics 32;
+    the files are those of `sklearn.datasets.load_diabetes(scaled=False)`, BSD-3-Clause.
+    """
+    measurements, progression = (
+        torch.from_numpy(np.loadtxt(FOLDER / f"diabetes_{name}.csv.gz")).float()
+        for name in ("data_raw", "target")
+    )
+    return Samples(measurements, progression, ["progression"])

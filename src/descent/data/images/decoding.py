@@ -1,0 +1,60 @@
+"""Image files as bytes of one shape, by Pillow."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from descent.errors import first_line
+
+AHEAD = 256  # images that are decoded before the first of them is taken
+
+
+def decode(file: Path, size: tuple[int, int], channels: int) -> Tensor:
+    """Return one image as bytes, uint8 `(channels, height, width)`.
+
+    It is turned as its camera says, laid on white where it is transparent, and scaled so that it fills the
+    size; what sticks out on two sides is cut off.
+
+    Args:
+        file: of any format that Pillow knows.
+        size: height and width.
+        channels: 1 for grey, 3 for colour.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+        image.load()
+    if image.mode.startswith(("I", "F")):  # 16 bits or more a pixel
+        values = np.asarray(image, dtype=np.float32)
+        scaled = values / 257 if values.max() > 255 else values
+        image = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != size[::-1]:
+        image = ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
+    array = np.array(image).reshape(*size, channels)
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def decode_each(files: Sequence[Path], size: tuple[int, int], channels: int) -> Iterator[Tensor | str]:
+    """Yield each image as of `decode`, or in one line why it can not be decoded; a few at once, in order."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without Python's lock
+        for start in range(0, len(files), AHEAD):
+            yield from pool.map(decode_or_say, files[start : start + AHEAD], repeat(size), repeat(channels))
+
+
+def decode_or_say(file: Path, size: tuple[int, int], channels: int) -> Tensor | str:
+    """Return the image, or in one line why it can not be decoded."""
+    try:
+        return decode(file, size, channels)
+    except Exception as error:  # Pillow has no common type for them: each format raises what it likes
+        return first_line(error)

@@ -1,0 +1,162 @@
+"""A folder of images as samples: in memory where they fit, else decoded by workers."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from descent.data.images.augmentation import build_augmentation
+from descent.data.images.decoding import decode_each
+from descent.data.images.folders import find_split
+from descent.data.images.reader import ImageReader
+from descent.data.images.stored import StoredImages
+from descent.data.paths import NamedPath
+from descent.data.samples import Samples, StoredInputs
+from descent.errors import ConfigError, require
+
+LARGEST = 224  # pixels of a side, where the images' own size is taken
+MEMORY = 2 << 30  # bytes of decoded images that are kept where in_memory is "auto"
+
+
+def images(
+    path: str | None,
+    size: tuple[int, int] | None,
+    color: Literal["auto", "grey", "rgb"],
+    augment: Literal["none", "light", "flip", "strong"],
+    corrupt: Literal["fail", "skip"],
+    in_memory: bool | Literal["auto"],
+    workers: int | Literal["auto"],
+) -> Samples:
+    """Return the images in folders that are named for their classes.
+
+    All are decoded once at the start, so that damaged ones show before training, and mean and deviation of
+    the training split are exact.
+
+    Args:
+        path: a folder of classes, or one of `train` and, where they are given, `val` and `test`, each a
+            folder of classes.
+        size: height and width of every image; None for the median size, with sides of at most 224.
+        color: "auto" is grey where all images are.
+        augment: "none", or a word of `build_augmentation`, for the training images.
+        corrupt: "fail" ends with a list of the images that can not be decoded, "skip" leaves them out.
+        in_memory: keep what is decoded, as bytes; "auto" does so up to 2 GiB.
+        workers: processes that decode or augment, where they are needed; "auto" is by the machine's cores.
+
+    Raises:
+        ConfigError: no such folder, no two classes, one without images, damaged images, or no torchvision.
+    """
+    if not path:
+        raise ConfigError("path", None, expected="a folder with a folder of images for each class")
+    change, named = build_augmentation(augment), NamedPath("path", path)
+    root = named.locate("folder")
+    files, labels, given, classes = find_split(root, named)
+    require(len(classes) >= 2, "path", path, f"at least two folders of classes, not {classes[0]} alone")
+    sizes, size, channels = choose_shape(files, named, size, color)
+    reader = ImageReader(str(root.resolve()), size, channels, classes)
+    if in_memory == "auto":
+        in_memory = len(files) * channels * size[0] * size[1] <= MEMORY
+    kept, moments, damaged = decode_all(files, reader, in_memory)
+    if corrupt == "fail":
+        refuse_damaged(damaged, files, named)
+    targets, whole = torch.tensor(labels), torch.ones(len(files), dtype=torch.bool)
+    whole[list(damaged)] = False
+    counts = dict(zip(classes, targets[whole].bincount(minlength=len(classes)).tolist(), strict=True))
+    for name, count in counts.items():
+        require(count > 0, "path", path, f"an image of {name} that can be decoded")
+    inputs: Tensor | StoredInputs = kept
+    if change is not None or not in_memory:
+        inputs = StoredImages(files, kept, reader, moments, change, workers)
+    rows = {
+        split: (whole & torch.tensor([word == split for word in given])).nonzero().flatten()
+        for split in ("train", "val", "test")
+    }
+    storage = "kept in memory" if in_memory else "read from the files"
+    lines = [
+        f"{path}: {len(files):,} images of {list_sizes(sizes)} pixels, taken as {size[0]}×{size[1]}, "
+        f"{'grey' if channels == 1 else 'colour'}, {storage}",
+        f"  classes   {', '.join(f'{n} {c:,}' for n, c in list(counts.items())[:20])}",
+        *(f"  left out  {files[row]} ({reason})" for row, reason in damaged.items()),
+    ]
+    text = "".join(f"{line}\n" for line in lines)
+    return Samples(inputs, targets, classes, rows, per_channel=True, reader=reader.describe(), preview=text)
+
+
+def choose_shape(
+    files: Sequence[Path], named: NamedPath, size: tuple[int, int] | None, color: str
+) -> tuple[list[tuple[int, int]], tuple[int, int], int]:
+    """Return the size of each image, and height and width and channels that all are brought to.
+
+    Raises:
+        ConfigError: not one header can be read, or the size is below 1.
+    """
+    sizes, modes = read_headers(files)
+    if not sizes:
+        raise named.error(f"images, but not one of {len(files):,} can be read")
+    if size is None:
+        size = min(LARGEST, int(median(h for h, _ in sizes))), min(LARGEST, int(median(w for _, w in sizes)))
+    require(min(size) >= 1, "size", list(size), "a height and a width of at least 1")
+    grey = color == "grey" or (color == "auto" and set(modes) <= {"1", "L", "I", "I;16", "F"})
+    return sizes, (size[0], size[1]), 1 if grey else 3
+
+
+def read_headers(files: Sequence[Path]) -> tuple[list[tuple[int, int]], list[str]]:
+    """Return height and width, and Pillow's mode, of each image whose header can be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    sizes, modes = [], []
+    for file in files:
+        with suppress(OSError, UnidentifiedImageError, SyntaxError, ValueError), Image.open(file) as image:
+            sizes.append((image.height, image.width))
+            modes.append(image.mode)
+    return sizes, modes
+
+
+def decode_all(
+    files: Sequence[Path], reader: ImageReader, keep: bool
+) -> tuple[Tensor, Tensor, dict[int, str]]:
+    """Decode each image once.
+
+    Args:
+        files: the images.
+        reader: says size and channels.
+        keep: whether to return the images.
+
+    Returns:
+        The images, uint8 `(n, channels, height, width)`, or none of them; mean and mean square a channel of
+        each image, float64 `(n, 2, channels)`; and by row why an image can not be decoded.
+    """
+    shape = (reader.channels, *reader.size)
+    kept = torch.empty(len(files) if keep else 0, *shape, dtype=torch.uint8)
+    moments = torch.zeros(len(files), 2, reader.channels, dtype=torch.float64)
+    damaged = {}
+    for row, image in enumerate(decode_each(files, reader.size, reader.channels)):
+        if isinstance(image, str):
+            damaged[row] = image
+            continue
+        values = image.flatten(1).float()
+        moments[row] = torch.stack([values.mean(1), values.square().mean(1)])
+        if keep:
+            kept[row] = image
+    return kept, moments, damaged
+
+
+def refuse_damaged(damaged: dict[int, str], files: Sequence[Path], named: NamedPath) -> None:
+    """Raise a `ConfigError` that lists the first images that can not be decoded, unless there are none."""
+    if damaged:
+        some = ", ".join(f"{files[row]} ({reason})" for row, reason in list(damaged.items())[:5])
+        more = f", and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
+        count = f"{len(damaged):,} of {len(files):,}"
+        raise named.error(
+            f"images, but {count} can not be decoded: {some}{more}; data.corrupt=skip leaves them out"
+        )
+
+
+def list_sizes(sizes: Sequence[tuple[int, int]]) -> str:
+    """Return the first three different sizes in words, and how many others there are."""
+    kinds = [f"{height}×{width}" for height, width in dict.fromkeys(sizes)]
+    others = f" and {len(kinds) - 3:,} other sizes" if len(kinds) > 3 else ""
+    return ", ".join(kinds[:3]) + others

@@ -1,0 +1,100 @@
+"""New images as a trained model takes them: of the size and the channels that it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from descent.data.images.decoding import decode_each
+from descent.data.images.folders import SUFFIXES, find_images, find_labelled
+from descent.data.paths import NamedPath
+from descent.errors import nearest
+
+if TYPE_CHECKING:
+    import polars as pl
+
+BYTES = 1 << 26  # of decoded images that are in memory at once
+
+
+class ImageReader:
+    """A reader (see `descent.data.readers`) of image files.
+
+    Args:
+        path: the folder that the run learned from.
+        size: height and width.
+        channels: 1 for grey, 3 for colour.
+        classes: their names, which are those of the folders.
+    """
+
+    def __init__(self, path: str, size: tuple[int, int], channels: int, classes: Sequence[str]) -> None:
+        self.path, self.size, self.channels, self.classes = path, size, channels, list(classes)
+        self.targets = ["class"]
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain values, for a checkpoint."""
+        shape = {"size": list(self.size), "channels": self.channels}
+        return {"kind": "images", "path": self.path, **shape, "classes": self.classes}
+
+    @classmethod
+    def from_description(cls, values: Mapping[str, Any]) -> ImageReader:
+        """Return the reader that `describe` told of."""
+        return cls(values["path"], tuple(values["size"]), values["channels"], values["classes"])
+
+    def encoder(self) -> None:
+        """Return nothing: bytes are what is normalised."""
+
+    def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+        """Yield blocks of a folder's images, in the order of their names: a frame of "file" and bytes, uint8
+        `(images, channels, height, width)`. The path may be that of one image.
+
+        Raises:
+            ConfigError: no such folder or image, or one that can not be decoded.
+        """
+        import polars as pl
+
+        root = file.locate("folder")
+        files = [root] if root.is_file() else find_images(root)
+        if not files:
+            raise file.error(f"images ({', '.join(SUFFIXES)}), but there is none")
+        for block, images in self._decode_blocks(files, file):
+            names = [image.name if image == root else image.relative_to(root).as_posix() for image in block]
+            yield pl.DataFrame({"file": names}), images
+
+    def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield blocks of images and of class indices, int64, from a folder for each class.
+
+        Raises:
+            ConfigError: beside those of `read`, a folder of another name than the classes'.
+        """
+        files, targets, found = find_labelled(file.locate("folder"), file)
+        for name in found:
+            if name not in classes:
+                error = file.error(f"folders of the classes {', '.join(classes)}, not {name}")
+                error.nearest = nearest(name, classes)
+                raise error
+        indices = torch.tensor([classes.index(name) for name in found])[torch.tensor(targets)]
+        first = 0
+        for block, images in self._decode_blocks(files, file):
+            yield images, indices[first : first + len(block)]
+            first += len(block)
+
+    def notes(self) -> list[str]:
+        """Return nothing: an image that can not be read is an error."""
+        return []
+
+    def _decode_blocks(
+        self, files: Sequence[Path], named: NamedPath
+    ) -> Iterator[tuple[Sequence[Path], Tensor]]:
+        at_once = max(1, BYTES // (self.channels * self.size[0] * self.size[1]))
+        for start in range(0, len(files), at_once):
+            block = files[start : start + at_once]
+            images = []
+            for file, image in zip(block, decode_each(block, self.size, self.channels), strict=True):
+                if isinstance(image, str):
+                    raise named.error(f"images, but {file} can not be decoded ({image})")
+                images.append(image)
+            yield block, torch.stack(images)

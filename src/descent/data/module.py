@@ -1,0 +1,48 @@
+"""What a data set tells the rest: the model, the loss and the metrics are sized from it."""
+
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule
+
+from descent.scaling import Scaling
+
+
+class DataModule(LightningDataModule):
+    """The contract between data and everything else. A subclass fills the attributes and the three loaders.
+
+    Batches are `(inputs, targets)`: inputs as `scaling.scale` gives them, class indices int64 `(batch,)`, or
+    values as `scaling.scale_targets` gives them, float32 `(batch, outputs)`. A training loader with
+    `start_at(batch)` begins its next epoch at that batch, so that a run resumes in the middle of an epoch.
+
+    Attributes:
+        task: "classification" or "regression".
+        input_shape: of one sample, as the network sees it, without the batch.
+        outputs: number of classes, or of target values.
+        names: of the classes, or of the target values, in the order of the network's outputs.
+        class_counts: training samples of each class; empty in regression.
+        scaling: fitted on the training split.
+        batch_size: samples of a training batch.
+        reader: plain values that say how a file becomes inputs again; see `descent.data.readers`.
+        preview: lines that say what was understood of a person's own files; empty for other data.
+    """
+
+    task: Literal["classification", "regression"]
+    input_shape: tuple[int, ...]
+    outputs: int
+    names: list[str]
+    class_counts: list[int]
+    scaling: Scaling
+    batch_size: int
+    reader: dict[str, Any]
+    preview: str
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that a checkpoint keeps: all that reading new files and naming outputs needs."""
+        return {
+            "task": self.task,
+            "input_shape": list(self.input_shape),
+            "outputs": self.outputs,
+            "names": list(self.names),
+            "class_counts": list(self.class_counts),
+            "reader": self.reader,
+        }

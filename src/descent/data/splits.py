@@ -1,0 +1,73 @@
+"""Which samples are trained on, validated on and tested on: as given, or drawn by a seed."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from descent.errors import ConfigError, require
+
+
+def draw_splits(
+    targets: Tensor,
+    given: Mapping[str, Tensor],
+    val_fraction: float,
+    test_fraction: float | None,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Return the rows of "train", "val" and "test", int64, drawn at random and evenly over the classes.
+
+    Args:
+        targets: of all rows: class indices, int64 `(n,)`, or values.
+        given: rows of the same names that are not to be drawn. Where there is no "train", all rows are dealt
+            out; where "val" or "test" are absent or empty, they are drawn from "train".
+        val_fraction, test_fraction: shares of "train", for what is drawn.
+        generator: what draws them.
+
+    Raises:
+        ConfigError: a split that would have no rows.
+    """
+    rows = {"train": torch.arange(len(targets)), "val": torch.arange(0), "test": torch.arange(0), **given}
+    n = len(rows["train"])
+    rest = rows["train"][torch.randperm(n, generator=generator)]
+    for name, fraction in (("test", test_fraction), ("val", val_fraction)):
+        if len(rows[name]) == 0:
+            key = f"{name}_fraction"
+            if fraction is None or not 0 < fraction < 1:
+                raise ConfigError(key, fraction, expected="a number between 0 and 1")
+            size = round(n * fraction)
+            some_left = f"a share of {n:,} samples that leaves some on each side"
+            require(1 <= size < len(rest), key, fraction, some_left)
+            rows[name], rest = deal(rest, targets, size)
+    return {"train": rest, "val": rows["val"], "test": rows["test"]}
+
+
+def deal(order: Tensor, targets: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Take n of the rows in `order`, evenly over the classes; return those and the others."""
+    by_class = torch.arange(len(order))
+    if not targets.is_floating_point():
+        by_class = targets[order].argsort(stable=True)
+    taken = torch.zeros(len(order), dtype=torch.bool)
+    taken[by_class[((torch.arange(n) + 0.5) * (len(order) / max(1, n))).long()]] = True
+    return order[taken], order[~taken]
+
+
+def replace_labels(
+    targets: Tensor, rows: Tensor, share: float, classes: int, generator: torch.Generator
+) -> Tensor:
+    """Return class indices of which a share of some rows are another class, drawn uniformly.
+
+    This is the symmetric noise of Ghosh, Kumar & Sastry (2017).
+
+    Args:
+        targets: class indices, int64 `(n,)`; they stay as they are.
+        rows: those that may change, int64.
+        share: from 0 to 1.
+        classes: how many there are.
+        generator: what draws them.
+    """
+    chosen = torch.rand(len(rows), generator=generator) < share
+    shift = torch.randint(1, classes, (len(rows),), generator=generator)
+    right, targets = targets[rows], targets.clone()
+    targets[rows] = torch.where(chosen, (right + shift) % classes, right)
+    return targets

@@ -1,0 +1,1 @@
+"""A person's own table, CSV or Parquet: read by polars, understood column by column."""

@@ -1,0 +1,85 @@
+"""New tables as a trained model takes them, by the rules that were fitted in training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from descent.data.paths import NamedPath
+from descent.data.table.columns import Column, Encoder, to_inputs, to_targets
+from descent.data.table.files import read_blocks
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class TableReader:
+    """A reader (see `descent.data.readers`) of CSV and Parquet files.
+
+    Args:
+        path: the file that the rules were fitted on.
+        targets: the columns to predict.
+        missing: words that stand for no value.
+        columns: the rules.
+    """
+
+    def __init__(self, path: str, targets: list[str], missing: list[str], columns: list[Column]) -> None:
+        self.path, self.targets, self.missing, self.columns = path, targets, missing, columns
+        self.unseen: Counter[str] = Counter()
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain values, for a checkpoint."""
+        columns = [asdict(column) for column in self.columns]
+        rules = {"targets": self.targets, "missing": self.missing, "columns": columns}
+        return {"kind": "table", "path": self.path, **rules}
+
+    @classmethod
+    def from_description(cls, values: Mapping[str, Any]) -> TableReader:
+        """Return the reader that `describe` told of."""
+        columns = [Column(**column) for column in values["columns"]]
+        return cls(values["path"], values["targets"], values["missing"], columns)
+
+    def encoder(self) -> Encoder:
+        """Return what makes features of the columns."""
+        return Encoder(self.columns)
+
+    def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+        """Yield blocks of a file's rows, in order, as they are and as float32 inputs `(rows, columns)`.
+
+        Raises:
+            ConfigError: no such file, a column is missing, or a value is of another kind than its column's.
+        """
+        first = 0
+        for frame in read_blocks(file, self.missing):
+            inputs = to_inputs(self.columns, frame, file, first)
+            for column, values in zip(self.columns, inputs.T, strict=True):
+                if column.kind == "category":
+                    self.unseen[column.name] += int((values < 0).sum())
+            yield frame, inputs
+            first += len(frame)
+
+    def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield blocks of inputs, and class indices, int64 `(rows,)`, or values, float32 `(rows, targets)`.
+
+        Rows without a target are left out.
+
+        Raises:
+            ConfigError: beside those of `read`, a target that is no number, or none of the classes.
+        """
+        first = 0
+        for frame, inputs in self.read(file):
+            targets = to_targets(frame, self.targets, classes, file, first)
+            known = targets >= 0 if classes else ~targets.isnan().any(1)
+            yield inputs[known], targets[known]
+            first += len(frame)
+
+    def notes(self) -> list[str]:
+        """Return a line for each column with categories that training never saw."""
+        unseen = {name: count for name, count in self.unseen.items() if count}
+        return [
+            f"column {n}: {c:,} values are none of the words that training knew" for n, c in unseen.items()
+        ]

@@ -1,0 +1,66 @@
+"""MNIST, Fashion-MNIST, CIFAR-10 and their like: torchvision downloads them once, to a folder of all runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from descent.data.samples import Samples
+from descent.errors import ConfigError, first_line
+
+
+def torchvision_set(name: str, folder: str, download: bool) -> Samples:
+    """Return an image data set of torchvision, as bytes; its official test split is the test data.
+
+    Args:
+        name: the class in `torchvision.datasets`: "MNIST", "FashionMNIST" or "CIFAR10". Any other whose
+            constructor takes `(root, train, download)` and that has `data`, `targets` and `classes` works.
+        folder: where the files are, or go to; the processes and runs of a machine share it.
+        download: fetch the files when they are not there.
+
+    Raises:
+        ConfigError: torchvision is missing or does not match torch, or the files can not be had.
+    """
+    from filelock import FileLock  # comes with torch
+
+    constructor: Callable[..., Any] | None = getattr(import_torchvision("name", name).datasets, name, None)
+    if constructor is None:
+        raise ConfigError("name", name, expected="a class of torchvision.datasets, such as MNIST")
+    path = Path(folder).expanduser().resolve()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with FileLock(path / f".{name}.lock"):  # two runs started together download once
+            train = constructor(str(path), train=True, download=download)
+            test = constructor(str(path), train=False, download=download)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: corrupt or not found
+        connection = f"or a network connection to download them ({first_line(error)})"
+        raise ConfigError(
+            "folder", folder, expected=f"the files of {name} in {path}, {connection}"
+        ) from error
+    parts = to_tensors(train), to_tensors(test)
+    inputs, targets = (torch.cat(pair) for pair in zip(*parts, strict=True))
+    of_train, of_test = torch.arange(len(targets)).split([len(part[1]) for part in parts])
+    names = [str(label) for label in train.classes]
+    return Samples(inputs, targets, names, rows={"train": of_train, "test": of_test}, per_channel=True)
+
+
+def to_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
+    """Return images as uint8 `(n, channels, height, width)` and classes as int64 `(n,)`."""
+    images = torch.as_tensor(dataset.data)
+    images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return images, torch.as_tensor(dataset.targets, dtype=torch.int64)
+
+
+def import_torchvision(key: str, value: str) -> Any:
+    """Return torchvision, or raise a `ConfigError` of a key and value that need it."""
+    try:
+        import torchvision.datasets
+        import torchvision.transforms.v2
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built against another torch
+        expected = (
+            "a torchvision that matches torch; `uv sync --extra images` or `pip install -e '.[images]'`"
+        )
+        raise ConfigError(key, value, expected=f"{expected} ({first_line(error)})") from error
+    return torchvision

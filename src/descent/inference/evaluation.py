@@ -1,0 +1,232 @@
+"""What a trained run does well and badly: its metrics, a table and a plot."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from descent.data.module import DataModule
+from descent.data.paths import NamedPath
+from descent.errors import ConfigError, blame, require
+from descent.inference.plots import plot_confusion, plot_values
+from descent.inference.predictor import Predictor, require_finite
+from descent.losses import adapt, class_weights
+from descent.metrics import size_metrics
+from descent.run.trust import build
+
+CLASSES_SHOWN = 20  # in a confusion matrix as text; the plot and metrics.json have all
+NAME = 40  # characters of a class or a target that are shown
+
+
+def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield scaled inputs and scaled targets of a run's own data, read and split as in training.
+
+    Args:
+        model: the run's.
+        split: "train", "val" or "test".
+        allow: modules of one's own that the data may be of.
+
+    Raises:
+        ConfigError: the data is no longer what the run has seen.
+    """
+    node = dict(model.run.config["data"])
+    if "path" in node:  # as it was found from the folder that the run was started in
+        node["path"] = model.run.data["reader"].get("path", node["path"])
+    data = build("data", node, allow)
+    require(isinstance(data, DataModule), "data", node.get("_target_"), "something that builds a DataModule")
+    changed = [name for name, value in data.describe().items() if model.run.data[name] != value]
+    if not changed and not same_scaling(model, data):
+        changed = ["numbers"]
+    if changed:
+        expected = (
+            f"its data as it was in training, but its {', '.join(changed)} changed; evaluate on a file with"
+            " input=…"
+        )
+        raise ConfigError("run", model.folder, expected=expected)
+    loaders = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}
+    yield from loaders[split]()
+
+
+def same_scaling(model: Predictor, data: DataModule) -> bool:
+    """Whether data has the mean and the deviation that it had in training, but for another machine's rounding."""
+    now, before = data.scaling.state_dict(), model.scaling.state_dict()
+    return all(
+        now[name].shape == old.shape and torch.allclose(now[name].to(old), old, rtol=1e-4)
+        for name, old in before.items()
+    )
+
+
+def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the same of a file or folder that has targets; rows without one are left out.
+
+    Raises:
+        ConfigError: it can not be read, or has targets that are none of the run's.
+    """
+    file, first, outputs = NamedPath("input", path), 0, len(model.names)
+    for inputs, targets in model.reader.read_with_targets(file, model.classes):
+        require_finite(model.reader, file, inputs, first)
+        if model.classes:
+            unknown = (targets < 0) | (targets >= outputs)
+            if unknown.any():
+                row = int(unknown.int().argmax())
+                expected = f"classes from 0 to {outputs - 1}, but row {first + row + 1:,} has {targets[row]}"
+                raise file.error(expected)
+        else:
+            if targets.shape[1:] != (outputs,):
+                raise file.error(f"{outputs} target values a sample, not {tuple(targets.shape[1:])}")
+            known = targets.isfinite().all(1)
+            inputs, targets = inputs[known], targets[known]
+            targets = (targets - model.scaling.target_mean.cpu()) / model.scaling.target_std.cpu()
+        yield model.scaling.scale(inputs.to(model.device)), targets
+        first += len(inputs)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
+) -> tuple[dict[str, float], Tensor, Tensor]:
+    """Return the loss and the metrics of a run, then outputs and targets in the data's own units.
+
+    Args:
+        model: the run's.
+        samples: scaled inputs and targets.
+        batch_size: samples that go through the network at once.
+        allow: modules of one's own that the loss and the metrics may be of.
+
+    Raises:
+        ConfigError: there is not one sample, or too few for one of the metrics.
+    """
+    module = build_module(model, allow)
+    metrics, scaling = module.test_metrics, model.scaling
+    metrics.reset(model.device)
+    outputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    for block, expected in samples:
+        pairs = zip(block.split(batch_size), expected.split(batch_size), strict=True)
+        for x, y in ((x.to(scaling.input_mean), y.to(model.device)) for x, y in pairs if len(x)):
+            output = module.model(x)
+            metrics.add(len(outputs), module.compute_loss(x, output, y), output, y)
+            outputs.append(scaling.unscale(output).cpu())
+            targets.append((scaling.unscale_values(y) if y.is_floating_point() else y).cpu())
+    require(bool(outputs), "run", model.folder, "samples with targets, but there are none")
+    with blame("metrics"):
+        figures = {name: float(value) for name, value in metrics.compute().items()}
+    return figures, torch.cat(outputs), torch.cat(targets)
+
+
+def build_module(model: Predictor, allow: Sequence[str]) -> Any:
+    """Return the run's LightningModule: it knows the loss, with its weights, and the metrics."""
+    config, data = model.run.config, model.run.data
+    task, outputs = data["task"], data["outputs"]
+    weights = class_weights(config["loss"], data["class_counts"])
+    criterion = adapt(build("loss", {**config["loss"], **weights}, allow), task, outputs)
+    metrics = size_metrics(build("metrics", config.get("metrics", {}), allow), task, outputs)
+    parts = {"model": model.model, "criterion": criterion, "metrics": metrics, "scaling": model.scaling}
+    module = build("module", config["module"], allow, **parts, optimizer=None, schedule=None)
+    with blame("run"):
+        module.load_state_dict(model.run.checkpoint["state_dict"])
+    return module.eval().to(model.device, model.scaling.input_mean.dtype)
+
+
+def report(
+    model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
+) -> tuple[dict[str, Any], str, bytes]:
+    """Return metrics as plain values, and a report as text and as a plot (SVG); arguments as of `evaluate`."""
+    figures, outputs, targets = evaluate(model, samples, batch_size, allow)
+    head = f"{len(targets):,} samples: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    if model.classes:
+        details, text = report_classes(outputs.argmax(1), targets, model.classes)
+        plot = plot_confusion(details["confusion"], model.classes)
+    else:
+        details, text = report_values(outputs, targets, model.names)
+        plot = plot_values(outputs, targets, model.names)
+    values = {"samples": len(targets), **{n: plain(v) for n, v in figures.items()}, **details}
+    return values, f"{head}\n\n{text}\n", plot
+
+
+def report_classes(predicted: Tensor, expected: Tensor, names: list[str]) -> tuple[dict[str, Any], str]:
+    """Return precision, recall and F1 of each class and their means, and the confusion matrix.
+
+    Precision is the share of the samples that were taken for a class and are of it, recall the share of the
+    samples of a class that were taken for it, F1 the harmonic mean of both; 0 where there is none to share.
+
+    Args:
+        predicted, expected: class indices, int64 `(n,)`.
+        names: of the classes.
+    """
+    count = len(names)
+    matrix = torch.bincount(expected * count + predicted, minlength=count**2).reshape(count, count)
+    right, support, taken = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
+    precision, recall = right / taken.clamp(min=1), right / support.clamp(min=1)
+    f1 = 2 * right / (taken + support).clamp(min=1)
+    table = torch.stack([precision, recall, f1], 1)
+    means = {"macro avg": table.mean(0), "weighted avg": support.double() @ table / len(expected)}
+    accuracy = float(right.sum()) / len(expected)
+
+    columns = ("precision", "recall", "f1-score", "support")
+    side = max(12, *(len(shorten(name)) for name in names))
+    lines = [f"{'':>{side}} " + "".join(f"{column:>10}" for column in columns), ""]
+    rows = [*zip(names, table, support.tolist(), strict=True)]
+    rows += [(name, values, len(expected)) for name, values in means.items()]
+    shown = [
+        f"{shorten(name):>{side}} " + "".join(f"{value:>10.4f}" for value in values) + f"{n:>10}"
+        for name, values, n in rows
+    ]
+    shown[count:count] = ["", f"{'accuracy':>{side}} {accuracy:>30.4f}{len(expected):>10}"]
+    lines += [*shown, "", show_confusion(matrix, names)]
+    by_name = [(n, dict(zip(columns, [*values.tolist(), total], strict=True))) for n, values, total in rows]
+    details = {
+        "classes": dict(by_name[:count]),
+        "averages": {"accuracy": accuracy, **dict(by_name[count:])},
+        "confusion": matrix.tolist(),
+    }
+    return details, "\n".join(lines)
+
+
+def show_confusion(matrix: Tensor, names: list[str]) -> str:
+    """Return the confusion matrix as text, or of many classes what is confused most often."""
+    if len(names) > CLASSES_SHOWN:
+        wrong = matrix - matrix.diagonal().diag()
+        counts, places = wrong.flatten().topk(20)
+        lines = [
+            f"{count:>7,}  {shorten(names[place // len(names)])} taken for {shorten(names[place % len(names)])}"
+            for count, place in zip(counts.tolist(), places.tolist(), strict=True)
+            if count
+        ]
+        return "Most frequent confusions\n" + "\n".join(lines or ["none"])
+    width = max(6, len(f"{int(matrix.max()):,}") + 1)
+    side = max(len(shorten(name)) for name in names) + 2
+    lines = ["Confusion: a row a true class, a column a predicted one, in the same order"]
+    for name, row in zip(names, matrix.tolist(), strict=True):
+        lines.append(f"{shorten(name):<{side}}" + "".join(f"{n:>{width},}" for n in row))
+    return "\n".join(lines)
+
+
+def report_values(outputs: Tensor, targets: Tensor, names: list[str]) -> tuple[dict[str, Any], str]:
+    """Return how far off the values `(n, targets)` are, target by target: residuals are predicted minus true."""
+    columns = ("MAE", "RMSE", "R²", "bias", "5 %", "median", "95 %")
+    side = max(6, *(len(shorten(name)) for name in names)) + 2
+    lines = [" " * side + "".join(f"{column:>12}" for column in columns)]
+    details = {}
+    for name, output, target in zip(names, outputs.double().T, targets.double().T, strict=True):
+        residual = output - target
+        r2 = 1 - residual.square().sum() / (target - target.mean()).square().sum()
+        quantiles = np.quantile(residual.numpy(), [0.05, 0.5, 0.95])  # torch's takes 16 million values at most
+        values = [residual.abs().mean(), residual.square().mean().sqrt(), r2, residual.mean(), *quantiles]
+        details[name] = {column: plain(float(value)) for column, value in zip(columns, values, strict=True)}
+        lines.append(f"{shorten(name):<{side}}" + "".join(f"{value:>12.5g}" for value in values))
+    lines.append("bias and quantiles are of the residuals, predicted minus true")
+    return {"targets": details}, "\n".join(lines)
+
+
+def shorten(name: str) -> str:
+    """Return a name, or its beginning where it is long."""
+    return name if len(name) <= NAME else name[: NAME - 1] + "…"
+
+
+def plain(value: float) -> float | None:
+    """Return a number as JSON has it: null for what is none, such as the R² of targets that are all alike."""
+    return value if isfinite(value) else None

@@ -1,0 +1,126 @@
+"""Plots of an evaluation as SVG, which browsers and GitHub show. matplotlib is imported when one is drawn."""
+
+import warnings
+from io import BytesIO
+from math import ceil
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+RIGHT, WRONG = (0.12, 0.44, 0.71), (0.75, 0.22, 0.17)  # blue and red, told apart by the colour-blind
+COUNTS, NAMES, NAME = 20, 60, 24  # most classes whose counts, and whose names, are shown; characters of a name
+LETTER = 0.085  # inches that a letter of 9 points takes
+POINTS = 2_000  # at most, of a scatter plot
+COLUMNS = 4  # of scatter plots beside each other
+STYLE = {
+    "svg.fonttype": "none",  # text stays text, in whatever script a name is
+    "svg.hashsalt": "descent",  # the same evaluation gives the same file
+    "text.parse_math": False,  # a $ in a name is a $
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def plot_confusion(matrix: list[list[int]], names: list[str]) -> bytes:
+    """Draw a square for each true class (row) and predicted class (column), the darker the larger its share.
+
+    The shade is the root of the share of the true class, so that one in a hundred can still be seen.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    counts, size = torch.tensor(matrix), len(names)
+    shades = (counts / counts.sum(1, keepdim=True).clamp(min=1)).sqrt()
+    colours = torch.tensor(WRONG).expand(size, size, 3).clone()
+    colours[range(size), range(size)] = torch.tensor(RIGHT)
+    cell = max(smallest_cell(size), 3.5 / size)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(cell * size + 1, cell * size + 1), layout="constrained")
+        figure.suptitle("Samples of each true class: blue is right, red is wrong", fontsize=9)
+        axes = figure.subplots()
+        axes.imshow((1 - shades.unsqueeze(2) * (1 - colours)).numpy(), interpolation="none")
+        axes.set(xlabel="predicted class", ylabel="true class")
+        for edge in axes.spines.values():
+            edge.set(visible=True, color="0.7")
+        if size <= NAMES:
+            name_classes(axes, names, cell)
+        if size <= COUNTS:
+            write_counts(axes, counts, shades, cell)
+        return to_svg(figure)
+
+
+def smallest_cell(size: int) -> float:
+    """Return how wide a square has to be, in inches, for what is written beside or in it."""
+    if size <= COUNTS:
+        return 0.42
+    return 0.16 if size <= NAMES else 9 / size
+
+
+def name_classes(axes: "Axes", names: list[str], cell: float) -> None:
+    """Name the rows and the columns of a confusion matrix whose squares are `cell` inches wide."""
+    shown, places = [shorten(name) for name in names], range(len(names))
+    upright = max(map(len, shown)) * LETTER <= cell
+    axes.set_xticks(places, shown, rotation=0 if upright else 90)
+    axes.set_yticks(places, shown)
+    axes.tick_params(length=0, labelsize=9 if len(names) <= COUNTS else 7)
+
+
+def write_counts(axes: "Axes", counts: Tensor, shades: Tensor, cell: float) -> None:
+    """Write into each square of a confusion matrix how many samples it stands for."""
+    for row, column in counts.nonzero().tolist():
+        label = f"{int(counts[row, column])}"
+        size = 9 * min(1.0, cell / LETTER / (len(label) + 1))
+        colour = "white" if shades[row, column] > 0.7 else "black"
+        axes.text(column, row, label, ha="center", va="center", color=colour, fontsize=size)
+
+
+def shorten(name: str) -> str:
+    """Return a name, or its beginning where it is long."""
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+
+
+def plot_values(outputs: Tensor, targets: Tensor, names: list[str]) -> bytes:
+    """Draw predicted against true values, a plot for each target; points on the line are right.
+
+    Args:
+        outputs, targets: `(n, len(names))`, in the targets' units.
+        names: of the targets.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, len(names))
+    rows, step = ceil(len(names) / columns), ceil(len(targets) / POINTS)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.6 * columns, 3.6 * rows), layout="constrained")
+        plots = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes in plots[len(names) :]:
+            axes.remove()
+        # not strict: a last row may be cut short
+        for axes, name, true, predicted in zip(plots, names, targets[::step].T, outputs[::step].T, strict=False):
+            both = torch.cat([true, predicted]).double()
+            both = both[both.isfinite()]
+            low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
+            margin = 0.05 * (high - low) or max(1.0, 0.05 * abs(high))
+            limits = (low - margin, high + margin)
+            axes.plot(limits, limits, color=WRONG, linewidth=1, zorder=1)
+            axes.scatter(true.double(), predicted.double(), s=9, color=RIGHT, alpha=0.4, linewidths=0, zorder=2)
+            axes.set(xlabel=f"true {shorten(name)}", ylabel=f"predicted {shorten(name)}")
+            axes.set(xlim=limits, ylim=limits, aspect="equal")
+            axes.locator_params(nbins=5)
+        return to_svg(figure)
+
+
+def to_svg(figure: "Figure") -> bytes:
+    """Return a figure as the bytes of an SVG file."""
+    stream = BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on letters that matplotlib's font lacks, and a browser's has
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()

@@ -1,0 +1,204 @@
+"""A trained run, ready to use: `model = load("logs/…")`, then `model.predict("new.csv")` or `model(inputs)`.
+
+Needs the run's folder (`config.yaml` and `checkpoints/`), and neither Hydra, Lightning nor `conf/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from descent.data.paths import NamedPath
+from descent.data.readers import Reader, reader_of
+from descent.data.table.columns import to_inputs
+from descent.data.table.reader import TableReader
+from descent.errors import ConfigError, blame, require
+from descent.run.folder import SavedRun, read_run
+from descent.run.trust import build
+from descent.scaling import Scaling
+
+if TYPE_CHECKING:  # half a second of import that only those who read files pay for
+    import numpy as np
+    import polars as pl
+
+    Source = str | Path | pl.DataFrame | np.ndarray
+
+
+class Predictor(nn.Module):
+    """The whole model of a run, from a file's numbers to probabilities, or to values in the target's units.
+
+    Attributes:
+        task: "classification" or "regression".
+        names: of the classes or of the target values, in the order of the outputs.
+        classes: the names in classification; empty in regression.
+        input_shape: of one sample, as the network sees it.
+        reader: turns files into raw inputs, as in training.
+        run: the config and the checkpoint that this is made of.
+        folder: of the run, as it was named.
+
+    Args:
+        model: as trained, `(batch, *input_shape)` to `(batch, outputs)`.
+        scaling: between raw inputs, the model, and the targets' units.
+        reader: of the data that the run learned from.
+        run: as it was read.
+        folder: of the run.
+    """
+
+    def __init__(
+        self, model: nn.Module, scaling: Scaling, reader: Reader, run: SavedRun, folder: str | Path
+    ) -> None:
+        super().__init__()
+        self.model, self.scaling, self.reader, self.run, self.folder = model, scaling, reader, run, str(folder)
+        self.task, self.names = run.data["task"], run.data["names"]
+        self.classes: list[str] = self.names if self.task == "classification" else []
+        self.input_shape = tuple(run.data["input_shape"])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return probabilities `(batch, classes)` or values `(batch, targets)` of raw inputs."""
+        return self.scaling.unscale(self.model(self.scaling.scale(inputs)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.scaling.input_mean.device
+
+    @torch.inference_mode()
+    def predict_blocks(
+        self, source: Source, keep: Sequence[str] = (), batch_size: int = 1024
+    ) -> Iterator[pl.DataFrame]:
+        """Yield predictions for the rows of a file, or the images of a folder, in order, in constant memory.
+
+        Args:
+            source: a CSV or Parquet file, a folder of images, or an `.npy` array, as the run's data was; or
+                what such a file holds, as a frame or an array.
+            keep: columns of the file to copy; of images there is one, "file".
+            batch_size: samples that go through the network at once.
+
+        Yields:
+            Frames of the kept columns, then `predicted_<target>`; for classes that is a name, and the
+            probability of each follows, `p(<name>)`. One without rows where the source has none.
+
+        Raises:
+            ConfigError: the source can not be read, a column is missing, or a number of an array is infinite
+                or NaN.
+        """
+        import polars as pl
+
+        empty = True
+        for rows, inputs in self._read(source):
+            outputs = torch.cat([self(batch.to(self.device)).cpu() for batch in inputs.split(batch_size)])
+            empty = False
+            yield self._frame(rows, keep, outputs)
+        if empty:
+            rows = pl.DataFrame({name: [] for name in keep})
+            yield self._frame(rows, keep, torch.empty(0, len(self.names)))
+
+    def predict(self, source: Source, keep: Sequence[str] = (), batch_size: int = 1024) -> pl.DataFrame:
+        """Return what `predict_blocks` yields, as one frame."""
+        import polars as pl
+
+        return pl.concat(list(self.predict_blocks(source, keep, batch_size)))
+
+    def _read(self, source: Source) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+        """Yield blocks of rows and their raw inputs."""
+        import polars as pl
+
+        if isinstance(source, str | Path):
+            file = NamedPath("input", str(source))
+            first = 0
+            for rows, inputs in self.reader.read(file):
+                require_finite(self.reader, file, inputs, first)
+                yield rows, inputs
+                first += len(inputs)
+        elif isinstance(source, pl.DataFrame):
+            file = NamedPath("input", "a frame")
+            if not isinstance(self.reader, TableReader):
+                raise file.error("an array or a path, for this run did not learn from a table")
+            yield source, to_inputs(self.reader.columns, source, file, 0)
+        else:
+            file = NamedPath("input", "an array")
+            if isinstance(self.reader, TableReader) or source.shape[1:] != self.input_shape:
+                raise file.error(f"samples like those that the run learned from, of shape {self.input_shape}")
+            with blame("input"):
+                inputs = torch.as_tensor(source)
+            require_finite(self.reader, file, inputs, 0)
+            yield pl.DataFrame(), inputs
+
+    def _frame(self, rows: pl.DataFrame, keep: Sequence[str], outputs: Tensor) -> pl.DataFrame:
+        """Put kept columns and outputs beside each other."""
+        import polars as pl
+
+        values, target = outputs.float().numpy(), self.reader.targets[0]
+        columns: dict[str, Any] = {}
+        if self.classes:
+            best = pl.Series(outputs.argmax(1).numpy())
+            columns[f"predicted_{target}"] = pl.Series(self.classes, dtype=pl.String).gather(best)
+            columns |= {f"p({name})": pl.Series(values[:, i]) for i, name in enumerate(self.classes)}
+        else:
+            columns = {f"predicted_{name}": pl.Series(values[:, i]) for i, name in enumerate(self.names)}
+        for name in keep:
+            if name not in rows.columns:
+                raise ConfigError("keep", name, expected="a column of the input", choices=rows.columns)
+            require(name not in columns, "keep", name, "a column that no prediction is called by")
+        return pl.DataFrame({name: rows[name] for name in keep} | columns)
+
+
+def load(
+    folder: str | Path, weights: str = "best", device: str = "cpu", allow: Sequence[str] = ()
+) -> Predictor:
+    """Return the model of a run, in evaluation mode.
+
+    Nothing that the folder holds is run: weights and rules are plain values, and what `config.yaml` names is
+    built only if it is a network of descent, torch, torchvision or timm, or of a module that you allow.
+
+    Args:
+        folder: of the run, such as "logs/mae-sgd-mlp-digits-20260101-120000".
+        weights: "best" (by the run's monitored metric) or "last".
+        device: where to, "cpu" or "cuda".
+        allow: modules of your own, such as "my_models".
+
+    Raises:
+        ConfigError: no run's folder, one without that checkpoint, one of another project, or a class that is
+            not allowed.
+    """
+    run = read_run(folder, weights)
+    node = dict(run.config["model"])
+    if "pretrained" in node:  # the run's own weights follow
+        node["pretrained"] = False
+    shape, outputs = tuple(run.data["input_shape"]), run.data["outputs"]
+    model = build("model", node, allow, input_shape=shape, outputs=outputs)
+    require(isinstance(model, nn.Module), "model", node.get("_target_"), "something that builds a network")
+    try:
+        reader = reader_of(run.data["reader"], shape)
+        scaling = Scaling(**run.weights("scaling"), encoder=reader.encoder(), activation=run.data["activation"])
+        model.to(scaling.input_mean.dtype).load_state_dict(run.weights("model"))
+        with torch.no_grad():
+            sample = (torch.zeros(1, *shape) - scaling.input_mean) / scaling.input_std
+            fits = scaling.unscale(model.eval()(sample)).shape == (1, outputs)
+    # a file of another run, or a crafted one, stumbles in any of these ways
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        expected = f"weights and data that fit its model ({' '.join(str(error).split())[:300]})"
+        raise ConfigError("run", str(folder), expected=expected) from error
+    require(fits, "run", str(folder), f"a model of {shape} to {outputs} outputs")
+    return Predictor(model, scaling, reader, run, folder).eval().to(device)
+
+
+def require_finite(reader: Reader, file: NamedPath, inputs: Tensor, first: int) -> None:
+    """Refuse an array with a number that is infinite or NaN; in a table that is a missing value.
+
+    Args:
+        reader: of the file.
+        file: as errors name it.
+        inputs: some of its samples.
+        first: how many samples of the file came before.
+    """
+    if isinstance(reader, TableReader) or not inputs.is_floating_point():
+        return
+    finite = inputs.flatten(1).isfinite().all(1)
+    if not finite.all():
+        row = first + int(finite.int().argmin()) + 1
+        raise file.error(f"finite numbers, but row {row:,} has one that is infinite or NaN")

@@ -1,0 +1,173 @@
+"""Which run `resume=` means, and whether that run can go on: what its folder says is data, not code."""
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from descent.errors import ConfigError, as_typed
+from descent.run.folder import RunFolder, read_yaml
+from descent.run.trust import kind_of, resolve_trusted, targets
+
+WORD = re.compile(r"[+~]{0,2}(?P<key>[A-Za-z_][\w-]*(\.[\w-]+)*)(=(?P<value>.*))?", re.DOTALL)
+FOLDERS = ("dirpath", "save_dir", "default_root_dir", "root_dir", "log_dir")  # that a run writes to
+NAMES = ("filename", "name", "version", "sub_dir")  # of what it writes there
+
+
+def read_words(folder: RunFolder, keys: Collection[str], groups: Collection[str]) -> list[str]:
+    """The words that a run was started with.
+
+    Args:
+        folder: of the run.
+        keys: that the config has at its root.
+        groups: those of them that are chosen by a word.
+
+    Raises:
+        ConfigError: the folder holds no run, or words that no command line of a run has.
+    """
+    if not folder.overrides.exists():
+        expected = f"the folder of a run; it has no {folder.overrides.name}"
+        raise ConfigError("resume", str(folder.path), expected=expected)
+    words = read_yaml(folder.overrides)
+    for word in words if isinstance(words, list) else [words]:
+        if not is_word(word, keys, groups):
+            expected = f"keys of the config and words of its groups, and no {str(word)[:200]!r}"
+            raise ConfigError(str(folder.overrides), expected=expected)
+    return [str(word) for word in words]
+
+
+def is_word(word: object, keys: Collection[str], groups: Collection[str]) -> bool:
+    """Whether something is a key of the config with its value, or a group with one of its files."""
+    found = WORD.fullmatch(word) if isinstance(word, str) else None
+    if found is None or found["key"].partition(".")[0] not in keys:
+        return False
+    # a file of a group lies beside the others: its name leads nowhere else
+    return found["key"] not in groups or re.search(r"[/\\]|\.\.", found["value"] or "") is None
+
+
+def find_run(resume: object, folder: Path, words: Sequence[str]) -> RunFolder | None:
+    """The run to go on with, or None for a new one.
+
+    Args:
+        resume: None or False for a new run, True for the newest one of the same words, or a run's folder.
+        folder: where a new run would go; runs beside it are looked at.
+        words: of the command line, without `resume`.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    if isinstance(resume, str):
+        return RunFolder(Path(resume))
+    again = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0  # SLURM runs a requeued job's command again
+    if not resume and not again:
+        return None
+    name = RunFolder(folder).overrides.name
+    runs = [RunFolder(path.parent) for path in folder.parent.glob(f"*/{name}") if path.is_file()]
+    runs.sort(key=lambda run: run.overrides.stat().st_mtime_ns, reverse=True)
+    for run in runs:
+        saved = read_yaml(run.overrides)
+        if isinstance(saved, list) and sorted(map(str, saved)) == sorted(words):
+            return run
+    if again:
+        return None
+    expected = f"a run of this same command in {os.path.relpath(folder.parent)}; there is none"
+    raise ConfigError("resume", True, expected=expected)
+
+
+def read_config(folder: RunFolder) -> dict[str, Any]:
+    """The config of a run that is to go on.
+
+    Raises:
+        ConfigError: it is no run's.
+    """
+    config = read_yaml(folder.config)
+    if not isinstance(config, dict) or not {"name", "folder"} <= config.keys():
+        expected = f"the folder of a run; its {folder.config.name} is not one"
+        raise ConfigError("resume", str(folder.path), expected=expected)
+    return config
+
+
+def require_same(
+    folder: RunFolder,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    raw: Mapping[str, Any],
+    typed: Collection[str],
+) -> None:
+    """Refuse to go on with a run whose values differ where no word was typed that says so.
+
+    Args:
+        folder: of the run.
+        before: the config that it had.
+        now: the config that it would have.
+        raw: the same, with references such as `${on_nan}` as they are.
+        typed: the keys that the command line sets, without those that the folder says.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
+    old, references = dict(flatten(before)), dict(flatten(raw))
+    for key, value in flatten(now):
+        was = old.get(key)
+        if isinstance(was, str):
+            was = was.replace(str(before["folder"]), str(folder.path))
+        referred = re.findall(r"\$\{([\w.]+)\}", str(references.get(key)))
+        if was != value and key != "resume" and not any(is_set(k, typed) for k in (key, *referred)):
+            expected = f"that {key} stays {as_typed(was)}; it would be {as_typed(value)} now"
+            raise ConfigError("resume", str(folder), expected=expected)
+
+
+def require_harmless(
+    folder: RunFolder, config: Mapping[str, Any], typed: Mapping[str, str], known: Collection[str]
+) -> None:
+    """Refuse a run whose folder names code that is not its own, or files outside the folder.
+
+    Args:
+        folder: of the run.
+        config: that it would have, plain values.
+        typed: what the command line sets, by key, without what the folder says.
+        known: targets that a person's own files in conf/ name.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for key, target in targets(config):
+        if target not in known and not any(str(target) in value for value in typed.values()):
+            resolve_trusted(f"{key}._target_", target, kind_of(key))
+    parts = {name: config[name] for name in ("callbacks", "logger", "trainer") if config.get(name)}
+    for key, value in flatten(parts):
+        field = key.rpartition(".")[2]
+        if not isinstance(value, str) or is_set(key, typed) or field not in (*FOLDERS, *NAMES):
+            continue
+        path = Path(value).expanduser() if field in FOLDERS else folder.path / value
+        if not path.resolve().is_relative_to(folder.path.resolve()):
+            raise ConfigError(key, value, expected="a path in the run's folder, or this word typed again")
+
+
+def merge_words(saved: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """The words of a run that goes on: those it had, and behind them the new ones, each key once."""
+    words: dict[str, str] = {}
+    for word in (*saved, *typed):
+        words.pop(key_of(word), None)
+        words[key_of(word)] = word
+    return list(words.values())
+
+
+def key_of(word: str) -> str:
+    """The key that a word sets: `optimizer.lr` of `++optimizer.lr=0.1`."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def is_set(key: str, typed: Collection[str]) -> bool:
+    """Whether a typed key sets this one: it is the same, or above it."""
+    return any(key == word or key.startswith(f"{word}.") for word in typed)
+
+
+def flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in nested dicts, with its key; an empty dict is a value."""
+    for name, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,64 @@
+"""What stands between raw samples and the network, in both directions."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["none", "softmax", "sigmoid"]
+
+
+class Scaling(nn.Module):
+    """From raw inputs to what the network sees, and from what it gives back to the target's own units.
+
+    Training, metrics, prediction and export all use this one class. It is fitted on the training split.
+
+    Args:
+        input_mean, input_std: what inputs are normalised with; they broadcast against a batch.
+        target_mean, target_std: what values are standardised with, shape `(outputs,)`; 0 and 1 for classes.
+        encoder: applied to raw inputs first, such as a table's categories to ones and zeros.
+        activation: what turns the network's outputs into probabilities; "none" for values.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(
+        self,
+        input_mean: Tensor,
+        input_std: Tensor,
+        target_mean: Tensor,
+        target_std: Tensor,
+        encoder: nn.Module | None = None,
+        activation: Activation = "none",
+    ) -> None:
+        super().__init__()
+        self.encoder, self.activation = encoder, activation
+        self.register_buffer("input_mean", input_mean)
+        self.register_buffer("input_std", input_std)
+        self.register_buffer("target_mean", target_mean)
+        self.register_buffer("target_std", target_std)
+
+    def scale(self, inputs: Tensor) -> Tensor:
+        """Raw inputs `(batch, ...)` of any dtype to what the network sees, `(batch, *input_shape)`."""
+        if self.encoder is not None:
+            inputs = self.encoder(inputs)
+        return torch.sub(inputs.to(self.input_mean.dtype), self.input_mean).div_(self.input_std)
+
+    def scale_targets(self, targets: Tensor) -> Tensor:
+        """Values `(batch, outputs)` to what the network is trained on; class indices stay as they are."""
+        return (targets - self.target_mean) / self.target_std if targets.is_floating_point() else targets
+
+    def unscale(self, outputs: Tensor) -> Tensor:
+        """What the network gives, `(batch, outputs)`, to values in their own units, or to probabilities."""
+        if self.activation == "softmax":
+            return outputs.softmax(1)
+        if self.activation == "sigmoid":
+            return outputs.sigmoid()
+        return self.unscale_values(outputs)
+
+    def unscale_values(self, values: Tensor) -> Tensor:
+        """Standardised values `(batch, outputs)`, of the network or of the data, to their own units."""
+        return values * self.target_std + self.target_mean

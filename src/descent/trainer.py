@@ -1,0 +1,69 @@
+"""Lightning's Trainer, with what this project changes in it in one place."""
+
+import os
+from pathlib import Path
+from traceback import walk_tb
+from typing import Any, Literal
+
+import lightning
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from descent.errors import ConfigError, first_line
+from descent.loop import HELD_AGAINST, LeanLoop
+from descent.machine import compile_in_place
+from descent.run import checkpoints
+
+
+class Trainer(lightning.pytorch.Trainer):
+    """Lightning's Trainer, with two fields more.
+
+    Args:
+        loop: "lean" calls around each batch those hooks alone that something overrides (`descent.loop`);
+            "lightning" is Lightning's own loop.
+        compile: have torch compile the model.
+        arguments: those of `lightning.pytorch.Trainer`.
+    """
+
+    def __init__(self, loop: Literal["lean", "lightning"], compile: bool, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.compile = compile
+        self.strategy.checkpoint_io = CheckpointFiles()
+        if loop == "lean" and lightning.__version__ in HELD_AGAINST:
+            self.fit_loop.epoch_loop = LeanLoop(self, self.min_steps, self.max_steps)
+        elif loop == "lean":
+            held = ", ".join(HELD_AGAINST)
+            print(f"loop=lean: was held against Lightning {held}; {lightning.__version__} runs its own loop")
+
+    def fit(self, model: LightningModule, *arguments: Any, **more: Any) -> None:  # type: ignore[override]
+        """Train; a value that Lightning refuses only now is told as the fault of `trainer`."""
+        if self.strategy.root_device.type == "cpu":
+            # Lightning sets it; Adam would look for a GPU's driver at each step, which takes 0.1 ms
+            os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+        if self.compile:
+            compile_in_place(model.model, self.strategy.root_device)  # type: ignore[arg-type]
+        try:
+            super().fit(model, *arguments, **more)
+        except (MisconfigurationException, ValueError) as error:
+            if isinstance(error, ConfigError) or not is_raised_by_lightning(error):
+                raise
+            raise ConfigError("trainer", expected=f"values that it takes ({first_line(error)})") from error
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's reading and writing of checkpoints, made safe: see `descent.run.checkpoints`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        checkpoints.write(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        return checkpoints.read(Path(path), map_location)
+
+
+def is_raised_by_lightning(error: Exception) -> bool:
+    """Whether Lightning itself refuses something, and not what it calls."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").startswith("lightning.")
