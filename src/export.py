@@ -2,31 +2,32 @@
 
 from omegaconf import DictConfig
 
-from command_line import command
+from descent.cli.command import command
 
 
 def export(config: DictConfig) -> None:
     # imported here, so that --help need not wait for torch
     from pathlib import Path
 
-    from descent.errors import ConfigError
-    from descent.exporting import FORMATS, TOLERANCE, own_inputs
-    from descent.output import free, written
-    from descent.predictor import load
+    from descent.errors import require
+    from descent.inference import load
+    from descent.inference.exporting import FORMATS, TOLERANCE, read_own_inputs
+    from descent.inference.output import open_output, require_free
 
     convert, suffix = FORMATS[config.format]
     output = config.output or str(Path(config.run) / f"model{suffix}")
-    file = free(output, config.overwrite)
-    model = load(config.run, config.weights, allow=list(config.allow))
-    inputs = own_inputs(model, list(config.allow))
+    require_free(output, config.overwrite)
+    allow = list(config.allow)
+    model = load(config.run, config.weights, allow=allow)
+    inputs = read_own_inputs(model, allow)
 
     content, difference = convert(model, inputs)
-    if not difference <= TOLERANCE:
-        raise ConfigError(
-            f"format={config.format}: expected what the run's model gives, to {TOLERANCE:g} of the largest"
-            f" output, but the exported one differs by {difference:.2g}; nothing was written"
-        )
-    with written(file) as stream:
+    expected = (
+        f"what the run's model gives, to {TOLERANCE:g} of the largest output, but the exported one differs by"
+        f" {difference:.2g}; nothing was written"
+    )
+    require(difference <= TOLERANCE, "format", config.format, expected)
+    with open_output(output) as stream:
         stream.write(content)
     shape = f"({', '.join(map(str, ('batch', *inputs.shape[1:])))})"
     print(

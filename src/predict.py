@@ -2,31 +2,31 @@
 
 from omegaconf import DictConfig
 
-from command_line import command
+from descent.cli.command import command
 
 
 def predict(config: DictConfig) -> None:
     # imported here, so that --help need not wait for torch
     from tqdm import tqdm
 
-    from descent.errors import ConfigError, require
+    from descent.errors import require
+    from descent.inference import load
+    from descent.inference.output import open_output, require_free
     from descent.machine import device, set_threads
-    from descent.output import free, written
-    from descent.predictor import load
 
-    if config.input is None:
-        raise ConfigError("input=null: expected a file or folder to predict for, such as input=new.csv")
+    require(bool(config.input), "input", config.input, "a file or folder to predict for, such as new.csv")
     require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
-    file = free(config.output, config.overwrite)
-    require(file.suffix == ".csv", "output", config.output, "a name that ends in .csv")
+    named_csv = str(config.output).endswith(".csv")
+    require(named_csv, "output", config.output, "a name that ends in .csv")
+    require_free(config.output, config.overwrite, config.input)
     model = load(config.run, config.weights, device(config.device), list(config.allow))
-    set_threads("auto", config.batch_size, model.held["input_shape"])
+    set_threads("auto", config.batch_size, model.input_shape)
 
-    rows, source = 0, f"input={config.input}"
-    with written(file) as stream, tqdm(unit=" rows", unit_scale=True, disable=None) as progress:
-        for block in model.predict_blocks(config.input, list(config.keep), config.batch_size, source):
-            block.write_csv(stream, include_header=rows == 0)
-            rows += len(block)
+    rows, first = 0, True
+    with open_output(config.output) as stream, tqdm(unit=" rows", unit_scale=True, disable=None) as progress:
+        for block in model.predict_blocks(config.input, list(config.keep), config.batch_size):
+            block.write_csv(stream, include_header=first)
+            rows, first = rows + len(block), False
             progress.update(len(block))
     print("\n".join([*model.reader.notes(), f"{rows:,} rows in {config.output}"]))
 

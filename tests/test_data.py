@@ -260,11 +260,9 @@ def test_lightning_leaves_order_and_scaling_to_the_loader(stored: bool, overfit:
     images = torch.randint(0, 256, (64, 3, 2, 2), dtype=torch.uint8)
     inputs = Stored(images, mirrored=False) if stored else images
     data = data_of(inputs, torch.arange(64) % 2, ["a", "b"], per_channel=True, batch_size=10)
-    module, quiet = Watcher(), {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=2, overfit_batches=overfit, enable_checkpointing=False,
-        limit_val_batches=0, barebones=False, **quiet,
-    )  # fmt: skip
+    module = Watcher()
+    trainer = Trainer(accelerator="cpu", max_epochs=2, overfit_batches=overfit, limit_val_batches=0, logger=False,
+                      enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     trainer.fit(module, data)
     order = Order(data.rows["train"], 10, None if overfit else 0)
     expected = []

@@ -12,9 +12,11 @@ from conftest import Run
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from descent.data.images import FromFiles, augmentation, images
-from descent.data.memory import InMemory
-from descent.data.pictures import decode
+from descent.data.batches import Batches, Loader
+from descent.data.images.augmentation import build_augmentation
+from descent.data.images.decoding import decode
+from descent.data.images.images import images
+from descent.data.samples import FromSamples
 from descent.errors import ConfigError
 
 SETTINGS: dict[str, Any] = {
@@ -29,7 +31,13 @@ SETTINGS: dict[str, Any] = {
     "val_fraction": 0.2,
     "test_fraction": 0.2,
     "seed": 0,
+    "label_noise": 0.0,
 }
+
+
+def data_of(folder: Path, **settings: Any) -> FromSamples:
+    """Return the data of a folder of images, with settings in place of those of `SETTINGS`."""
+    return FromSamples(images, path=str(folder), **{**SETTINGS, **settings})
 
 
 def digits(root: Path, each: int = 1000, suffix: str = ".png") -> Path:
@@ -71,26 +79,27 @@ def test_images_read_from_files_train_and_give_the_runs_figures(run: Run, tmp_pa
     assert metrics["loss"] == pytest.approx(test["test/loss"], rel=1e-4)
 
 
-def test_files_and_memory_hold_the_same_data(tmp_path: Path) -> None:
+def test_files_and_memory_hold_the_same_data_in_the_same_order(tmp_path: Path) -> None:
     digits(tmp_path / "digits", 6)
-    kept, read = (
-        images(str(tmp_path / "digits"), **{**SETTINGS, "in_memory": keep}) for keep in (True, False)
-    )
-    assert isinstance(kept, InMemory)
-    assert isinstance(read, FromFiles)
-    torch.testing.assert_close(kept.input_mean, read.input_mean)
-    torch.testing.assert_close(kept.input_std, read.input_std)
-    assert torch.equal(kept.test[0], torch.stack([read.test[row][0] for row in range(len(read.test))]))
-    assert kept.state_dict() == read.state_dict()
+    kept, read = (data_of(tmp_path / "digits", in_memory=keep) for keep in (True, False))
+    torch.testing.assert_close(kept.scaling.input_mean, read.scaling.input_mean)
+    torch.testing.assert_close(kept.scaling.input_std, read.scaling.input_std)
+    assert torch.equal(kept.take("test")[0], read.take("test")[0])
+    assert kept.describe() == read.describe()
+    one, two = kept.train_dataloader(), read.train_dataloader()
+    assert isinstance(one, Batches)
+    assert isinstance(two, Loader)
+    for (inputs, targets), (same, labels) in zip(one, two, strict=True):
+        torch.testing.assert_close(inputs, same)
+        assert torch.equal(targets, labels)
 
 
 def test_the_order_is_of_the_seed_and_the_epoch_whatever_the_workers(tmp_path: Path) -> None:
     digits(tmp_path / "digits", 6)
 
     def epoch(number: int, workers: int) -> torch.Tensor:
-        settings = {**SETTINGS, "in_memory": False, "workers": workers}
-        loader: Any = images(str(tmp_path / "digits"), **settings).train_dataloader()
-        loader.sampler.set_epoch(number)
+        loader = data_of(tmp_path / "digits", in_memory=False, workers=workers).train_dataloader()
+        loader.set_epoch(number)
         return torch.cat([inputs for inputs, _ in loader])
 
     assert torch.equal(epoch(0, 0), epoch(0, 2))
@@ -100,8 +109,9 @@ def test_the_order_is_of_the_seed_and_the_epoch_whatever_the_workers(tmp_path: P
 def test_folders_train_val_and_test_are_the_splits(tmp_path: Path) -> None:
     for name, each in (("train", 8), ("val", 3), ("test", 2)):
         digits(tmp_path / "digits" / name, each)
-    data = images(str(tmp_path / "digits"), **SETTINGS)
-    assert [len(getattr(data, name)[1]) for name in ("train", "val", "test")] == [80, 30, 20]
+    data = data_of(tmp_path / "digits", label_noise=0.5)
+    assert [len(rows) for rows in data.rows.values()] == [80, 30, 20]
+    assert data.take("val")[1].bincount().tolist() == [3] * 10
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".gif", ".tif", ".webp", ".ppm"])
@@ -129,9 +139,9 @@ def test_damaged_images_are_listed_and_left_out_by_choice(tmp_path: Path) -> Non
     with pytest.raises(
         ConfigError, match=r"2 of 60 can not be decoded: .*3/001.png.*4/002.png.*corrupt=skip"
     ):
-        images(str(tmp_path / "digits"), **SETTINGS)
-    data = images(str(tmp_path / "digits"), **{**SETTINGS, "corrupt": "skip"})
-    assert sum(len(getattr(data, name)[1]) for name in ("train", "val", "test")) == 58
+        data_of(tmp_path / "digits")
+    data = data_of(tmp_path / "digits", corrupt="skip")
+    assert sum(map(len, data.rows.values())) == 58
     assert "left out" in data.preview
     assert "3/001.png" in data.preview
 
@@ -150,15 +160,13 @@ def test_an_augmented_image_keeps_its_shape_and_needs_torchvision(tmp_path: Path
         from torchvision.transforms import v2  # noqa: F401
     except (ImportError, RuntimeError):
         with pytest.raises(ConfigError, match="augment=light: expected a torchvision that matches torch"):
-            augmentation("light")
+            build_augmentation("light")
         return
     digits(tmp_path / "digits", 6)
     batches = []
     for workers in (0, 2):
-        settings = {**SETTINGS, "augment": "flip", "workers": workers}
-        data = images(str(tmp_path / "digits"), **settings)
-        loader: Any = data.train_dataloader()
-        loader.sampler.set_epoch(3)
+        loader = data_of(tmp_path / "digits", augment="flip", workers=workers).train_dataloader()
+        loader.set_epoch(3)
         batches.append(torch.cat([inputs for inputs, _ in loader]))
     assert batches[0].shape == (36, 1, 8, 8)
     assert torch.equal(*batches)

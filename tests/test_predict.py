@@ -1,5 +1,6 @@
 """predict.py and `load`: rows in, rows out, with the model of a run's folder and nothing else."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -9,11 +10,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import ROOT, Run
+import yaml
+from conftest import ROOT, Run, finish
 from test_table import bundled, houses
 
 from descent.errors import ConfigError
-from descent.predictor import build, load
+from descent.inference import load
+from descent.inference.output import require_free
 
 
 def test_rows_come_back_in_their_order_with_names_and_probabilities(run: Run, tmp_path: Path) -> None:
@@ -68,8 +71,9 @@ def test_a_file_in_blocks_gives_what_it_gives_at_once(
     model = load(tmp_path / "run")
     at_once = model.predict(str(tmp_path / "houses.csv"))
     frame = pl.read_csv(tmp_path / "houses.csv", null_values=["NA"], try_parse_dates=True)
+    assert model.predict(frame).to_numpy() == pytest.approx(at_once.to_numpy(), rel=1e-5)
     frame.write_parquet(tmp_path / "houses.parquet")
-    monkeypatch.setattr("descent.data.files.BLOCK", 1000)
+    monkeypatch.setattr("descent.data.table.files.BLOCK", 1000)
     for name in ("houses.csv", "houses.parquet"):
         blocks = list(model.predict_blocks(str(tmp_path / name)))
         assert len(blocks) > 2
@@ -85,7 +89,7 @@ def test_a_run_loads_without_conf_hydra_and_lightning_and_gives_what_training_ga
     shutil.copytree(ROOT / "src/descent", tmp_path / "elsewhere/descent")
     code = (
         "import sys\n"
-        "from descent.predictor import load\n"
+        "from descent.inference import load\n"
         "model = load('run')\n"
         "print(model.predict('images.npy').columns[0], 'hydra' in sys.modules, 'lightning' in sys.modules)\n"
         "import torch, numpy\n"
@@ -103,29 +107,116 @@ def test_a_run_loads_without_conf_hydra_and_lightning_and_gives_what_training_ga
     assert done.stdout == "predicted_class False False\n", done.stderr
     model = load(tmp_path / "run", "last")
     torch.testing.assert_close(torch.load(tmp_path / "out.pt"), model(images))
+    assert model.predict(images.numpy()).equals(model.predict(tmp_path / "images.npy"))
 
 
 def test_a_checkpoint_of_something_else_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "other/checkpoints").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"expected a run's folder, with config.yaml and checkpoints/"):
         load(tmp_path / "other")
-    (tmp_path / "other/config.yaml").write_text("{}")
+    (tmp_path / "other/config.yaml").write_text("{data: {}, loss: {}, model: {}, module: {}}")
     with pytest.raises(ConfigError, match="there is no checkpoint"):
         load(tmp_path / "other")
     torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "other/checkpoints/best.ckpt")
     finished = run("run=other", "input=x.csv", command="predict")
     assert finished.code == 2
-    assert (
-        finished.err == "run=other: expected a checkpoint of this template; best.ckpt is of something else\n"
-    )
+    expected = "run=other: expected a checkpoint of this template; best.ckpt is of something else ("
+    assert finished.err.startswith(expected)
     torch.save({"state_dict": Path}, tmp_path / "other/checkpoints/best.ckpt")
-    with pytest.raises(ConfigError, match="refused, for it holds more than tensors and plain values"):
+    with pytest.raises(ConfigError, match="tensors and plain values alone, and nothing of it was run"):
         load(tmp_path / "other")
 
 
-@pytest.mark.parametrize(
-    "target", ["os.system", "torch.nn.functional.torch.hub.load", "torch.load", "builtins.eval"]
-)
-def test_only_networks_are_built_from_a_runs_config(target: str) -> None:
-    with pytest.raises(ConfigError, match=r"model\._target_="):
-        build("model", {"_target_": target}, ())
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("digits")
+    words = ["trainer.max_epochs=1", f"folder={folder}/run"]
+    finished = finish([str(ROOT / "src/train.py"), *words], folder, {}, 120)
+    assert finished.code == 0, finished.err
+    return folder / "run"
+
+
+def test_arrays_that_hold_no_numbers_or_no_samples(run: Run, tmp_path: Path, digits_run: Path) -> None:
+    images = np.zeros((3, 1, 8, 8), np.float32)
+    np.save(tmp_path / "none.npy", images[:0])
+    finished = run(f"run={digits_run}", "input=none.npy", command="predict")
+    assert (finished.code, finished.out) == (0, "0 rows in predictions.csv\n"), finished.err
+    assert pl.read_csv(tmp_path / "predictions.csv").shape == (0, 11)
+    images[1, 0, 2, 3] = np.nan
+    np.save(tmp_path / "nan.npy", images)
+    finished = run(f"run={digits_run}", "input=nan.npy", "output=nan.csv", command="predict")
+    line = "input=nan.npy: expected finite numbers, but row 2 has one that is infinite or NaN\n"
+    assert (finished.code, finished.err) == (2, line)
+    assert not (tmp_path / "nan.csv").exists()
+
+
+def test_only_a_regular_file_that_is_not_the_input_is_ever_replaced(tmp_path: Path) -> None:
+    for name in ("file.csv", "input.csv"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "file.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    os.link(tmp_path / "input.csv", tmp_path / "other_name.csv")
+    refused = {
+        "folder.csv": "a file, not a folder",
+        "link.csv": "a regular file, not a link, a pipe or a device",
+        "pipe.csv": "a regular file, not a link, a pipe or a device",
+        "input.csv": "another file than the input",
+        "other_name.csv": "another file than the input",
+        "no/such.csv": "a folder that exists",
+        "file.csv/x.csv": "a folder that exists",
+        "x" * 300 + ".csv": "a file that can be written",
+    }
+    for name, expected in refused.items():
+        with pytest.raises(ConfigError, match=f"output=.*: expected {expected}"):
+            require_free(str(tmp_path / name), True, str(tmp_path / "input.csv"))
+    assert require_free(str(tmp_path / "file.csv"), True) == tmp_path / "file.csv"
+    with pytest.raises(ConfigError, match="overwrite=true"):
+        require_free(str(tmp_path / "file.csv"), False)
+    with pytest.raises(ConfigError, match="a regular file"):
+        require_free("/dev/null", True)
+    assert (tmp_path / "file.csv").read_text() == "mine"
+
+
+def test_bad_words_are_one_line(run: Run, tmp_path: Path, digits_run: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1, 1, 8, 8), np.float32))
+    for word, expected in (
+        ("keep=[town]", "keep=town: expected a column of the input"),
+        ("output=null", "output=null: expected a name that ends in .csv"),
+        ("output=x.npy", "output=x.npy: expected a name that ends in .csv"),
+        ("input=null", "input=null: expected a file or folder to predict for"),
+        ("batch_size=0", "batch_size=0: expected a whole number of at least 1"),
+        ("weights=first", "weights=first: expected one of best, last"),
+        ("output=/proc/x.csv", "output=/proc/x.csv: expected a file that can be written"),
+    ):
+        finished = run(f"run={digits_run}", "input=x.npy", word, command="predict")
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+        assert finished.err.startswith(expected)
+
+
+def test_a_crafted_run_builds_nothing_else_than_a_model_that_fits(digits_run: Path, tmp_path: Path) -> None:
+    crafted = tmp_path / "run"
+    shutil.copytree(digits_run, crafted)
+    config = yaml.safe_load((crafted / "config.yaml").read_text())
+    for node in (
+        {"_target_": "lightning.pytorch.cli.instantiate_class", "init": {"class_path": "os.system"}},
+        {"_target_": "descent.inference.load", "folder": str(digits_run), "allow": ["os"]},
+        {"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 10},
+        {**config["model"], "hidden": [3]},
+    ):
+        (crafted / "config.yaml").write_text(yaml.safe_dump({**config, "model": node}))
+        with pytest.raises(ConfigError) as error:
+            load(crafted)
+        assert "\n" not in str(error.value)
+    (crafted / "config.yaml").write_text(yaml.safe_dump(config))
+    file = crafted / "checkpoints/best.ckpt"
+    checkpoint = torch.load(file)
+    for changes in (
+        {"input_shape": [1, 9, 9]},
+        {"reader": {"kind": "table"}},
+        {"outputs": 3, "names": ["a", "b", "c"]},
+    ):
+        torch.save({**checkpoint, "data": {**checkpoint["data"], **changes}}, file)
+        with pytest.raises(ConfigError, match=r"run=.*: expected"):
+            load(crafted)

@@ -15,8 +15,8 @@ from conftest import ROOT, Run, finish
 from PIL import Image
 from test_train import DDP
 
-from checks import CONF, options
-from descent.predictor import load
+from descent.cli.paths import CONF, list_choices
+from descent.inference import load
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=2")
@@ -50,13 +50,14 @@ def test_there_is_no_command_that_no_test_runs() -> None:
         "uv run pytest",
         "uv run ruff",
         "uv run mypy",
+        "uv run --no-project",  # the newest of everything, which is not for every change
         "uv pip compile",
         "tensorboard",
     )
     assert [command for command in COMMANDS if not any(word in command for word in known)] == []
     ci = (ROOT / ".ci/run").read_text()
     for command in COMMANDS:  # those that CI itself runs
-        if command.startswith("uv run ") and "src/train.py" not in command:
+        if command.startswith("uv run ") and "src/train.py" not in command and "--no-project" not in command:
             assert command in ci
     assert "pip install uv && uv run pytest" in ci
     assert "pip install uv && uv run pytest" in README
@@ -168,7 +169,10 @@ def test_the_table_of_choices_is_complete() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", README, re.MULTILINE))
     for group in (folder.name for folder in CONF.iterdir() if folder.is_dir()):
         words = re.findall(r"`(\w+)`", rows[group])
-        assert sorted(words) == options(group), group
+        assert sorted(words) == list_choices(group), group
+
+
+EXAMPLES = ("loss", "loss", "module", "metrics", "optimizer", "model", "data")  # the groups, as README has them
 
 
 def test_what_it_shows_to_add_works_and_touches_one_yaml_and_one_python_file_each(tmp_path: Path) -> None:
@@ -176,17 +180,22 @@ def test_what_it_shows_to_add_works_and_touches_one_yaml_and_one_python_file_eac
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     python, yaml = blocks("python"), blocks("yaml")
-    words = []
-    for group, code, config in zip(("loss", "optimizer", "model", "data"), python, yaml, strict=True):
-        module = re.search(r"_target_: (\w+)\.", config)
+    for number, (group, code, config) in enumerate(zip(EXAMPLES, python, yaml, strict=True)):
+        module = re.search(r"_target_: (my_\w+)\.", config)
         assert module is not None
         (tmp_path / "src" / f"{module.group(1)}.py").write_text(code)
-        (tmp_path / "conf" / group / "mine.yaml").write_text(config)
-        words.append(f"{group}=mine")
-    words += [f"folder={tmp_path}/run", "trainer.max_epochs=15"]
-    finished = finish([str(tmp_path / "src/train.py"), *words], tmp_path, {}, 120)
-    assert finished.code == 0, finished.err
-    assert float(finished.out.split("Test Acc: ")[1][:6]) > 0.8
+        (tmp_path / "conf" / group / f"mine{number}.yaml").write_text(config)
+    words = ["loss=mine0", "metrics=[default,mine3]", "optimizer=mine4", "model=mine5", "data=mine6"]
+    for more in ([], ["loss=mine1"], ["module=mine2", "loss.gamma=0.5"]):
+        folder = f"folder={tmp_path}/run{len(more)}{''.join(more)[:6]}"
+        finished = finish(
+            [str(tmp_path / "src/train.py"), *words, *more, folder, "trainer.max_epochs=15"], tmp_path, {}, 120
+        )
+        assert finished.code == 0, finished.err
+        assert float(finished.out.split("Test Acc: ")[1][:6]) > 0.8
+        assert "Val doubt: " in finished.out
+        assert "Test top2: " in finished.out
     assert all(path.read_bytes() == content for path, content in before.items())  # nothing else was touched
     new = {path for part in ("src", "conf") for path in (tmp_path / part).rglob("*.*") if path not in before}
-    assert sorted(path.suffix for path in new if path.suffix != ".pyc") == [*[".py"] * 4, *[".yaml"] * 4]
+    suffixes = sorted(path.suffix for path in new if path.suffix != ".pyc")
+    assert suffixes == [".py"] * len(EXAMPLES) + [".yaml"] * len(EXAMPLES)

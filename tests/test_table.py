@@ -10,11 +10,14 @@ import sklearn.datasets
 import torch
 from conftest import Run
 
-from descent.data.columns import Column, Encoder, fit, to_inputs
-from descent.data.files import TableReader, whole_rows
-from descent.data.table import table
+from descent.data.paths import NamedPath
+from descent.data.samples import FromSamples
+from descent.data.table.columns import Column, Encoder, fit_columns, to_inputs
+from descent.data.table.files import cut_at_rows
+from descent.data.table.reader import TableReader
+from descent.data.table.table import table
 from descent.errors import ConfigError
-from descent.predictor import load
+from descent.inference import load
 
 SETTINGS: dict[str, Any] = {
     "task": "auto",
@@ -31,7 +34,13 @@ SETTINGS: dict[str, Any] = {
     "val_fraction": 0.1,
     "test_fraction": 0.1,
     "seed": 0,
+    "label_noise": 0.0,
 }
+
+
+def data_of(path: Path | str, target: str | list[str], **settings: Any) -> FromSamples:
+    """Return the data of a table, with settings in place of those of `SETTINGS`."""
+    return FromSamples(table, path=str(path), target=target, **{**SETTINGS, **settings})
 
 
 def bundled(name: str, path: Path) -> Path:
@@ -88,15 +97,15 @@ def test_several_targets_are_learned_together(run: Run, tmp_path: Path) -> None:
     houses(tmp_path / "houses.csv")
     words = ("data.target=[price,rooms]", "data.columns=[area,town]", "loss=mse", "trainer.max_epochs=1")
     assert run("data=table", "data.path=houses.csv", *words).code == 0
-    assert load(tmp_path / "run").target_names == ["price", "rooms"]
+    assert load(tmp_path / "run").names == ["price", "rooms"]
 
 
 def test_parquet_gives_the_same_data_as_csv(tmp_path: Path) -> None:
     csv = houses(tmp_path / "houses.csv")
     pl.read_csv(csv, null_values=["NA"], try_parse_dates=True).write_parquet(tmp_path / "houses.parquet")
-    one, two = (table(str(p), "price", **SETTINGS) for p in (csv, tmp_path / "houses.parquet"))
-    assert torch.equal(one.train[0].nan_to_num(-9), two.train[0].nan_to_num(-9))
-    assert torch.equal(one.test[1], two.test[1])
+    one, two = (data_of(path, "price") for path in (csv, tmp_path / "houses.parquet"))
+    assert torch.equal(one.take("train")[0].nan_to_num(-9), two.take("train")[0].nan_to_num(-9))
+    assert torch.equal(one.take("test")[1], two.take("test")[1])
 
 
 def test_rules_are_fitted_on_the_training_rows_alone(tmp_path: Path) -> None:
@@ -105,22 +114,24 @@ def test_rules_are_fitted_on_the_training_rows_alone(tmp_path: Path) -> None:
     ]
     rows += ["1000000,new,val,0", "1000000,new,test,1"]
     (tmp_path / "t.csv").write_text("x,word,part,y\n" + "\n".join(rows) + "\n")
-    data = table(str(tmp_path / "t.csv"), "y", **{**SETTINGS, "split": "part"})
-    assert data.input_mean[0] == 8.5
+    data = data_of(tmp_path / "t.csv", "y", split="part")
+    assert data.scaling.input_mean.tolist() == [8.5, 0, 0]  # ones and zeros stay what they are
     assert data.reader["columns"][1]["words"] == ["a", "b"]
-    assert data.val[0].tolist() == [[1_000_000, -1]]
-    assert (len(data.train[1]), len(data.val[1]), len(data.test[1])) == (18, 1, 1)
+    assert data.take("val")[0].tolist() == [[1_000_000, -1]]
+    assert [len(rows) for rows in data.rows.values()] == [18, 1, 1]
+    ((inputs, _),) = data.val_dataloader()
+    assert torch.equal(inputs, data.scaling.scale(data.take("val")[0]))
 
 
 def test_files_of_their_own_are_validation_and_test(tmp_path: Path) -> None:
     frame = pl.DataFrame({"x": range(30), "y": [i % 3 for i in range(30)]})
     for name, rows in (("train", frame[:20]), ("val", frame[20:24]), ("test", frame[24:])):
         rows.write_csv(tmp_path / f"{name}.csv")
-    settings = SETTINGS | {f"{name}_path": str(tmp_path / f"{name}.csv") for name in ("val", "test")}
-    data = table(str(tmp_path / "train.csv"), "y", **settings)
-    assert sorted(data.train[1].tolist()) == sorted(i % 3 for i in range(20))
-    assert data.val[1].tolist() == [2, 0, 1, 2]
-    assert len(data.test[1]) == 6
+    paths = {f"{name}_path": str(tmp_path / f"{name}.csv") for name in ("val", "test")}
+    data = data_of(tmp_path / "train.csv", "y", **paths)
+    assert sorted(data.take("train")[1].tolist()) == sorted(i % 3 for i in range(20))
+    assert data.take("val")[1].tolist() == [2, 0, 1, 2]
+    assert len(data.rows["test"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -136,12 +147,12 @@ def test_files_of_their_own_are_validation_and_test(tmp_path: Path) -> None:
 def test_the_task_is_read_off_the_target(tmp_path: Path, values: list[str], task: str) -> None:
     rows = "\n".join(f"{i},{values[i % len(values)]}" for i in range(63))
     (tmp_path / "t.csv").write_text(f"x,y\n{rows}\n")
-    assert table(str(tmp_path / "t.csv"), "y", **SETTINGS).task == task
+    assert data_of(tmp_path / "t.csv", "y").task == task
 
 
 def test_a_missing_number_becomes_the_median_and_a_feature_of_its_own() -> None:
-    rules, _ = fit(pl.DataFrame({"x": [1.0, None, 3.0, 8.0], "w": ["a", "b", None, "a"]}), [], 10)
-    inputs = to_inputs(rules, pl.DataFrame({"x": [None, 5.0], "w": ["z", None]}), "t.csv")
+    rules, _ = fit_columns(pl.DataFrame({"x": [1.0, None, 3.0, 8.0], "w": ["a", "b", None, "a"]}), [], 10)
+    inputs = to_inputs(rules, pl.DataFrame({"x": [None, 5.0], "w": ["z", None]}), NamedPath("path", "t.csv"))
     assert Encoder(rules)(inputs).tolist() == [[3, 1, 0, 0, 0], [5, 0, 0, 0, 1]]
 
 
@@ -153,17 +164,16 @@ def test_a_date_becomes_days_and_its_place_in_the_year_and_the_week() -> None:
 
 
 def test_a_text_of_many_lines_is_never_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("descent.data.files.BLOCK", 64)
+    monkeypatch.setattr("descent.data.table.files.BLOCK", 64)
     path = tmp_path / "t.csv"
     pl.DataFrame({"x": range(50), "note": ['two\nlines, "quoted"' * (i % 3) for i in range(50)]}).write_csv(
         path
     )
     with path.open("rb") as stream:
-        assert len(list(whole_rows(stream))) > 10
+        assert len(list(cut_at_rows(stream))) > 10
     reader = TableReader(str(path), ["y"], [""], [Column("x", "number")])
-    assert torch.cat([inputs for _, inputs in reader.read(str(path), "")]).flatten().tolist() == list(
-        range(50)
-    )
+    blocks = [inputs for _, inputs in reader.read(NamedPath("input", str(path)))]
+    assert torch.cat(blocks).flatten().tolist() == list(range(50))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +198,7 @@ def test_a_table_that_can_not_be_used_is_told_in_one_line(
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        table("t.csv", "y", **{**SETTINGS, **settings})
+        data_of("t.csv", "y", **settings)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 

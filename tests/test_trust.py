@@ -217,7 +217,6 @@ def callables() -> Iterator[str]:
     """Every public name of a callable in the packages that a run's config may name, and in some others."""
     for package in PACKAGES:
         import_module(package)
-    import lightning.pytorch.cli
 
     import descent.inference
     import descent.run.checkpoints  # noqa: F401

@@ -50,12 +50,15 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # compile=true on a machine with CUDA's toolkit and no GPU
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*torch.jit.trace.*deprecated.*")  # by the graph, torch 2.15
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6.6 on torch 2.12 and later
-    warnings.filterwarnings(
-        "ignore", message=".*smaller than the logging interval.*"
-    )  # nothing is logged by step
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # a resumed run's folder
+    for message in (
+        "torch.jit.trace.*deprecated",  # by the graph, torch 2.15
+        "LeafSpec",  # Lightning 2.6.6 on torch 2.12 and later
+        "smaller than the logging interval",  # nothing is logged by step
+        "exists and is not empty",  # a resumed run's folder
+        "ended before the epoch ended",  # the loaders begin where they are told to
+        "will save all targets and predictions",  # a metric that was chosen
+    ):
+        warnings.filterwarnings("ignore", message=f"(?s).*{message}")
 
 
 def compile_in_place(model: nn.Module, device: torch.device) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any, Literal
 
 from descent.cli.paths import list_choices, list_groups
@@ -75,21 +76,20 @@ HYDRA = {  # what Hydra itself reads in a node
 }
 
 
-def check(config: Mapping[str, Any], overrides: Mapping[str, str]) -> "Check":
+def check(config: Mapping[str, Any], overrides: Mapping[str, str], fields: Mapping[str, Any]) -> "Check":
     """Hold every value of a config against what it is meant for.
 
     Args:
         config: as composed and resolved, plain values.
         overrides: the command line's, by key.
+        fields: what the config has at its root, as the command's own file lists it: null where a group goes.
 
     Returns:
         What was found; nothing was changed.
     """
     found = Check(config, overrides)
-    groups = [group for group in list_groups() if group != "experiment"] if "data" in config else []
-    for name, value in config.items():
-        if name not in groups:
-            found.check_root(name, value)
+    groups = [name for name in fields if name in list_groups()]
+    found.check_fields("", {k: v for k, v in config.items() if k not in groups}, fields)
     for group in groups:
         found.check_group(group, config.get(group))
     return found
@@ -183,18 +183,24 @@ class Check:
             near = nearest(key.rpartition(".")[2], known)
             self.refuse(key, self.overrides.get(key, "…"), f"an argument of {target}", near)
 
-    def check_root(self, key: str, value: Any) -> None:
-        """Check a field that belongs to no group."""
-        if key in TYPES:
-            self.check_value(key, value, TYPES[key])
-        elif not any(name.startswith(f"{key}.") for name in TYPES):
-            near = nearest(key, {*self.config, *TYPES} - {key})
-            self.refuse(key, self.overrides.get(key, "…"), "a key of the config", near)
-        elif not isinstance(value, dict):
-            self.refuse(key, value, "fields")
-        else:
-            for name, inner in value.items():
-                self.check_root(f"{key}.{name}", inner)
+    def check_fields(self, prefix: str, values: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+        """Check fields that belong to no group: all are there, no others, and of the right type."""
+        for name in (*fields, *(name for name in values if name not in fields)):
+            key, value = f"{prefix}{name}", values.get(name)
+            if name not in fields:
+                asked = next((k for k in self.overrides if f"{k}.".startswith(f"{key}.")), key)
+                near = nearest(key, [*fields, *list_groups()])
+                self.refuse(asked, self.overrides.get(asked, value), "a key of the config", near)
+            elif isinstance(fields[name], dict) and isinstance(value, dict):
+                self.check_fields(f"{key}.", value, fields[name])
+            elif isinstance(fields[name], dict):
+                self.refuse(key, value, "fields")
+            elif name not in values and name not in list_groups():
+                self.problems.append(ConfigError(f"~{key}", expected=f"a config that has {key}"))
+            elif key in TYPES:
+                self.check_value(key, value, TYPES[key])
+        if prefix == "" and ".." in Path(str(values.get("name"))).parts:
+            self.refuse("name", values["name"], "a name that leads nowhere else")
 
     def check_value(self, key: str, value: Any, hint: Any) -> None:
         """Check a plain value against a type and its bounds."""
@@ -202,7 +208,7 @@ class Check:
             least, most = BOUNDS.get(key, (-inf, inf))
             if is_number(value) and not least <= value <= most:
                 words = f"at least {least}" if most == inf else f"{least} to {most}"
-                self.refuse(key, value, f"a {'whole ' * isinstance(value, int)}number of {words}")
+                self.refuse(key, value, f"a {'' if accepts(0.5, hint) else 'whole '}number of {words}")
             return
         typed = self.overrides.get(key, "")
         expected = expectation(hint)

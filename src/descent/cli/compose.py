@@ -1,8 +1,10 @@
 """From words to a config, by Hydra; what it cannot compose is told as a ConfigError."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import hydra
@@ -64,11 +66,21 @@ def resolve(config: DictConfig, overrides: Mapping[str, str]) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+@cache
+def list_fields(name: str) -> dict[str, Any]:
+    """What a command's config has at its root, as its file lists it: the fields, and null for each group."""
+    file = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    assert isinstance(file, dict)
+    defaults = [item for item in file.pop("defaults", []) if isinstance(item, dict)]
+    groups = {str(group): None for item in defaults for group in item if group != "experiment"}
+    return {**groups, **{str(key): value for key, value in file.items() if key != "hydra"}}
+
+
 def explain(error: Exception, words: Sequence[str], name: str) -> ConfigError | None:
     """What is wrong with words that Hydra could not compose a config from; None for a bug."""
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, word = str(error.missing_cfg_file).rpartition("/")
-        known = [option for option in error.options or () if "." not in option]
+        known = [option for option in error.options or list_choices(group) if "." not in option]
         return ConfigError(group, word, expected=f"one of {', '.join(known)}", choices=known)
     if (wrong := find_wrong_word(words, name)) is not None:
         return wrong
@@ -77,18 +89,20 @@ def explain(error: Exception, words: Sequence[str], name: str) -> ConfigError | 
         return ConfigError(" ".join(own), expected=f"values that Hydra takes ({first_line(error)})")
     if isinstance(error, HydraException | OmegaConfBaseException):
         expected = f"words that Hydra can compose ({first_line(error)})"
-        return ConfigError(" ".join(words) or name, expected=expected)
+        return ConfigError(" ".join(sys.argv[1:]) or name, expected=expected)
     return None
 
 
 def find_wrong_word(words: Sequence[str], name: str) -> ConfigError | None:
-    """What is wrong with the first word that sets no key of the config, or none of a group's files, if any."""
+    """What is wrong with the first word that names no key of the config, or no file of its group, if any."""
     overrides = [override for override in map(parse, words) if not override.is_hydra_override()]
     groups = [override for override in overrides if override.key_or_group in list_groups()]
     for override in groups:
-        if override.value_type != ValueType.ELEMENT or override.package is not None:
-            continue
         group, value, known = override.key_or_group, override.value(), list_choices(override.key_or_group)
+        if override.package is not None or override.is_add() or override.is_force_add():
+            return ConfigError(str(override.input_line), expected=f"{group}=, and one of {', '.join(known)}")
+        if override.value_type != ValueType.ELEMENT:
+            continue
         chosen = value if isinstance(value, list) else [value]
         if not chosen or not all(word in known for word in chosen):
             return ConfigError(

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from descent.cli.check import check
-from descent.cli.compose import resolve
+from descent.cli.compose import list_fields, resolve
 from descent.cli.describe import describe_files, list_hyperparameters, list_monitors
 from descent.cli.paths import LOGS, ROOT
 from descent.cli.resuming import resume
@@ -33,7 +33,7 @@ def run_job(
     overrides.update(by_key(words))
     if name != "train":
         plain = resolve(config, overrides)
-        raise_first(check(plain, overrides).problems)
+        raise_first(check(plain, overrides, list_fields(name)).problems)
         config.run = find_run(plain["run"])
         return job(config)
     words = [word for word in words if key_of(word) != "resume"]
@@ -58,7 +58,7 @@ def prune(config: DictConfig, plain: dict[str, Any], overrides: dict[str, str]) 
     """Raise what is wrong with a config, and drop what its targets do not take and nobody asked for."""
     from descent.cli.machine_limits import check_machine
 
-    found = check(plain, overrides)
+    found = check(plain, overrides, list_fields("train"))
     raise_first(found.problems)
     raise_first(check_machine(plain))
     for key, target in found.left_out.items():

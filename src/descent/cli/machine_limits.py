@@ -19,14 +19,15 @@ def check_machine(config: Mapping[str, Any]) -> Iterator[ConfigError]:
     if config["threads"] != "auto" and not 1 <= config["threads"] <= most:
         yield ConfigError("threads", config["threads"], expected=f"auto, or a whole number from 1 to {most}")
     names = [*AcceleratorRegistry.available_accelerators(), "gpu", "auto"]
-    trainer = config["trainer"]
+    trainer = {"accelerator": "auto", "devices": "auto", "num_nodes": 1, **config["trainer"]}
     value, key = trainer["accelerator"], "trainer.accelerator"
     there = [name for name in AcceleratorRegistry.available_accelerators() if is_available(name)]
     if value not in names:
         yield ConfigError(key, value, expected=f"one of {', '.join(names)}", choices=names)
     elif value not in ("auto", *there) and not (value == "gpu" and {"cuda", "mps"} & set(there)):
         yield ConfigError(key, value, expected=f"what this machine has: {', '.join(there)}, or auto")
-    if value == "cpu" and isinstance(trainer["devices"], int) and trainer["devices"] > most:
+    on_cpu = value == "cpu" or (value == "auto" and there == ["cpu"])
+    if on_cpu and isinstance(trainer["devices"], int) and trainer["devices"] > most:
         yield ConfigError("trainer.devices", trainer["devices"], expected=f"at most {most} processes")
     if trainer["num_nodes"] > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & set(os.environ):
         expected = "1, or MASTER_ADDR, MASTER_PORT and NODE_RANK set, as each node needs to find the others"

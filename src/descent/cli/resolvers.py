@@ -32,7 +32,7 @@ def run_name() -> str:
     """`mae-sgd-mlp-digits`, followed by the values that the command line sets, such as `lr=0.1`."""
     chosen = dict(HydraConfig.get().runtime.choices)
     values = []
-    for word in HydraConfig.get().overrides.task:
+    for word in OmegaConf.to_container(HydraConfig.get().overrides.task) or ():  # unresolved: it may hold ${name}
         key, value = key_of(word), word.partition("=")[2]
         group, _, field = key.rpartition(".")
         if field == "_target_" and group in chosen:

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from descent.cli.compose import resolve
+from descent.cli.compose import list_fields, resolve
 from descent.cli.describe import set_text
 from descent.cli.paths import CONF, list_groups
 from descent.cli.words import parse, quote_literally
@@ -34,8 +34,7 @@ def expand(words: list[str]) -> list[str]:
     if not values or not isinstance(values[-1], str) or not values[-1]:
         return words
     folder = RunFolder(Path(values[-1].replace("\\${", "${")).expanduser().resolve())
-    keys = [str(key) for key in OmegaConf.load(CONF / "train.yaml") if key not in ("defaults", "hydra")]
-    saved = read_words(folder, [*keys, *list_groups()], list_groups())
+    saved = read_words(folder, [*list_fields("train"), "experiment"], list_groups())
     typed = [word for word in words if key_of(word) != "resume"]
     return [*merge_words(saved, typed), f"resume={quote_literally(str(folder.path))}"]
 

@@ -1,6 +1,7 @@
 """The words of a command line: flags apart from overrides, and values in quotes where Hydra needs them."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -70,14 +71,15 @@ def split(arguments: Sequence[str]) -> CommandLine:
     for names, settings in FLAGS.items():
         parser.add_argument(*names, dest=names[0], **settings)
     parser.add_argument("words", nargs="*")
-    try:
-        found, unknown = parser.parse_known_intermixed_args(list(arguments))
+    known = [name for flag in FLAGS for name in flag]
+    joined = [a for a in arguments if re.match("-[^-].*=", a) and a.partition("=")[0] not in known]
+    try:  # argparse would take -callbacks.x=null for -c and its value
+        found, unknown = parser.parse_known_intermixed_args([a for a in arguments if a not in joined])
     except argparse.ArgumentError as error:
         raise ConfigError(error.argument_name or arguments[0], expected=expect_of(error)) from error
-    known = [name for flag in FLAGS for name in flag]
-    if unknown:
-        wrong = ConfigError(unknown[0], expected=f"key=value, or one of {', '.join(known)}")
-        wrong.nearest = nearest(unknown[0].partition("=")[0], known)
+    for word in (*joined, *unknown):
+        wrong = ConfigError(word, expected=f"key=value, or one of {', '.join(known)}")
+        wrong.nearest = nearest(word.partition("=")[0], known)
         raise wrong
     flags = dict(vars(found))
     words = flags.pop("words")

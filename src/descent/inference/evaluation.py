@@ -1,7 +1,9 @@
 """What a trained run does well and badly: its metrics, a table and a plot."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,14 @@ from torch import Tensor
 from descent.data.module import DataModule
 from descent.data.paths import NamedPath
 from descent.errors import ConfigError, blame, require
-from descent.inference.plots import plot_confusion, plot_values
+from descent.inference.plots import plot_confusion, plot_values, shorten
 from descent.inference.predictor import Predictor, require_finite
 from descent.losses import adapt, class_weights
 from descent.metrics import size_metrics
+from descent.run.folder import RunFolder, make
 from descent.run.trust import build
 
 CLASSES_SHOWN = 20  # in a confusion matrix as text; the plot and metrics.json have all
-NAME = 40  # characters of a class or a target that are shown
 
 
 def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -35,6 +37,8 @@ def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterat
     node = dict(model.run.config["data"])
     if "path" in node:  # as it was found from the folder that the run was started in
         node["path"] = model.run.data["reader"].get("path", node["path"])
+    if "download" in node:  # not on behalf of a folder that may be somebody else's
+        node["download"] = False
     data = build("data", node, allow)
     require(isinstance(data, DataModule), "data", node.get("_target_"), "something that builds a DataModule")
     changed = [name for name, value in data.describe().items() if model.run.data[name] != value]
@@ -51,7 +55,7 @@ def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterat
 
 
 def same_scaling(model: Predictor, data: DataModule) -> bool:
-    """Whether data has the mean and the deviation that it had in training, but for another machine's rounding."""
+    """Whether data has the mean and deviation that it had in training, but for another machine's rounding."""
     now, before = data.scaling.state_dict(), model.scaling.state_dict()
     return all(
         now[name].shape == old.shape and torch.allclose(now[name].to(old), old, rtol=1e-4)
@@ -69,22 +73,25 @@ def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
     for inputs, targets in model.reader.read_with_targets(file, model.classes):
         require_finite(model.reader, file, inputs, first)
         if model.classes:
-            unknown = (targets < 0) | (targets >= outputs)
-            if unknown.any():
-                row = int(unknown.int().argmax())
-                expected = f"classes from 0 to {outputs - 1}, but row {first + row + 1:,} has {targets[row]}"
-                raise file.error(expected)
-        else:
-            if targets.shape[1:] != (outputs,):
-                raise file.error(f"{outputs} target values a sample, not {tuple(targets.shape[1:])}")
+            require_classes(file, targets, outputs, first)
+            known = torch.ones(len(targets), dtype=torch.bool)
+        elif targets.shape[1:] == (outputs,):
             known = targets.isfinite().all(1)
-            inputs, targets = inputs[known], targets[known]
-            targets = (targets - model.scaling.target_mean.cpu()) / model.scaling.target_std.cpu()
-        yield model.scaling.scale(inputs.to(model.device)), targets
+        else:
+            raise file.error(f"{outputs} target values a sample, not {tuple(targets.shape[1:])}")
+        scaled = model.scaling.scale_targets(targets[known].to(model.device))
+        yield model.scaling.scale(inputs[known].to(model.device)), scaled
         first += len(inputs)
 
 
-@torch.inference_mode()
+def require_classes(file: NamedPath, targets: Tensor, outputs: int, first: int) -> None:
+    """Refuse targets that are no class indices; arguments as of `require_finite`."""
+    unknown = (targets < 0) | (targets >= outputs)
+    if unknown.any():
+        row = int(unknown.int().argmax())
+        raise file.error(f"classes from 0 to {outputs - 1}, but row {first + row + 1:,} has {targets[row]}")
+
+
 def evaluate(
     model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
 ) -> tuple[dict[str, float], Tensor, Tensor]:
@@ -104,13 +111,14 @@ def evaluate(
     metrics.reset(model.device)
     outputs: list[Tensor] = []
     targets: list[Tensor] = []
-    for block, expected in samples:
-        pairs = zip(block.split(batch_size), expected.split(batch_size), strict=True)
-        for x, y in ((x.to(scaling.input_mean), y.to(model.device)) for x, y in pairs if len(x)):
-            output = module.model(x)
-            metrics.add(len(outputs), module.compute_loss(x, output, y), output, y)
-            outputs.append(scaling.unscale(output).cpu())
-            targets.append((scaling.unscale_values(y) if y.is_floating_point() else y).cpu())
+    with torch.inference_mode():
+        for block, expected in samples:
+            pairs = zip(block.split(batch_size), expected.split(batch_size), strict=True)
+            for x, y in ((x.to(scaling.input_mean), y.to(model.device)) for x, y in pairs if len(x)):
+                output = module.model(x)
+                metrics.add(len(outputs), module.compute_loss(x, output, y), output, y)
+                outputs.append(scaling.unscale(output).cpu())
+                targets.append((scaling.unscale_values(y) if y.is_floating_point() else y).cpu())
     require(bool(outputs), "run", model.folder, "samples with targets, but there are none")
     with blame("metrics"):
         figures = {name: float(value) for name, value in metrics.compute().items()}
@@ -133,8 +141,8 @@ def build_module(model: Predictor, allow: Sequence[str]) -> Any:
 
 def report(
     model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
-) -> tuple[dict[str, Any], str, bytes]:
-    """Return metrics as plain values, and a report as text and as a plot (SVG); arguments as of `evaluate`."""
+) -> tuple[dict[str, Any], str, str]:
+    """Return metrics as plain values, a report as text, and a plot as SVG; arguments as of `evaluate`."""
     figures, outputs, targets = evaluate(model, samples, batch_size, allow)
     head = f"{len(targets):,} samples: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
     if model.classes:
@@ -145,6 +153,14 @@ def report(
         plot = plot_values(outputs, targets, model.names)
     values = {"samples": len(targets), **{n: plain(v) for n, v in figures.items()}, **details}
     return values, f"{head}\n\n{text}\n", plot
+
+
+def write_report(run: str, values: dict[str, Any], text: str, plot: str) -> RunFolder:
+    """Write what `report` gave into a new folder in that of the run, all at once, and return that folder."""
+    metrics = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    texts = {"metrics.json": metrics, "report.txt": text, "plot.svg": plot}
+    evaluation = RunFolder(RunFolder(Path(run).expanduser()).evaluation)
+    return make(evaluation, lambda folder: {folder.path / name: file for name, file in texts.items()})
 
 
 def report_classes(predicted: Tensor, expected: Tensor, names: list[str]) -> tuple[dict[str, Any], str]:
@@ -191,8 +207,9 @@ def show_confusion(matrix: Tensor, names: list[str]) -> str:
     if len(names) > CLASSES_SHOWN:
         wrong = matrix - matrix.diagonal().diag()
         counts, places = wrong.flatten().topk(20)
+        shown, size = [shorten(name) for name in names], len(names)
         lines = [
-            f"{count:>7,}  {shorten(names[place // len(names)])} taken for {shorten(names[place % len(names)])}"
+            f"{count:>7,}  {shown[place // size]} taken for {shown[place % size]}"
             for count, place in zip(counts.tolist(), places.tolist(), strict=True)
             if count
         ]
@@ -206,7 +223,7 @@ def show_confusion(matrix: Tensor, names: list[str]) -> str:
 
 
 def report_values(outputs: Tensor, targets: Tensor, names: list[str]) -> tuple[dict[str, Any], str]:
-    """Return how far off the values `(n, targets)` are, target by target: residuals are predicted minus true."""
+    """Return how far off values `(n, targets)` are, target by target: a residual is predicted minus true."""
     columns = ("MAE", "RMSE", "R²", "bias", "5 %", "median", "95 %")
     side = max(6, *(len(shorten(name)) for name in names)) + 2
     lines = [" " * side + "".join(f"{column:>12}" for column in columns)]
@@ -214,17 +231,14 @@ def report_values(outputs: Tensor, targets: Tensor, names: list[str]) -> tuple[d
     for name, output, target in zip(names, outputs.double().T, targets.double().T, strict=True):
         residual = output - target
         r2 = 1 - residual.square().sum() / (target - target.mean()).square().sum()
-        quantiles = np.quantile(residual.numpy(), [0.05, 0.5, 0.95])  # torch's takes 16 million values at most
+        quantiles = np.quantile(
+            residual.numpy(), [0.05, 0.5, 0.95]
+        )  # torch's takes 16 million values at most
         values = [residual.abs().mean(), residual.square().mean().sqrt(), r2, residual.mean(), *quantiles]
         details[name] = {column: plain(float(value)) for column, value in zip(columns, values, strict=True)}
         lines.append(f"{shorten(name):<{side}}" + "".join(f"{value:>12.5g}" for value in values))
     lines.append("bias and quantiles are of the residuals, predicted minus true")
     return {"targets": details}, "\n".join(lines)
-
-
-def shorten(name: str) -> str:
-    """Return a name, or its beginning where it is long."""
-    return name if len(name) <= NAME else name[: NAME - 1] + "…"
 
 
 def plain(value: float) -> float | None:

@@ -1,6 +1,5 @@
 """The file that a command is asked to write: a new one, or one that may be replaced."""
 
-import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,8 +32,9 @@ def require_free(path: str, overwrite: bool, input: str | None = None) -> Path:
         raise not_writable(path, error) from error
     require(not stat.S_ISDIR(mode), "output", path, "a file, not a folder")
     require(stat.S_ISREG(mode), "output", path, "a regular file, not a link, a pipe or a device")
-    is_input = input is not None and os.path.exists(input) and os.path.samefile(file, input)
-    require(not is_input, "output", path, "another file than the input")
+    if input is not None and Path(input).expanduser().exists():
+        same = file.samefile(Path(input).expanduser())
+        require(not same, "output", path, "another file than the input")
     require(overwrite, "output", path, "a file that does not exist, or overwrite=true")
     return file
 

@@ -3,7 +3,7 @@
 import warnings
 from io import BytesIO
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RIGHT, WRONG = (0.12, 0.44, 0.71), (0.75, 0.22, 0.17)  # blue and red, told apart by the colour-blind
-COUNTS, NAMES, NAME = 20, 60, 24  # most classes whose counts, and whose names, are shown; characters of a name
+COUNTS, NAMES, NAME = (
+    20,
+    60,
+    24,
+)  # most classes whose counts, and whose names, are shown; characters of a name
 LETTER = 0.085  # inches that a letter of 9 points takes
 POINTS = 2_000  # at most, of a scatter plot
 COLUMNS = 4  # of scatter plots beside each other
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text, in whatever script a name is
     "svg.hashsalt": "descent",  # the same evaluation gives the same file
     "text.parse_math": False,  # a $ in a name is a $
@@ -27,7 +31,7 @@ STYLE = {
 }
 
 
-def plot_confusion(matrix: list[list[int]], names: list[str]) -> bytes:
+def plot_confusion(matrix: list[list[int]], names: list[str]) -> str:
     """Draw a square for each true class (row) and predicted class (column), the darker the larger its share.
 
     The shade is the root of the share of the true class, so that one in a hundred can still be seen.
@@ -80,12 +84,12 @@ def write_counts(axes: "Axes", counts: Tensor, shades: Tensor, cell: float) -> N
         axes.text(column, row, label, ha="center", va="center", color=colour, fontsize=size)
 
 
-def shorten(name: str) -> str:
-    """Return a name, or its beginning where it is long."""
-    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+def shorten(name: str, length: int = NAME) -> str:
+    """Return a name, or its beginning where it has more letters."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
-def plot_values(outputs: Tensor, targets: Tensor, names: list[str]) -> bytes:
+def plot_values(outputs: Tensor, targets: Tensor, names: list[str]) -> str:
     """Draw predicted against true values, a plot for each target; points on the line are right.
 
     Args:
@@ -103,24 +107,28 @@ def plot_values(outputs: Tensor, targets: Tensor, names: list[str]) -> bytes:
         for axes in plots[len(names) :]:
             axes.remove()
         # not strict: a last row may be cut short
-        for axes, name, true, predicted in zip(plots, names, targets[::step].T, outputs[::step].T, strict=False):
+        for axes, name, true, predicted in zip(
+            plots, names, targets[::step].T, outputs[::step].T, strict=False
+        ):
             both = torch.cat([true, predicted]).double()
             both = both[both.isfinite()]
             low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
             margin = 0.05 * (high - low) or max(1.0, 0.05 * abs(high))
             limits = (low - margin, high + margin)
             axes.plot(limits, limits, color=WRONG, linewidth=1, zorder=1)
-            axes.scatter(true.double(), predicted.double(), s=9, color=RIGHT, alpha=0.4, linewidths=0, zorder=2)
+            axes.scatter(
+                true.double(), predicted.double(), s=9, color=RIGHT, alpha=0.4, linewidths=0, zorder=2
+            )
             axes.set(xlabel=f"true {shorten(name)}", ylabel=f"predicted {shorten(name)}")
             axes.set(xlim=limits, ylim=limits, aspect="equal")
             axes.locator_params(nbins=5)
         return to_svg(figure)
 
 
-def to_svg(figure: "Figure") -> bytes:
-    """Return a figure as the bytes of an SVG file."""
+def to_svg(figure: "Figure") -> str:
+    """Return a figure as the text of an SVG file."""
     stream = BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on letters that matplotlib's font lacks, and a browser's has
         figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
+    return stream.getvalue().decode()

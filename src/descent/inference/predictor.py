@@ -52,7 +52,13 @@ class Predictor(nn.Module):
         self, model: nn.Module, scaling: Scaling, reader: Reader, run: SavedRun, folder: str | Path
     ) -> None:
         super().__init__()
-        self.model, self.scaling, self.reader, self.run, self.folder = model, scaling, reader, run, str(folder)
+        self.model, self.scaling, self.reader, self.run, self.folder = (
+            model,
+            scaling,
+            reader,
+            run,
+            str(folder),
+        )
         self.task, self.names = run.data["task"], run.data["names"]
         self.classes: list[str] = self.names if self.task == "classification" else []
         self.input_shape = tuple(run.data["input_shape"])
@@ -174,7 +180,9 @@ def load(
     require(isinstance(model, nn.Module), "model", node.get("_target_"), "something that builds a network")
     try:
         reader = reader_of(run.data["reader"], shape)
-        scaling = Scaling(**run.weights("scaling"), encoder=reader.encoder(), activation=run.data["activation"])
+        scaling = Scaling(
+            **run.weights("scaling"), encoder=reader.encoder(), activation=run.data["activation"]
+        )
         model.to(scaling.input_mean.dtype).load_state_dict(run.weights("model"))
         with torch.no_grad():
             sample = (torch.zeros(1, *shape) - scaling.input_mean) / scaling.input_std

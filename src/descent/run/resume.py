@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from descent.errors import ConfigError, as_typed
+from descent.errors import ConfigError, as_typed, require
 from descent.run.folder import RunFolder, read_yaml
 from descent.run.trust import kind_of, resolve_trusted, targets
 
@@ -57,6 +57,8 @@ def find_run(resume: object, folder: Path, words: Sequence[str]) -> RunFolder | 
     Raises:
         ConfigError: there is no such run.
     """
+    expected = "true, false, null, or the folder of a run"
+    require(isinstance(resume, bool | str | None), "resume", resume, expected)
     if isinstance(resume, str):
         return RunFolder(Path(resume))
     again = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0  # SLURM runs a requeued job's command again

@@ -111,6 +111,8 @@ KINDS = {
         (
             "descent.data.diabetes.diabetes",
             "descent.data.digits.digits",
+            "descent.data.images.images.images",
+            "descent.data.table.table.table",
             "descent.data.torchvision_sets.torchvision_set",
         ),
     ),
