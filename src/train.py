@@ -11,6 +11,7 @@ def train(config: DictConfig, run: Run) -> float | None:
     from lightning.pytorch import seed_everything
 
     from descent.callbacks.recorder import Recorder
+    from descent.callbacks.typed_changes import TypedChanges
     from descent.cli.build import builder
     from descent.errors import require_one_of
     from descent.losses import adapt, class_weights
@@ -43,7 +44,7 @@ def train(config: DictConfig, run: Run) -> float | None:
     size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
     title = f"{data.preview}{started}{config.name}: {size}, {data}"
     recorder = Recorder(run, title, data.preview or f"{data}\n", data.input_shape)
-    callbacks = [recorder, *build("callbacks").values()]
+    callbacks = [recorder, TypedChanges(run.changes), *build("callbacks").values()]
     trainer = build("trainer", callbacks=callbacks, logger=list(build("logger").values()))
 
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)

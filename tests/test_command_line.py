@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import ROOT, Finished, Run
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from checks import CONF, options
+from descent.cli.paths import CONF, list_choices
+from descent.cli.signatures import accepts, expectation, read_signature
+from descent.cli.words import FLAGS, quote_literally, quote_values, split
+from descent.errors import ConfigError
 
 TRAIN = ROOT / "src" / "train.py"
 
@@ -35,7 +41,20 @@ TYPOS = [
     ("monitor=val/acccc", "one of", "val/acc"),
     ("lr=0.1", "a key of the config", "optimizer.lr"),
     ("experiment=tutorail", "one of", "tutorial"),
-    ("loss._target_=torch.nn.L2Loss", "can be imported", "L1Loss"),
+    ("metrics=[accuracy,aurc]", "one of", ""),
+    ("loss=[mae,mse]", "one of", ""),
+    ("loss=mae,mse", "-m for a run of each", ""),
+    ("optimizer.lr=0.1,0.2", "-m for a run of each", ""),
+    ("optimizer.lr=1e39", "a number of at most 3.4e+38", ""),
+    ("loss.weight=balancd", "a list of numbers, or balanced", ""),
+    ("optimizer._partial_=false", "true", ""),
+    ("trainer.num_nodes=3", "MASTER_ADDR", ""),
+    ("trainer.devices=99", "processes", ""),
+    ("trainer.accumulate_grad_batches=0", "at least 1", ""),
+    ("name=../x", "a name that leads nowhere else", ""),
+    ("seed=${seed", "a reference with both its braces", ""),
+    ("data.target=1", "a key of the config", ""),
+    ("loss._target_=torch.nn.L2Loss", "can be imported", "torch.nn.L1Loss"),
     ("loss.reduction=none", "mean or sum", ""),
     ("optimizer.lr=-1", "Invalid learning rate", ""),
     ("scheduler=", "one of", ""),
@@ -56,7 +75,8 @@ def assert_one_line(finished: Finished, *parts: str) -> None:
 
 @pytest.mark.parametrize(("word", "expected", "near"), TYPOS)
 def test_a_typo_is_one_line_that_names_it(run: Run, word: str, expected: str, near: str) -> None:
-    assert_one_line(run(word), f"{word}: expected", expected, f"nearest: {near}" if near else "")
+    shown = "metrics=aurc" if "aurc" in word else word.replace("1e39", "1e+39")  # as it was understood
+    assert_one_line(run(word), f"{shown}: expected", expected, f"nearest: {near}" if near else "")
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
@@ -74,7 +94,7 @@ def test_every_metric_that_is_looked_at_is_one_that_is_logged(run: Run) -> None:
 
 
 def test_an_optimizer_that_can_not_serve_the_model_is_one_line(run: Run) -> None:
-    assert_one_line(run("optimizer=sparse_adam"), "optimizer", "sparse gradients")
+    assert_one_line(run("optimizer=sparse_adam"), "optimizer=sparse_adam", "dense gradients")
 
 
 def test_a_schedule_for_a_run_without_end_is_one_line(run: Run) -> None:
@@ -101,7 +121,7 @@ def test_help_lists_every_choice_with_a_line_on_it(run: Run) -> None:
     lines = [line.split(maxsplit=1) for line in finished.out.splitlines()]
     for group in (folder.name for folder in CONF.iterdir() if folder.is_dir()):
         assert any(line[:1] == [group] for line in lines), group
-        for word in options(group):
+        for word in list_choices(group):
             assert any(line[0] == word and len(line) == 2 for line in lines if line), (group, word)
 
 
@@ -111,6 +131,215 @@ def test_cfg_job_prints_the_run_without_running_it(run: Run) -> None:
     assert "_target_: descent.losses.MeanAbsoluteError" in finished.out
     assert "lr: 0.5" in finished.out
     assert not (finished.folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("scheduler.scheduler._target_=torch.nn.Softmax", "a torch.optim.lr_scheduler.LRScheduler"),
+        ("logger.tensorboard._target_=lightning.pytorch.Trainer", "a lightning.pytorch.loggers.Logger"),
+        ("callbacks.progress._target_=builtins.print", "a lightning.pytorch.Callback"),
+        ("+metrics.x={_target_: torch.nn.L1Loss}", "a torchmetrics.Metric"),
+        ("model._target_=torch.nn.Module", "a torch.nn.Module, or a function that returns one"),
+        ("loss._target_=torch.pi", "not a value of type float"),
+        ("optimizer._target_=torch.optim", "not a module"),
+        ("data.source._target_=torch.nn.Linear", "a function that returns Samples"),
+        ("trainer._target_=1", "a class or function with its module"),
+    ],
+)
+def test_a_target_of_another_kind_is_one_line(run: Run, word: str, expected: str) -> None:
+    assert_one_line(run(word, "scheduler=step"), f"{word.partition('=')[0].lstrip('+')}", expected)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("+foo=1", "foo=1: expected a key of the config"),
+        ("++opitmizer.foreach=1", "opitmizer.foreach=1: expected a key of the config; nearest: optimizer"),
+        ("+optimizer.foo=1", "optimizer.foo=1: expected an argument of torch.optim.Adam"),
+        (
+            "++loss.wieght=1",
+            "loss.wieght=1: expected an argument of torch.nn.CrossEntropyLoss; nearest: weight",
+        ),
+        ("+data.nan_at=3", "data.nan_at=3: expected an argument of descent.data.samples.FromSamples"),
+        ("+checkpoint.evry=1", "checkpoint.evry=1: expected a key of the config"),
+        ("+loss=mae", "+loss=mae: expected loss=, and one of"),
+        ("~loss", "loss=null: expected one of"),
+        ("~threads", "~threads: expected a config that has threads"),
+        ("@=1", "@=1: expected key=value"),
+        ("hydra=null", "hydra=null: expected"),
+        ("hydra.run.dir=/proc/x", "hydra.run.dir=/proc/x: expected values that Hydra takes"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_one_line_with_any_sign_before_it(run: Run, word: str, told: str) -> None:
+    assert_one_line(run(word), told)
+
+
+def test_a_part_of_ones_own_and_an_argument_that_its_target_takes_are_added_with_a_plus(run: Run) -> None:
+    stop = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}"
+    finished = run(stop, "+optimizer.params=null", "trainer.fast_dev_run=1")
+    assert "optimizer.params=null: expected" in finished.err  # it is known, and of another type
+    assert run(stop, "trainer.fast_dev_run=1").code == 0
+
+
+# ---- words, before Hydra sees them -------------------------------------------------------------------------
+
+
+def test_the_flags_are_those_that_hydra_has() -> None:
+    actions = [action for action in get_args_parser()._actions if action.option_strings]
+    assert {flag: action.choices for action in actions for flag in action.option_strings} == {
+        flag: list(settings["choices"]) if "choices" in settings else None
+        for flags, settings in FLAGS.items()
+        for flag in flags
+    }
+
+
+def test_flags_stand_anywhere_among_the_words() -> None:
+    for words in (
+        ["-m", "loss=mae", "seed=0,1"],
+        ["loss=mae", "-m", "seed=0,1"],
+        ["loss=mae", "seed=0,1", "--multi"],
+    ):
+        line = split(words)
+        assert line.words == ["loss=mae", "seed=0,1"]
+        assert line.arguments(line.words) == ["--multirun", "loss=mae", "seed=0,1"]
+    assert split(["a=1", "--cfg", "job", "b=2", "-p=x"]).arguments([]) == ["--cfg", "job", "--package", "x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--cfg"], "--cfg/-c: expected one of job, hydra, all"),
+        (["--info", "nope"], "--info/-i: expected one of all, config"),
+        (["--resolve"], "--resolve: expected --cfg beside it"),
+        (["-callbacks.checkpoint=null"], "-callbacks.checkpoint=null: expected key=value, or one of --help"),
+        (["--multirunn"], "; nearest: --multirun"),
+        (["-m", "--cfg", "job"], "--cfg --multirun: expected one of"),
+        (["--con=x"], "expected flags that Hydra knows (ambiguous option"),
+        (["--package"], "--package/-p: expected a value"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(words: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        split(words)
+    assert told in caught.value.line({})
+
+
+TEXTS = ["한글.csv", "x,1.csv", "a=b.csv", "a(b.csv", "it's.csv", "50%.csv", "~/x.csv", "best-{epoch}",
+         "{epoch}", "a#b", "[x", "a\\'", "range(1,2)", "a;b!"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_of_any_characters_reaches_the_config_as_it_is(text: str) -> None:
+    (word,) = quote_values(split([f"data.path={text}"]))
+    override = OverridesParser.create().parse_override(word)
+    assert (override.key_or_group, override.value()) == ("data.path", text)
+    literal = OverridesParser.create().parse_override(f"x={quote_literally(text)}")
+    assert literal.value() == text
+
+
+def test_a_sweep_is_no_text_and_a_group_no_sweep_without_its_flag() -> None:
+    assert quote_values(split(["-m", "loss=mae,mse", "seed=0,1"])) == ["loss=mae,mse", "seed=0,1"]
+    with pytest.raises(ConfigError, match="each value in quotes, or all"):
+        quote_values(split(["-m", "data.path=한글,b"]))
+    with pytest.raises(ConfigError, match="-m for a run of each"):
+        quote_values(split(["loss=mae,mse"]))
+
+
+def test_a_value_that_is_no_text_is_told_with_the_quotes_that_make_it_one(run: Run) -> None:
+    assert_one_line(run("data=table", "data.path=[a]"), """expected text, or null: "data.path='[a]'\"""")
+
+
+# ---- signatures --------------------------------------------------------------------------------------------
+
+
+def test_arguments_are_passed_on_to_the_class_above_or_to_the_part_that_is_completed() -> None:
+    class Above:
+        def __init__(self, size: int, *, depth: float = 0.5) -> None: ...
+
+    class Below(Above):
+        def __init__(self, loop: str, **arguments: object) -> None: ...
+
+    def part(optimizer: object, T_max: int, **more: object) -> None: ...
+
+    signature = read_signature(Below, None)
+    assert (signature.names, signature.open_ended) == ({"loop", "size", "depth"}, False)
+    assert signature.hints == {"loop": str, "size": int, "depth": float}
+    passed = read_signature(Below, part)
+    assert (passed.names, passed.open_ended) == ({"loop", "optimizer", "T_max"}, True)
+    assert accepts(None, passed.hints["T_max"])  # what completes it can fill it in
+
+
+def test_a_tensor_is_a_list_of_numbers_or_balanced_where_a_number_will_not_do() -> None:
+    weight, rate = read_signature(torch.nn.CrossEntropyLoss, None).hints["weight"], float | torch.Tensor
+    assert all(accepts(value, weight) for value in ([1, 2.5], "balanced", None))
+    assert not any(accepts(value, weight) for value in (["a"], "balancd", 1))
+    assert expectation(weight) == "a list of numbers, or balanced, or null"
+    assert accepts(0.1, rate)
+    assert not accepts("balanced", rate)
+
+
+# ---- resuming ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(run: Run) -> Path:
+    """The folder of a run of one batch."""
+    finished = run("loss=mae", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    assert finished.code == 0, finished.err
+    return finished.folder / "run"
+
+
+def test_what_a_resume_changes_is_kept_with_the_run(run: Run, made: Path) -> None:
+    assert run(f"resume={made}", "trainer.max_epochs=2", "on_nan=skip", "-m", f"folder={made}").code in (0, 2)
+    assert run(f"resume={made}", "trainer.max_epochs=3", "on_nan=skip", f"folder={made}").code == 0
+    words = yaml.safe_load((made / "overrides.yaml").read_text())
+    assert [word for word in words if word.startswith("trainer.max_epochs")] == ["trainer.max_epochs=3"]
+    assert yaml.safe_load((made / "config.yaml").read_text())["trainer"]["max_epochs"] == 3
+    assert run(f"resume={made}", f"folder={made}").code == 0  # nothing differs from what is kept
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "++hydra.run.dir=/tmp/x",
+        "~hydra",
+        "experiment=../../x/evil",
+        "loss=/mae",
+        "/loss=mae",
+        "loss@x=mae",
+        "--cfg=job",
+        "nope=1",
+        "loss._target_=os.system",
+        "+callbacks.x={_target_: lightning.pytorch.cli.instantiate_class}",
+        "+logger.x={_target_: lightning.pytorch.loggers.CSVLogger, save_dir: /tmp/x}",
+        "callbacks.checkpoint.folder=/tmp/x",
+        "callbacks.best_weights.filename=../../x",
+        "seed=1",
+    ],
+)
+def test_a_folder_whose_words_are_not_those_of_its_run_is_refused_in_one_line(
+    run: Run, made: Path, word: str
+) -> None:
+    words = yaml.safe_load((made / "overrides.yaml").read_text())
+    (made / "overrides.yaml").write_text(yaml.safe_dump([*words, word]))
+    before = sorted(path.name for path in made.rglob("*"))
+    finished = run(f"resume={made}", "trainer.max_epochs=2", f"folder={made}")
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished
+    assert sorted(path.name for path in made.rglob("*")) == before
+
+
+def test_a_folder_of_any_name_is_resumed(run: Run, tmp_path: Path) -> None:
+    name = f"{tmp_path}/a $HOME 'c'\\"
+    first = run(f"folder={name}", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    assert first.code == 0, first.err
+    assert (Path(name) / "result.json").exists()
+    again = run(f"resume={name}", "trainer.max_epochs=2", "folder=.")
+    assert "Resumes" in again.out, again
+
+
+def test_no_run_and_the_latest_run_are_told_by_name(run: Run) -> None:
+    assert_one_line(run("run=null", command="evaluate"), "run=null: expected the folder of a run, logs/…")
 
 
 @pytest.mark.parametrize("word", ["--help", "--cfg=job"])

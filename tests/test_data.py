@@ -172,6 +172,7 @@ def test_a_function_that_returns_something_else_is_named_and_arguments_reach_it(
     [
         (torch.zeros(5, 2), torch.zeros(4).long(), ["a"]),
         (torch.zeros(5, 2), torch.arange(5), ["a", "b"]),
+        (torch.zeros(2, 2), torch.tensor([-1, 1]), ["a", "b"]),
         (torch.zeros(5, 2), torch.zeros(5, 2), ["one"]),
     ],
 )
@@ -261,8 +262,16 @@ def test_lightning_leaves_order_and_scaling_to_the_loader(stored: bool, overfit:
     inputs = Stored(images, mirrored=False) if stored else images
     data = data_of(inputs, torch.arange(64) % 2, ["a", "b"], per_channel=True, batch_size=10)
     module = Watcher()
-    trainer = Trainer(accelerator="cpu", max_epochs=2, overfit_batches=overfit, limit_val_batches=0, logger=False,
-                      enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        overfit_batches=overfit,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(module, data)
     order = Order(data.rows["train"], 10, None if overfit else 0)
     expected = []

@@ -9,9 +9,10 @@ import torch
 from conftest import Run
 from test_table import houses
 
-from descent.data.columns import to_inputs
-from descent.data.files import TableReader
-from descent.predictor import load
+from descent.data.paths import NamedPath
+from descent.data.table.columns import to_inputs
+from descent.data.table.reader import TableReader
+from descent.inference import load
 
 HOUSES = ("data=table", "data.path=houses.csv", "data.target=price", "loss=mae", "trainer.max_epochs=1")
 
@@ -26,11 +27,11 @@ def test_torch_export_takes_raw_rows_of_any_number(run: Run, tmp_path: Path) -> 
     model = load(tmp_path / "run")
     assert isinstance(model.reader, TableReader)
     frame = pl.read_csv(tmp_path / "houses.csv", infer_schema=False, null_values=["NA", ""])
-    inputs = to_inputs(model.reader.columns, frame, "")
+    inputs = to_inputs(model.reader.columns, frame, NamedPath("input", "houses.csv"))
     assert inputs.isnan().any()
-    files = {"classes.json": ""}
+    files = {"names.json": ""}
     exported = torch.export.load(tmp_path / "run/model.pt2", extra_files=files).module()
-    assert json.loads(files["classes.json"]) == ["price"]
+    assert json.loads(files["names.json"]) == ["price"]
     for batch in (inputs, inputs[:1], inputs[:7]):
         torch.testing.assert_close(exported(batch), model(batch))
     again = run("run=run", "format=torch_export", command="export")

@@ -19,7 +19,6 @@ import fuzz
 
 from descent.callbacks.checkpoint import parse_interval
 from descent.callbacks.nan_guard import LAG, Losses, finite_gradients
-from descent.data.batches import Loader, Order
 from descent.errors import ConfigError
 from descent.run.checkpoints import read
 
@@ -147,26 +146,6 @@ def test_how_often_to_save_is_said_in_words(every: str, expected: tuple[int, str
     assert parse_interval(every) == expected
     with pytest.raises(ConfigError, match="every=often"):
         parse_interval("often")
-
-
-def test_workers_give_the_same_batches_as_one_process_from_any_batch_on() -> None:
-    from augmented import Augmented
-
-    data = Augmented(torch.arange(80.0).reshape(20, 1, 2, 2), torch.arange(20))
-    rows = torch.arange(20)
-    one, two = Loader(data, Order(rows, 6, seed=3)), Loader(data, Order(rows, 6, seed=3), workers=2)
-    state = torch.get_rng_state()
-    for loader in (one, two):
-        loader.sampler.set_epoch(4)  # type: ignore[attr-defined]
-    whole = list(one)
-    assert len(whole) == len(one) == 4
-    assert torch.equal(torch.cat([targets for _, targets in whole]).sort().values, torch.arange(20))
-    two.load_state_dict({"batch": 2})
-    for (inputs, targets), expected in zip(two, whole[2:], strict=True):
-        assert torch.equal(inputs, expected[0])
-        assert torch.equal(targets, expected[1])
-    assert len(list(two)) == 4  # only the epoch that is resumed is shorter
-    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_a_bad_loss_on_a_device_is_found_without_waiting_for_it() -> None:

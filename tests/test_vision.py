@@ -3,11 +3,17 @@
 import importlib.util
 import struct
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Run
 from torch import Tensor
+
+from descent.data import torchvision_sets
+from descent.data.samples import FromSamples
 
 installed = importlib.util.find_spec("torchvision") is not None
 
@@ -16,6 +22,28 @@ def write_idx(path: Path, values: Tensor) -> None:
     """The format of MNIST's files: http://yann.lecun.com/exdb/mnist, bytes after their shape."""
     header = struct.pack(f">HBB{values.dim()}I", 0, 8, values.dim(), *values.shape)
     path.write_bytes(header + values.numpy().tobytes())
+
+
+class Photos:
+    """What torchvision's CIFAR10 is to us: colour bytes, channels last, and classes as a list."""
+
+    classes = ("cat", "dog")
+
+    def __init__(self, root: str, train: bool, download: bool) -> None:
+        self.data = np.full((40 if train else 10, 4, 4, 3), 100 if train else 200, dtype=np.uint8)
+        self.targets = [i % 2 for i in range(len(self.data))]
+
+
+def test_the_official_test_split_is_the_test_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stand_in: Any = lambda key, value: SimpleNamespace(datasets=SimpleNamespace(Photos=Photos))  # noqa: E731
+    monkeypatch.setattr(torchvision_sets, "import_torchvision", stand_in)
+    settings = {"batch_size": 8, "eval_batch_size": 8, "val_fraction": 0.25, "test_fraction": None, "seed": 0}
+    words = {"name": "Photos", "folder": str(tmp_path), "download": False}
+    data = FromSamples(torchvision_sets.torchvision_set, **settings, label_noise=0.0, **words)  # type: ignore[arg-type]
+    assert str(data) == "30 train, 10 val, 10 test samples of shape (3, 4, 4), 2 classes"
+    assert data.take("test")[0].unique().tolist() == [200]
+    assert data.scaling.input_mean.flatten().tolist() == [100, 100, 100]
+    assert data.class_counts == [15, 15]
 
 
 @pytest.mark.skipif(installed, reason="torchvision is installed")

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from descent.errors import blame
+from descent.errors import ConfigError, blame
 from descent.metrics import EpochMetrics
 from descent.optimizers import require_clippable
 from descent.scaling import Scaling
@@ -138,6 +138,14 @@ class Supervised(LightningModule):
         """Keep what the data was, so that the weights can be used on new files without it."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["data"] = {**data.describe(), "activation": self.scaling.activation}
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse to go on with other data than the run has seen."""
+        now, before = self.trainer.datamodule.describe(), checkpoint["data"]  # type: ignore[attr-defined]
+        changed = [name for name, value in now.items() if value != before.get(name)]
+        if changed and self.trainer.state.fn == TrainerFn.FITTING:
+            expected = f"the data that the run has seen; another {', '.join(changed)} came of it now"
+            raise ConfigError("resume", expected=expected)
 
     def epoch_state(self) -> dict[str, Any]:
         """What this process knows of the epoch that runs, for a checkpoint in the middle of it."""

@@ -45,7 +45,9 @@ class Scaling(nn.Module):
         """Raw inputs `(batch, ...)` of any dtype to what the network sees, `(batch, *input_shape)`."""
         if self.encoder is not None:
             inputs = self.encoder(inputs)
-        return torch.sub(inputs.to(self.input_mean.dtype), self.input_mean).div_(self.input_std)
+        if inputs.dtype == self.input_mean.dtype:
+            return torch.sub(inputs, self.input_mean).div_(self.input_std)
+        return inputs.to(self.input_mean.dtype).sub_(self.input_mean).div_(self.input_std)
 
     def scale_targets(self, targets: Tensor) -> Tensor:
         """Values `(batch, outputs)` to what the network is trained on; class indices stay as they are."""

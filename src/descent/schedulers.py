@@ -54,8 +54,13 @@ class Schedule:
         for name in (*LENGTHS, "step_size"):
             require(arguments.get(name, 1) >= 1, name, arguments.get(name), "a whole number of at least 1")
         scheduler = self.scheduler(optimizer, **arguments)
+        plateau = isinstance(scheduler, ReduceLROnPlateau)
+        require(
+            not plateau or self.interval == "epoch", "interval", self.interval,
+            "epoch, for what a plateau is seen by is known once an epoch",
+        )  # fmt: skip
         settings = {"scheduler": scheduler, "interval": self.interval}
-        return settings | ({"monitor": self.monitor} if isinstance(scheduler, ReduceLROnPlateau) else {})
+        return settings | ({"monitor": self.monitor} if plateau else {})
 
 
 def cosine_warmup(optimizer: Optimizer, total_steps: int, warmup: float, final: float) -> LambdaLR:

@@ -86,7 +86,12 @@ class BestWeights(ModelCheckpoint):
             super()._remove_checkpoint(trainer, filepath)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Find the files again, though the folder may have been moved since."""
+        """Find the files again, though the folder may have been moved since.
+
+        What was best by another metric says nothing of this one.
+        """
+        if state_dict["monitor"] != self.monitor:
+            return
         old, new = str(state_dict["dirpath"]), str(self.dirpath)
 
         def move(value: Any) -> Any:

@@ -92,6 +92,8 @@ class Checkpoint(LightningCheckpoint):
             "processes": gather(mine, trainer.world_size),
             "logged": {name: value.cpu() for name, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
+            "accumulate": trainer.accumulate_grad_batches,
+            "whole": progress.completed in (0, trainer.num_training_batches),  # no epoch was cut short
             "folder": event_sizes(self.folder),
         }
 
@@ -100,6 +102,10 @@ class Checkpoint(LightningCheckpoint):
             self.parts = {**checkpoint["parts"], "loops": checkpoint["loops"]["fit_loop"]}
             # a run that early stopping has ended stays so
             trainer.should_stop = self.parts["ended"] and self.parts["should_stop"]
+            further = trainer.max_steps == -1 or trainer.max_steps > checkpoint["global_step"]
+            if self.parts["ended"] and not self.parts["whole"] and further:
+                expected = f"{checkpoint['global_step']}, for the run has ended there, within an epoch"
+                raise ConfigError("trainer.max_steps", trainer.max_steps, expected=expected)
 
     def _is_due(self, trainer: Trainer, batch_idx: int) -> bool:
         if self.unit == "auto":
@@ -147,6 +153,7 @@ class Checkpoint(LightningCheckpoint):
         logged = {name: value.to(pl_module.device) for name, value in parts["logged"].items()}
         trainer.callback_metrics.update(logged)
         trainer.should_stop = parts["should_stop"]
+        trainer.accumulate_grad_batches = parts["accumulate"]
         pl_module.load_epoch_state(mine["epoch"])
         put_back_random_state(mine["random"])
 

@@ -66,7 +66,10 @@ class Recorder(Figures):
         self._write_rows()  # without those of after the checkpoint, which will come again
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and not self.resumed:
+        if trainer.is_global_zero and self.resumed:
+            for file, text in self.run.files.items():  # with what was typed for going on
+                write_text(file, text)
+        elif trainer.is_global_zero:
             texts = {
                 self.folder.data: self.data,
                 self.folder.environment: json.dumps(describe_environment(), indent=2),

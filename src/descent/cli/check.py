@@ -201,6 +201,8 @@ class Check:
                 self.check_value(key, value, TYPES[key])
         if prefix == "" and ".." in Path(str(values.get("name"))).parts:
             self.refuse("name", values["name"], "a name that leads nowhere else")
+        if prefix == "" and "${" in str(values.get("folder")):  # what is built of it would be a reference
+            self.refuse("folder", values["folder"], "a path without ${")
 
     def check_value(self, key: str, value: Any, hint: Any) -> None:
         """Check a plain value against a type and its bounds."""

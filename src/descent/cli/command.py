@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from descent.cli.terminal import survive_without_terminal
 from descent.errors import ConfigError, Stopped
 
 
@@ -25,6 +26,7 @@ def command(job: Callable[..., Any], name: str) -> None:
     """
     signals = Signals()
     signals.catch()
+    survive_without_terminal()
     # imported here, so that Ctrl-C is quiet while Hydra is loaded
     from descent.cli.compose import compose_and_call
     from descent.cli.help import print_help
@@ -48,7 +50,11 @@ def command(job: Callable[..., Any], name: str) -> None:
         def call(config: Any) -> Any:
             overrides: dict[str, str] = {}
             with tell(overrides, signals):
-                return run_job(job, name, config, overrides, typed)
+                return run_job(begin, name, config, overrides, typed)
+
+        def begin(*arguments: Any) -> Any:
+            signals.cleans_up = True
+            return job(*arguments)
 
         compose_and_call(call, name, expanded)
 
@@ -78,16 +84,18 @@ def tell(overrides: Mapping[str, str], signals: "Signals") -> Iterator[None]:
 
 
 class Signals:
-    """Has Ctrl-C, SIGTERM and SIGHUP end the process cleaning up, without a traceback: 130, 143, 129.
+    """Has Ctrl-C, SIGTERM and SIGHUP end the process without a traceback: 130, 143, 129.
 
     While a run trains, its callbacks take over, and end it between two steps.
 
     Attributes:
         received: the number of the signal, or 0.
+        cleans_up: whether there may be something to clean up, such as a folder that nothing is in yet.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self.cleans_up = False
 
     def catch(self) -> None:
         """Take over the signals that do what they usually do; nohup and some shells have them ignored."""
@@ -99,4 +107,6 @@ class Signals:
     def leave(self, number: int, frame: types.FrameType | None) -> NoReturn:
         """End the process."""
         self.received = number
+        if not self.cleans_up:
+            os._exit(128 + number)  # an exception in the middle of an import can abort the process
         sys.exit(128 + number)

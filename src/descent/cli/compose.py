@@ -9,6 +9,7 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -48,7 +49,7 @@ def compose_and_call(job: Callable[[DictConfig], Any], name: str, words: Sequenc
             raise wrong from error
 
 
-def resolve(config: DictConfig, overrides: Mapping[str, str]) -> dict[str, Any]:
+def resolve_references(config: DictConfig, overrides: Mapping[str, str]) -> dict[str, Any]:
     """The config's plain values, without references.
 
     Raises:
@@ -57,13 +58,25 @@ def resolve(config: DictConfig, overrides: Mapping[str, str]) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        referring = {key: value for key, value in overrides.items() if "${" in value}
-        key = next(iter(referring), error.full_key or "config")
-        raise ConfigError(
-            key, *list(referring.values())[:1], expected=f"a value that exists ({first_line(error)})"
-        ) from error
+        raise blame_reference(error, overrides) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def blame_reference(error: OmegaConfBaseException, overrides: Mapping[str, str]) -> ConfigError:
+    """A reference that leads nowhere, as the fault of the word with a reference in it, if there is one."""
+    expected = f"a value that exists ({first_line(error)})"
+    for key, value in overrides.items():
+        if "${" in value:
+            return ConfigError(key, value, expected=expected)
+    return ConfigError(error.full_key or "config", expected=expected)
+
+
+def list_overrides() -> list[str]:
+    """The words of this job, in a sweep those of the one run, with references as they are."""
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task)
+    assert isinstance(words, list)
+    return words
 
 
 @cache
@@ -96,7 +109,8 @@ def explain(error: Exception, words: Sequence[str], name: str) -> ConfigError | 
 def find_wrong_word(words: Sequence[str], name: str) -> ConfigError | None:
     """What is wrong with the first word that names no key of the config, or no file of its group, if any."""
     overrides = [override for override in map(parse, words) if not override.is_hydra_override()]
-    groups = [override for override in overrides if override.key_or_group in list_groups()]
+    known_groups = list_groups() if "loss" in list_fields(name) else []  # train's; other commands have none
+    groups = [override for override in overrides if override.key_or_group in known_groups]
     for override in groups:
         group, value, known = override.key_or_group, override.value(), list_choices(override.key_or_group)
         if override.package is not None or override.is_add() or override.is_force_add():

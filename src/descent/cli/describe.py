@@ -1,12 +1,13 @@
 """What a run is, as texts and plain values, taken from its config before it starts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from descent.run.folder import RunFolder
+from descent.run.resume import flatten
 
 TRAINER = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
 
@@ -46,18 +47,10 @@ def list_hyperparameters(config: Mapping[str, Any], chosen: Mapping[str, str]) -
     groups = ("loss", "optimizer", "scheduler", "model", "data")
     values = {group: chosen[group] for group in groups}
     for group in groups:
-        values |= flatten(config[group] or {}, f"{group}.")
+        fields = flatten(config[group] or {}, f"{group}.")
+        values |= {key: value for key, value in fields if value is not None and "._" not in key}
     values |= {f"trainer.{name}": config["trainer"].get(name) for name in TRAINER}
     return {**first, **values}
-
-
-def flatten(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Every value in nested dicts that is not null, with its key."""
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-        elif not name.startswith("_") and value is not None:
-            yield prefix + name, value
 
 
 def list_monitors(config: Mapping[str, Any]) -> dict[str, str]:
@@ -66,3 +59,9 @@ def list_monitors(config: Mapping[str, Any]) -> dict[str, str]:
     nodes |= {f"callbacks.{name}.monitor": callback for name, callback in config["callbacks"].items()}
     found = {key: (node or {}).get("monitor") for key, node in nodes.items()}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def list_changes(config: Mapping[str, Any], typed: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of the optimizer that were typed, with their values."""
+    fields = {key.partition(".")[2] for key in typed if key.startswith("optimizer.")}
+    return {name: value for name, value in config["optimizer"].items() if name in fields}

@@ -8,8 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from descent.cli.check import check
-from descent.cli.compose import list_fields, resolve
-from descent.cli.describe import describe_files, list_hyperparameters, list_monitors
+from descent.cli.compose import list_fields, list_overrides, resolve_references
+from descent.cli.describe import list_changes, describe_files, list_hyperparameters, list_monitors
 from descent.cli.paths import LOGS, ROOT
 from descent.cli.resuming import resume
 from descent.cli.words import by_key
@@ -29,22 +29,29 @@ def run_job(
         overrides: is filled with what the words of this job set, by key; in a sweep each job has its own.
         typed: what was typed, by key, without what a resumed run's folder says.
     """
-    words = [str(word) for word in OmegaConf.to_container(HydraConfig.get().overrides.task) or ()]
+    words = list_overrides()
     overrides.update(by_key(words))
     if name != "train":
-        plain = resolve(config, overrides)
+        plain = resolve_references(config, overrides)
         raise_first(check(plain, overrides, list_fields(name)).problems)
-        config.run = find_run(plain["run"])
+        config.run = name_run(plain["run"])
         return job(config)
     words = [word for word in words if key_of(word) != "resume"]
     found = resume(config, words, overrides, typed)
-    plain = resolve(config, overrides)
+    plain = resolve_references(config, overrides)
     prune(config, plain, overrides)
-    plain = resolve(config, overrides)
+    plain = resolve_references(config, overrides)
     chosen = dict(HydraConfig.get().runtime.choices)
     with claim(plain["folder"], found is not None, partial(describe_files, config, words)) as folder:
-        describe_files(config, words, folder)
-        run = Run(folder, found is not None, list_hyperparameters(plain, chosen), list_monitors(plain), ROOT)
+        run = Run(
+            folder,
+            resumed=found is not None,
+            files=describe_files(config, words, folder),
+            changes=list_changes(plain, typed) if found else {},
+            hyperparameters=list_hyperparameters(plain, chosen),
+            monitors=list_monitors(plain),
+            source=ROOT,
+        )
         return job(config, run)
 
 
@@ -68,7 +75,7 @@ def prune(config: DictConfig, plain: dict[str, Any], overrides: dict[str, str]) 
             del OmegaConf.select(config, parent)[argument]
 
 
-def find_run(run: str | None) -> str:
+def name_run(run: str | None) -> str:
     """The folder of the run that a command is about; `latest` is the newest one in logs/."""
     newest: RunFolder | None = next(iter(find_runs(LOGS)), None)
     if run is None or (run == "latest" and newest is None):

@@ -6,6 +6,7 @@ from datetime import datetime
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from descent.cli.compose import list_overrides
 from descent.cli.paths import CONF, DATASETS, LOGS, list_choices
 from descent.run.resume import key_of
 
@@ -32,7 +33,7 @@ def run_name() -> str:
     """`mae-sgd-mlp-digits`, followed by the values that the command line sets, such as `lr=0.1`."""
     chosen = dict(HydraConfig.get().runtime.choices)
     values = []
-    for word in OmegaConf.to_container(HydraConfig.get().overrides.task) or ():  # unresolved: it may hold ${name}
+    for word in list_overrides():
         key, value = key_of(word), word.partition("=")[2]
         group, _, field = key.rpartition(".")
         if field == "_target_" and group in chosen:

@@ -6,11 +6,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from descent.cli.compose import list_fields, resolve
+from descent.cli.compose import blame_reference, list_fields, resolve_references
 from descent.cli.describe import set_text
 from descent.cli.paths import CONF, list_groups
 from descent.cli.words import parse, quote_literally
-from descent.errors import ConfigError, first_line
 from descent.run.folder import RunFolder
 from descent.run.resume import (
     find_run,
@@ -19,6 +18,7 @@ from descent.run.resume import (
     read_config,
     read_words,
     require_harmless,
+    require_kept,
     require_same,
 )
 from descent.run.trust import targets
@@ -58,17 +58,16 @@ def resume(
         found = find_run(config.resume, Path(config.folder).expanduser().resolve(), words)
         config.resume = None
     except OmegaConfBaseException as error:
-        raise ConfigError(
-            error.full_key or "folder", expected=f"a value that exists ({first_line(error)})"
-        ) from error
+        raise blame_reference(error, overrides) from error
     if found is None:
         return None
     before = read_config(found)
     for key, text in (("name", before["name"]), ("folder", found.path), ("resume", found.path)):
         set_text(config, key, str(text))
-    now, raw = resolve(config, overrides), OmegaConf.to_container(config)
+    now, raw = resolve_references(config, overrides), OmegaConf.to_container(config)
     assert isinstance(raw, dict)
     require_harmless(found, now, typed, list_targets())
+    require_kept(found, before, now, typed)
     require_same(found, before, now, {str(key): value for key, value in raw.items()}, typed)
     return found
 

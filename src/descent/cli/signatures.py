@@ -77,6 +77,8 @@ def read_hints(function: Callable[..., Any]) -> dict[str, Any]:
     module = vars(sys.modules[inner.__module__]) if getattr(inner, "__module__", None) in sys.modules else {}
     hints = {}
     for name, parameter in list_parameters(function).items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
         hint = getattr(inner, "__annotations__", {}).get(name, parameter.annotation)
         if isinstance(hint, str):
             try:
@@ -143,7 +145,8 @@ def expectation(hint: Any) -> str:
     """A hint in words: `a number, or null`."""
     origin, arguments = get_origin(hint), get_args(hint)
     if words := literals(hint):
-        return "one of " + ", ".join(dict.fromkeys(words)) + (", or null" if type(None) in arguments else "")
+        others = [NAMES[argument] for argument in arguments if argument in NAMES]
+        return ", or ".join(["one of " + ", ".join(dict.fromkeys(words)), *others])
     if hint in NAMES:
         return NAMES[hint]
     if is_tensor(hint):

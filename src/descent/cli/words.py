@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from descent.cli.paths import list_groups
 from descent.errors import ConfigError, first_line, nearest
@@ -134,6 +136,10 @@ def quote_value(word: str, sweeps: bool) -> str:
     except HydraException as error:
         if not equals or not key or not parses(quoted):
             raise ConfigError(word, expected=f"key=value ({first_line(error)})") from error
+        if "${" in value and not is_reference(value):
+            raise ConfigError(
+                key, value, expected="a reference with both its braces, such as ${seed}"
+            ) from error
         if sweeps and "," in value:
             raise ConfigError(
                 key, value, expected=f"each value in quotes, or all: {as_shell(quoted)}"
@@ -167,6 +173,15 @@ def parses(word: str) -> bool:
     try:
         parse(word)
     except HydraException:
+        return False
+    return True
+
+
+def is_reference(value: str) -> bool:
+    """Whether OmegaConf can read the references in a text."""
+    try:
+        OmegaConf.create({"value": value})
+    except OmegaConfBaseException:
         return False
     return True
 

@@ -22,6 +22,7 @@ class DataModule(LightningDataModule):
         class_counts: training samples of each class; empty in regression.
         scaling: fitted on the training split.
         batch_size: samples of a training batch.
+        fingerprint: a text that is another one if a sample is another one.
         reader: plain values that say how a file becomes inputs again; see `descent.data.readers`.
         preview: lines that say what was understood of a person's own files; empty for other data.
     """
@@ -33,6 +34,7 @@ class DataModule(LightningDataModule):
     class_counts: list[int]
     scaling: Scaling
     batch_size: int
+    fingerprint: str
     reader: dict[str, Any]
     preview: str
 
@@ -44,5 +46,6 @@ class DataModule(LightningDataModule):
             "outputs": self.outputs,
             "names": list(self.names),
             "class_counts": list(self.class_counts),
+            "fingerprint": self.fingerprint,
             "reader": self.reader,
         }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from math import prod
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from descent.data.splits import draw_splits, replace_labels
 from descent.errors import ConfigError, require
 from descent.scaling import Activation, Scaling
 
+FINGERPRINT = 1 << 22  # numbers of the inputs, at most, that are looked at to know them again
 NUMBERS = 1 << 18  # that are worked on at once, so that they stay in the cache
 
 
@@ -81,7 +83,10 @@ class Samples:
             fits = self.targets.shape[1] == outputs
         else:
             self.targets = self.targets.long()
-            fits = self.targets.shape == (n,) and int(self.targets.max()) < outputs
+            dealt = self.targets  # a row that is in no given split may have no class
+            if self.rows:
+                dealt = torch.cat([self.targets[rows] for rows in self.rows.values()])
+            fits = dealt.dim() == 1 and bool(((dealt >= 0) & (dealt < outputs)).all())
         if len(self.inputs) != n or not fits:
             raise ValueError(
                 f"{len(self.inputs)} inputs, targets {tuple(self.targets.shape)}, {outputs} names"
@@ -142,6 +147,7 @@ class FromSamples(DataModule):
             self.class_counts = self.targets[self.rows["train"]].bincount(minlength=self.outputs).tolist()
         elif label_noise:
             raise ConfigError("label_noise", label_noise, expected="0 in regression, which has no classes")
+        self.fingerprint = take_fingerprint(self.inputs, self.targets, self.scaling)
 
     def _fill(self, samples: Samples) -> None:
         """Fill what models, losses and checkpoints are told."""
@@ -262,6 +268,17 @@ def mean_and_std(mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
     std = (square - mean.square()).clamp(min=0).sqrt()
     std = torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.ones_like(std))
     return mean.float(), std.float()
+
+
+def take_fingerprint(inputs: Tensor | StoredInputs, targets: Tensor, scaling: Scaling) -> str:
+    """Hash the targets, rows spread over the inputs, and the mean and deviation that all of them have."""
+    parts = [targets, *scaling.buffers()]
+    if isinstance(inputs, Tensor):
+        parts.append(inputs[:: 1 + inputs.numel() // FINGERPRINT])
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def put_on_device(inputs: Tensor, targets: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

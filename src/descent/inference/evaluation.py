@@ -92,7 +92,7 @@ def require_classes(file: NamedPath, targets: Tensor, outputs: int, first: int) 
         raise file.error(f"classes from 0 to {outputs - 1}, but row {first + row + 1:,} has {targets[row]}")
 
 
-def evaluate(
+def measure(
     model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
 ) -> tuple[dict[str, float], Tensor, Tensor]:
     """Return the loss and the metrics of a run, then outputs and targets in the data's own units.
@@ -142,8 +142,8 @@ def build_module(model: Predictor, allow: Sequence[str]) -> Any:
 def report(
     model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
 ) -> tuple[dict[str, Any], str, str]:
-    """Return metrics as plain values, a report as text, and a plot as SVG; arguments as of `evaluate`."""
-    figures, outputs, targets = evaluate(model, samples, batch_size, allow)
+    """Return metrics as plain values, a report as text, and a plot as SVG; arguments as of `measure`."""
+    figures, outputs, targets = measure(model, samples, batch_size, allow)
     head = f"{len(targets):,} samples: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
     if model.classes:
         details, text = report_classes(outputs.argmax(1), targets, model.classes)

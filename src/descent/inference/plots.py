@@ -53,7 +53,7 @@ def plot_confusion(matrix: list[list[int]], names: list[str]) -> str:
         for edge in axes.spines.values():
             edge.set(visible=True, color="0.7")
         if size <= NAMES:
-            name_classes(axes, names, cell)
+            label_axes(axes, names, cell)
         if size <= COUNTS:
             write_counts(axes, counts, shades, cell)
         return to_svg(figure)
@@ -66,7 +66,7 @@ def smallest_cell(size: int) -> float:
     return 0.16 if size <= NAMES else 9 / size
 
 
-def name_classes(axes: "Axes", names: list[str], cell: float) -> None:
+def label_axes(axes: "Axes", names: list[str], cell: float) -> None:
     """Name the rows and the columns of a confusion matrix whose squares are `cell` inches wide."""
     shown, places = [shorten(name) for name in names], range(len(names))
     upright = max(map(len, shown)) * LETTER <= cell

@@ -185,7 +185,8 @@ def load(
         )
         model.to(scaling.input_mean.dtype).load_state_dict(run.weights("model"))
         with torch.no_grad():
-            sample = (torch.zeros(1, *shape) - scaling.input_mean) / scaling.input_std
+            zeros = scaling.input_mean.new_zeros(1, *shape)
+            sample = (zeros - scaling.input_mean) / scaling.input_std
             fits = scaling.unscale(model.eval()(sample)).shape == (1, outputs)
     # a file of another run, or a crafted one, stumbles in any of these ways
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:

@@ -1,6 +1,5 @@
 """Checkpoint files: written whole, checked when read, and never able to run code."""
 
-import errno
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from descent.errors import ConfigError, Stopped, first_line
 from descent.run.atomic import open_atomically, sync_folder
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DamagedError(ConfigError):
@@ -30,7 +28,7 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
         with open_atomically(path) as stream:
             torch.save(checkpoint, stream)
     except OSError as error:
-        intact = "; the checkpoints before it are intact" if error.errno in FULL else ""
+        intact = "; the checkpoints before it are intact" if path.parent.is_dir() else ""
         raise Stopped(f"{path}: could not be written ({error.strerror}){intact}", code=1) from error
 
 

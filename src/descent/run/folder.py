@@ -1,5 +1,6 @@
 """A run's folder: the names of its files, and how it is claimed, found, read and given up again."""
 
+import errno
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +13,10 @@ from uuid import uuid4
 
 import yaml
 
-from descent.errors import ConfigError, first_line
-from descent.run.atomic import MARK, write_text
+from descent.errors import ConfigError, Stopped, first_line
+from descent.run.atomic import MARK
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 SHARED = "DESCENT_FOLDER"  # where the processes that Lightning starts for a run find its folder
 YAML_BYTES = 1 << 24  # the largest file of plain values that is read: a config takes some thousand bytes
 
@@ -80,6 +82,8 @@ class Run:
     Attributes:
         folder: claimed for this process.
         resumed: whether it goes on with what the folder holds.
+        files: the texts of its config and its words. A resumed run writes them once it trains.
+        changes: values of the optimizer that were typed for a resumed run, by name; they win over its state.
         hyperparameters: what runs are compared by, flat, the most telling ones first.
         monitors: each field of the config that names a metric to look at, by key.
         source: a folder of the repository whose revision is recorded.
@@ -87,6 +91,8 @@ class Run:
 
     folder: RunFolder
     resumed: bool
+    files: Mapping[Path, str]
+    changes: Mapping[str, Any]
     hyperparameters: dict[str, Any]
     monitors: dict[str, str]
     source: Path
@@ -104,10 +110,11 @@ def claim(path: str, resume: bool, files: Callable[[RunFolder], Mapping[Path, st
     Args:
         path: the folder to make, with its parents; to be resumed, it is there.
         resume: go on in the folder as it is.
-        files: the first files' texts; of a resumed run they are replaced.
+        files: the first files' texts.
 
     Raises:
         ConfigError: the folder cannot be made, or the run in it has not ended.
+        Stopped: a file of the folder can no longer be written.
     """
     # imported here, so that finding and reading runs needs neither
     from filelock import FileLock, Timeout  # comes with torch
@@ -130,13 +137,13 @@ def claim(path: str, resume: bool, files: Callable[[RunFolder], Mapping[Path, st
         expected = f"a folder that can be written to ({error.strerror})"
         raise ConfigError("resume", path, expected=expected) from error
     try:
-        if resume:
-            for file, text in files(folder).items():
-                write_text(file, text)
         yield folder
-    except BaseException:
+    except BaseException as error:
         if not resume and not folder.worth_keeping():
             give_up(folder, parents)
+        if isinstance(error, OSError) and (error.errno in FULL or not folder.path.is_dir()):
+            reason = f"{folder}: could not be written to ({error.strerror or error})"
+            raise Stopped(f"{reason}. {folder.advise()}", code=1) from error
         raise
     finally:
         lock.release()

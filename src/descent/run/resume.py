@@ -11,7 +11,15 @@ from descent.run.folder import RunFolder, read_yaml
 from descent.run.trust import kind_of, resolve_trusted, targets
 
 WORD = re.compile(r"[+~]{0,2}(?P<key>[A-Za-z_][\w-]*(\.[\w-]+)*)(=(?P<value>.*))?", re.DOTALL)
-FOLDERS = ("dirpath", "save_dir", "default_root_dir", "root_dir", "log_dir")  # that a run writes to
+KEPT = ("data", "model", "loss", "metrics", "module", "scheduler", "seed", "init_from", "freeze")
+MATHEMATICS = (
+    "precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "overfit_batches",
+    "limit_train_batches", "limit_val_batches", "val_check_interval", "check_val_every_n_epoch",
+    "sync_batchnorm", "use_distributed_sampler", "reload_dataloaders_every_n_epochs",
+)  # fmt: skip
+STATELESS = ("progress", "summary", "nan_guard", "best_weights", "checkpoint")
+LENGTHS = ("T_max", "total_steps", "total_iters")  # of a schedule; null is the whole run
+FOLDERS = ("folder", "dirpath", "save_dir", "default_root_dir", "root_dir", "log_dir")  # that a run writes to
 NAMES = ("filename", "name", "version", "sub_dir")  # of what it writes there
 
 
@@ -30,7 +38,7 @@ def read_words(folder: RunFolder, keys: Collection[str], groups: Collection[str]
         expected = f"the folder of a run; it has no {folder.overrides.name}"
         raise ConfigError("resume", str(folder.path), expected=expected)
     words = read_yaml(folder.overrides)
-    for word in words if isinstance(words, list) else [words]:
+    for word in words if isinstance(words, list) else [None]:
         if not is_word(word, keys, groups):
             expected = f"keys of the config and words of its groups, and no {str(word)[:200]!r}"
             raise ConfigError(str(folder.overrides), expected=expected)
@@ -118,6 +126,47 @@ def require_same(
         if was != value and key != "resume" and not any(is_set(k, typed) for k in (key, *referred)):
             expected = f"that {key} stays {as_typed(was)}; it would be {as_typed(value)} now"
             raise ConfigError("resume", str(folder), expected=expected)
+
+
+def require_kept(
+    folder: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any], typed: Collection[str]
+) -> None:
+    """Refuse words that would make another run of the one that is resumed.
+
+    Args:
+        folder, before, now, typed: as of `require_same`.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
+    old = dict(flatten(before))
+    for key, value in flatten(now):
+        was = old.get(key)
+        if isinstance(was, str):
+            was = was.replace(str(before["folder"]), str(folder.path))
+        if was != value and is_kept(key, before):
+            way = f"a new run can start from its weights, by init_from={folder}"
+            expected = f"{as_typed(was)}, as in the run that is resumed; {way}"
+            raise ConfigError(key, value, expected=expected)
+    if "checkpoint" not in (now.get("callbacks") or {}):
+        raise ConfigError("callbacks", expected="the callback checkpoint, which goes on with a run")
+    sized = [name for name, value in (now.get("scheduler") or {}).items() if name in LENGTHS and value is None]
+    for key in ("trainer.max_epochs", "trainer.max_steps"):
+        value, was = (dict(flatten(config)).get(key) for config in (now, before))
+        if sized and value != was:
+            expected = f"{as_typed(was)}, for scheduler.{sized[0]}=null makes the schedule as long as the run"
+            raise ConfigError(key, value, expected=expected)
+
+
+def is_kept(key: str, before: Mapping[str, Any]) -> bool:
+    """Whether a value is what a run is made of, and not how far it goes, on what, or what it tells."""
+    group, _, field = key.partition(".")
+    if group == "callbacks":  # those that keep a state of their own
+        name = field.partition(".")[0]
+        return name in before["callbacks"] and name not in STATELESS
+    if group == "trainer":
+        return field in MATHEMATICS
+    return group in KEPT or key == "optimizer._target_"
 
 
 def require_harmless(

@@ -19,120 +19,67 @@ class Kind:
     """What a part of the config is made of.
 
     Attributes:
-        expected: in words, for errors.
-        bases: full names of the classes that it is a subclass of; none where a config of one's own may name
-            any class, as in nested parts.
+        base: full name of the class that it is a subclass of; empty where it may be any class, or none.
         modules: where a config from a file may take classes from.
         functions: full names of those that a config from a file may name; None where no function will do.
-        abstract: whether a base itself will not do.
+        abstract: whether the base itself will not do.
+        words: what is expected, where the base does not say it.
     """
 
-    expected: str
-    bases: tuple[str, ...]
+    base: str
     modules: tuple[str, ...]
     functions: tuple[str, ...] | None = None
     abstract: bool = True
+    words: str = ""
+
+    @property
+    def expected(self) -> str:
+        """What is expected, for errors."""
+        if self.words:
+            return self.words
+        return (
+            f"a {self.base}" if self.functions is None else f"a {self.base}, or a function that returns one"
+        )
 
 
+NETWORKS = ("torch.nn", "torchvision.models", "timm.models", "descent.models")
+LOGGERS = ("lightning.pytorch.loggers.tensorboard", "lightning.pytorch.loggers.csv_logs")
+# some others of torchmetrics load models from elsewhere
+METRICS = tuple(f"torchmetrics.{name}" for name in ("classification", "regression", "aggregation"))
+SOURCES = tuple(
+    f"descent.data.{name}"
+    for name in (
+        "diabetes.diabetes",
+        "digits.digits",
+        "images.images.images",
+        "table.table.table",
+        "torchvision_sets.torchvision_set",
+    )
+)
+PARTS = {  # what a nested part from a file may be, beside what has a kind of its own, and where it is from
+    "lightning.pytorch.plugins.Precision": "lightning.pytorch.plugins.precision",
+    "lightning.pytorch.profilers.Profiler": "lightning.pytorch.profilers",
+    "lightning.pytorch.strategies.Strategy": "lightning.pytorch.strategies",
+}
 KINDS = {
-    "model": Kind(
-        "a torch.nn.Module, or a function that returns one",
-        ("torch.nn.Module",),
-        ("torch.nn", "torchvision.models", "timm.models", "descent.models"),
-        ("descent.models.timm",),
-    ),
-    "loss": Kind(
-        "a torch.nn.Module of (input, target), or a function that returns one",
-        ("torch.nn.Module",),
-        ("torch.nn", "descent.losses"),
-        (),
-    ),
-    "optimizer": Kind(
-        "a torch.optim.Optimizer, or a function that returns one",
-        ("torch.optim.Optimizer",),
-        ("torch.optim", "descent.optimizers"),
-        (),
-    ),
-    "schedule": Kind(
-        "a descent.schedulers.Schedule",
-        ("descent.schedulers.Schedule",),
-        ("descent.schedulers",),
-        abstract=False,
-    ),
+    "model": Kind("torch.nn.Module", NETWORKS, ("descent.models.timm",)),
+    "loss": Kind("torch.nn.Module", ("torch.nn", "descent.losses"), ()),
+    "optimizer": Kind("torch.optim.Optimizer", ("torch.optim", "descent.optimizers"), ()),
+    "schedule": Kind("descent.schedulers.Schedule", ("descent.schedulers",), abstract=False),
     "scheduler": Kind(
-        "a scheduler of torch.optim.lr_scheduler, or a function that returns one",
-        ("torch.optim.lr_scheduler.LRScheduler",),
-        ("torch.optim", "descent.schedulers"),
-        ("descent.schedulers.cosine_warmup",),
+        "torch.optim.lr_scheduler.LRScheduler", ("torch.optim",), ("descent.schedulers.cosine_warmup",)
     ),
     "trainer": Kind(
-        "a lightning.pytorch.Trainer",
-        ("lightning.pytorch.Trainer",),
-        ("lightning.pytorch.trainer", "descent.trainer"),
-        abstract=False,
+        "lightning.pytorch.Trainer", ("lightning.pytorch.trainer", "descent.trainer"), abstract=False
     ),
-    "callback": Kind(
-        "a lightning.pytorch.Callback",
-        ("lightning.pytorch.Callback",),
-        ("lightning.pytorch.callbacks", "descent.callbacks"),
-    ),
-    "logger": Kind(
-        "a logger of lightning.pytorch.loggers",
-        ("lightning.pytorch.loggers.Logger",),
-        ("lightning.pytorch.loggers.tensorboard", "lightning.pytorch.loggers.csv_logs"),
-    ),
-    "metric": Kind(
-        "a torchmetrics.Metric, or a function that returns one",
-        ("torchmetrics.Metric",),
-        # some of the others load models from elsewhere
-        (
-            "torchmetrics.classification",
-            "torchmetrics.regression",
-            "torchmetrics.aggregation",
-            "descent.metrics",
-        ),
-        (),
-    ),
-    "module": Kind(
-        "a lightning.pytorch.LightningModule",
-        ("lightning.pytorch.LightningModule",),
-        ("descent.module",),
-    ),
-    "data": Kind(
-        "a descent.data.module.DataModule, or a function that returns one",
-        ("descent.data.module.DataModule",),
-        ("descent.data",),
-        (),
-    ),
-    "source": Kind(
-        "a function that returns Samples",
-        (),
-        (),
-        (
-            "descent.data.diabetes.diabetes",
-            "descent.data.digits.digits",
-            "descent.data.images.images.images",
-            "descent.data.table.table.table",
-            "descent.data.torchvision_sets.torchvision_set",
-        ),
-    ),
-    "part": Kind(
-        "a class or function",
-        (),
-        (
-            "lightning.pytorch.plugins.precision",
-            "lightning.pytorch.profilers",
-            "lightning.pytorch.strategies",
-            "torchvision.transforms",
-        ),
-        (),
-    ),
+    "callback": Kind("lightning.pytorch.Callback", ("lightning.pytorch.callbacks", "descent.callbacks")),
+    "logger": Kind("lightning.pytorch.loggers.Logger", LOGGERS),
+    "metric": Kind("torchmetrics.Metric", (*METRICS, "descent.metrics"), ()),
+    "module": Kind("lightning.pytorch.LightningModule", ("descent.module",)),
+    "data": Kind("descent.data.module.DataModule", ("descent.data",), ()),
+    "source": Kind("", (), SOURCES, words="a function that returns Samples"),
+    "part": Kind("", (*PARTS.values(), "torchvision.transforms"), (), words="a class or function"),
 }
-PARTS = (
-    "lightning.pytorch.plugins.Precision",
-    "lightning.pytorch.profilers.Profiler",
-    "lightning.pytorch.strategies.Strategy",
-)  # what a part from a file may be, beside what has a kind of its own
 
 
 def kind_of(key: str) -> str:
@@ -170,7 +117,7 @@ def resolve(key: str, path: object, kind: str) -> Callable[..., Any]:
         ConfigError: it is no name, cannot be imported, or is something of another kind.
     """
     found = find(key, require_name(key, path))
-    require_kind(key, path, found, kind, KINDS[kind].bases)
+    require_kind(key, path, found, kind, bases_of(kind))
     return found
 
 
@@ -194,23 +141,13 @@ def resolve_trusted(key: str, path: object, kind: str, allow: Sequence[str] = ()
     by_name = path in (rule.functions or ()) or path in allow
     # a package that holds a listed module is imported with it, and often gives its classes shorter names
     require_trust(by_name or any(within(module, m) or within(m, module) for m in listed), key, path, kind)
-    found = load(key, path)
+    found = import_from_module(key, path)
     defined_in = getattr(found, "__module__", None) or ""
     modules = listed if inspect.isclass(found) else allow
     require_trust(by_name or any(within(defined_in, m) for m in modules), key, path, kind)
-    require_kind(key, path, found, kind, rule.bases or bases_of_parts())
+    bases = bases_of(kind) or [*PARTS, *(base for name in KINDS for base in bases_of(name))]
+    require_kind(key, path, found, kind, bases)
     return found
-
-
-def require_trusted(config: Any, allow: Sequence[str] = ()) -> None:
-    """Refuse a config from a file that names anything which `resolve_trusted` refuses.
-
-    Args:
-        config: plain dicts and lists, as read from a file.
-        allow: as of `resolve_trusted`.
-    """
-    for key, path in targets(config):
-        resolve_trusted(f"{key}._target_", path, kind_of(key), allow)
 
 
 def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -281,7 +218,7 @@ def find(key: str, path: str) -> Any:
     raise AssertionError("a name has a module")
 
 
-def load(key: str, path: str) -> Any:
+def import_from_module(key: str, path: str) -> Any:
     """Import what a module, and nothing else, has by this name."""
     module, _, name = path.rpartition(".")
     try:
@@ -308,16 +245,23 @@ def not_importable(key: str, path: str, error: Exception) -> ConfigError:
 # ---- what it is --------------------------------------------------------------------------------------------
 
 
-def require_kind(key: str, path: object, found: Any, kind: str, bases: tuple[str, ...]) -> None:
+def require_kind(key: str, path: object, found: Any, kind: str, bases: Sequence[str]) -> None:
     """Raise a ConfigError unless a class or function is one that this kind is made of."""
     rule = KINDS[kind]
-    if inspect.isclass(found):
-        known = classes_of(bases)
-        right = kind != "source" and (not bases or issubclass(found, known))
-        right = right and not inspect.isabstract(found) and not (rule.abstract and found in known)
-    else:
+    if not inspect.isclass(found):
         right = rule.functions is not None and is_function(found)
+    elif kind == "source" or inspect.isabstract(found):
+        right = False
+    else:
+        known = classes_of(bases)
+        right = not bases or issubclass(found, known)
+        right = right and not (rule.abstract and found in known)
     require(right, key, path, f"{rule.expected}, not {describe(found)}")
+
+
+def bases_of(kind: str) -> list[str]:
+    """The full name of the class that a kind is a subclass of, if there is one."""
+    return [KINDS[kind].base] if KINDS[kind].base else []
 
 
 def describe(found: Any) -> str:
@@ -340,11 +284,6 @@ def classes_of(names: Iterable[str]) -> tuple[type, ...]:
     """The classes of these names; those of a module that is not loaded have no subclass yet."""
     parts = [name.rpartition(".") for name in names]
     return tuple(getattr(sys.modules[module], name) for module, _, name in parts if module in sys.modules)
-
-
-def bases_of_parts() -> tuple[str, ...]:
-    """What a nested part from a file may be a subclass of."""
-    return (*PARTS, *(base for kind in KINDS.values() for base in kind.bases))
 
 
 def modules_of(kind: str) -> tuple[str, ...]:

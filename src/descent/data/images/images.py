@@ -64,9 +64,7 @@ def images(
         refuse_damaged(damaged, files, named)
     targets, whole = torch.tensor(labels), torch.ones(len(files), dtype=torch.bool)
     whole[list(damaged)] = False
-    counts = dict(zip(classes, targets[whole].bincount(minlength=len(classes)).tolist(), strict=True))
-    for name, count in counts.items():
-        require(count > 0, "path", path, f"an image of {name} that can be decoded")
+    counts = count_images(targets[whole], classes, named)
     inputs: Tensor | StoredInputs = kept
     if change is not None or not in_memory:
         inputs = StoredImages(files, kept, reader, moments, change, workers)
@@ -83,6 +81,15 @@ def images(
     ]
     text = "".join(f"{line}\n" for line in lines)
     return Samples(inputs, targets, classes, rows, per_channel=True, reader=reader.describe(), preview=text)
+
+
+def count_images(targets: Tensor, classes: Sequence[str], named: NamedPath) -> dict[str, int]:
+    """Return the number of images of each class; raise a `ConfigError` of the first one without any."""
+    counts = dict(zip(classes, targets.bincount(minlength=len(classes)).tolist(), strict=True))
+    for name, count in counts.items():
+        if count == 0:
+            raise named.error(f"an image of {name} that can be decoded")
+    return counts
 
 
 def choose_shape(

@@ -1,0 +1,52 @@
+"""A command does not need its terminal: when that goes away, it goes on and writes its files."""
+
+import os
+import sys
+from typing import Any, TextIO
+
+
+class Terminal:
+    """A stream whose reader may go away, as of `python src/train.py | head -1`, or whose disk may be full.
+
+    Args:
+        stream: standard output or error.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write to the stream, or to nowhere."""
+        try:
+            return self.stream.write(text)
+        except OSError:
+            return self._leave(text)
+
+    def flush(self) -> None:
+        """Flush the stream, if it is there."""
+        try:
+            self.stream.flush()
+        except OSError:
+            self._leave("")
+
+    def _leave(self, text: str) -> int:
+        # what is still buffered goes to nowhere as well, at the latest when Python ends
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
+        return len(text)
+
+
+def survive_without_terminal() -> None:
+    """Make standard output and error streams that never raise; closed ones are opened on nowhere."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:  # else the next file that is opened would take its place
+            while (opened := os.open(os.devnull, os.O_RDWR)) < descriptor:
+                pass
+            stream = os.fdopen(opened, "w")
+        if not isinstance(stream, Terminal):
+            setattr(sys, name, Terminal(stream))
