@@ -1,12 +1,16 @@
 """Train a model: `python src/train.py loss=mae optimizer=sgd trainer.accelerator=gpu`."""
 
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from descent.cli.command import command
-from descent.run.folder import Run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from descent.run.folder import Run
 
 
-def train(config: DictConfig, run: Run) -> float | None:
+def train(config: "DictConfig", run: "Run") -> float | None:
     # imported here, so that --help and --cfg need not wait for torch
     from lightning.pytorch import seed_everything
 
@@ -45,7 +49,8 @@ def train(config: DictConfig, run: Run) -> float | None:
     title = f"{data.preview}{started}{config.name}: {size}, {data}"
     recorder = Recorder(run, title, data.preview or f"{data}\n", data.input_shape)
     callbacks = [recorder, TypedChanges(run.changes), *build("callbacks").values()]
-    trainer = build("trainer", callbacks=callbacks, logger=list(build("logger").values()))
+    loggers = list(build("logger").values())
+    trainer = build("trainer", callbacks=callbacks, logger=loggers, default_root_dir=run.folder.path)
 
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = getattr(trainer.checkpoint_callback, "best_model_path", None)

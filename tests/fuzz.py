@@ -113,7 +113,7 @@ CONFLICTS = [
     ["data.batch_size=99999999999999999999"], ["threads=100000000"], ["threads=99999999999999999999"],
     ["trainer.accumulate_grad_batches=1000000000000"], ["seed=4294967296"], ["model.dropout=0.9999999999"],
     ["trainer.max_epochs=99999999999999999999"], ["trainer.max_steps=99999999999999999999"],
-    ["optimizer.lr=1e308"], ["optimizer.lr=1e38"], ["loss=mae", "--nope"], ["loss=mae", "-m", "seed=0,a"],
+    ["optimizer.lr=1e308"], ["optimizer.lr=1e38"], ["loss=mae", "--nope"], ["loss=mae", "-m", "seed=a,0"],
     ["trainer.devices=99", "trainer.accelerator=cpu"], ["trainer.num_nodes=3"],
     ["trainer.gradient_clip_val=-1"],
     ["trainer.accumulate_grad_batches=0"], ["trainer.val_check_interval=0"],

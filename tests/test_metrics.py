@@ -12,7 +12,7 @@ from descent.errors import ConfigError
 from descent.metrics import ROWS, Accuracy, EpochMetrics, size_metrics
 from descent.scaling import Scaling
 
-DEFAULT = {
+DEFAULT: dict[str, Any] = {
     "classification": {"acc": Accuracy()},
     "regression": {"mae": partial(torchmetrics.MeanAbsoluteError), "r2": partial(torchmetrics.R2Score)},
 }

@@ -1,6 +1,7 @@
 """Lightning's Trainer, with what this project changes in it in one place."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any, Literal
@@ -8,12 +9,16 @@ from typing import Any, Literal
 import lightning
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.distributed import DistError
 
-from descent.errors import ConfigError, first_line
+from descent.errors import ConfigError, Stopped, first_line
 from descent.loop import HELD_AGAINST, LeanLoop
 from descent.machine import compile_in_place
 from descent.run import checkpoints
+from descent.run.folder import RunFolder
 
 
 class Trainer(lightning.pytorch.Trainer):
@@ -28,6 +33,10 @@ class Trainer(lightning.pytorch.Trainer):
 
     def __init__(self, loop: Literal["lean", "lightning"], compile: bool, **arguments: Any) -> None:
         super().__init__(**arguments)
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, BatchSizeFinder | LearningRateFinder):
+                name = type(callback).__name__
+                raise ConfigError("callbacks", expected=f"other ones than {name}, which trains by itself")
         self.compile = compile
         self.strategy.checkpoint_io = CheckpointFiles()
         if loop == "lean" and lightning.__version__ in HELD_AGAINST:
@@ -49,6 +58,22 @@ class Trainer(lightning.pytorch.Trainer):
             if isinstance(error, ConfigError) or not is_raised_by_lightning(error):
                 raise
             raise ConfigError("trainer", expected=f"values that it takes ({first_line(error)})") from error
+        except RuntimeError as error:
+            # gloo raises nothing of a type of its own
+            alone = self.world_size == 1 or not (isinstance(error, DistError) or "gloo" in str(error))
+            if alone:
+                raise
+            advice = RunFolder(self.default_root_dir).advise()
+            raise Stopped(f"Another process of this run has ended or does not answer. {advice}", 1) from error
+
+
+def ddp(timeout: int) -> DDPStrategy:
+    """One process a device, with gradients averaged.
+
+    Args:
+        timeout: seconds that a process waits for the others.
+    """
+    return DDPStrategy(timeout=timedelta(seconds=timeout))
 
 
 class CheckpointFiles(TorchCheckpointIO):

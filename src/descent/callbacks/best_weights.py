@@ -18,7 +18,6 @@ class BestWeights(ModelCheckpoint):
     private names of Lightning 2.6.6's class.
 
     Args:
-        folder: of the run.
         filename: of the best weights, without ".ckpt".
         monitor: the metric that decides which are best, such as "val/loss".
         mode: "min" or "max".
@@ -28,16 +27,15 @@ class BestWeights(ModelCheckpoint):
         ConfigError: a filename that is another checkpoint's.
     """
 
-    def __init__(self, folder: str, filename: str, monitor: str, mode: str, save_top_k: int) -> None:
-        checkpoints = RunFolder(folder)
-        taken = [path.stem for path in (checkpoints.last, checkpoints.previous, checkpoints.new)]
+    def __init__(self, filename: str, monitor: str, mode: str, save_top_k: int) -> None:
+        files = RunFolder("")
+        taken = [path.stem for path in (files.last, files.previous, files.new)]
         require(filename not in taken, "filename", filename, f"another name than {', '.join(taken)}")
         several = save_top_k in (0, 1) or "{" in filename
         require(several, "save_top_k", save_top_k, "1, or a filename with {epoch} or {step} in it")
         super().__init__(
-            checkpoints.checkpoints,
-            filename,
-            monitor,
+            filename=filename,
+            monitor=monitor,
             mode=mode,
             save_top_k=save_top_k,
             save_weights_only=True,
@@ -45,6 +43,10 @@ class BestWeights(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.held: dict[str, dict[str, Any]] = {}  # by path, not written yet
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.dirpath = str(RunFolder(trainer.default_root_dir).checkpoints)
+        super().setup(trainer, pl_module, stage)
 
     def write(self, trainer: Trainer) -> None:
         """Write what is held in memory."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from descent.errors import ConfigError, Stopped, require
@@ -30,7 +31,6 @@ class Checkpoint(LightningCheckpoint):
     The end of an epoch needs no other case: it is the start of the next one's first batch.
 
     Args:
-        folder: of the run.
         every: how much work a kill may cost: "100 steps" (of the optimizer), "1 epoch", "10 minutes", or
             "auto": as often as takes 1 % of the time, and at most every 2 seconds.
 
@@ -38,23 +38,30 @@ class Checkpoint(LightningCheckpoint):
         ConfigError: another `every`.
     """
 
-    def __init__(self, folder: str, every: str) -> None:
+    folder: RunFolder
+
+    def __init__(self, every: str) -> None:
         self.number, self.unit = parse_interval(every)
-        self.folder = RunFolder(folder)
         self.signals = Signals()
         self.parts: dict[str, Any] | None = None  # from the file, until the first batch
         self.saved_at, self.saved_step, self.cost = 0.0, -1, 0.0
         self.ended = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.folder = RunFolder(trainer.default_root_dir)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.signals.catch()
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+        for callback in find_inexact(trainer):
+            say(trainer, f"This run cannot be resumed: {callback} begins anew in the middle of an epoch")
         loader: Any = trainer.train_dataloader
         if not hasattr(loader, "start_at"):
             name = type(loader).__name__
             say(trainer, f"A resumed run will differ: {name} cannot begin in the middle of an epoch")
         elif self.parts is not None:
             loader.start_at(self.parts["batch"])
+            trainer.accumulate_grad_batches = self.parts["accumulate"]
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -100,6 +107,8 @@ class Checkpoint(LightningCheckpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == TrainerFn.FITTING and "parts" in checkpoint:
             self.parts = {**checkpoint["parts"], "loops": checkpoint["loops"]["fit_loop"]}
+            for callback in find_inexact(trainer):
+                raise ConfigError("callbacks", expected=f"other ones than {callback}, which begins anew")
             # a run that early stopping has ended stays so
             trainer.should_stop = self.parts["ended"] and self.parts["should_stop"]
             further = trainer.max_steps == -1 or trainer.max_steps > checkpoint["global_step"]
@@ -153,7 +162,6 @@ class Checkpoint(LightningCheckpoint):
         logged = {name: value.to(pl_module.device) for name, value in parts["logged"].items()}
         trainer.callback_metrics.update(logged)
         trainer.should_stop = parts["should_stop"]
-        trainer.accumulate_grad_batches = parts["accumulate"]
         pl_module.load_epoch_state(mine["epoch"])
         put_back_random_state(mine["random"])
 
@@ -165,6 +173,12 @@ class Checkpoint(LightningCheckpoint):
         if self.signals.asks_to_requeue():
             text += requeue() + ". "
         raise Stopped(text + self.folder.advise(), code=128 + number)
+
+
+def find_inexact(trainer: Trainer) -> list[str]:
+    """The callbacks that act at an epoch's start, which an epoch that is resumed in its middle has not."""
+    kinds = (StochasticWeightAveraging,)
+    return [type(callback).__name__ for callback in trainer.callbacks if isinstance(callback, kinds)]  # type: ignore[attr-defined]
 
 
 def parse_interval(every: str) -> tuple[int, str]:

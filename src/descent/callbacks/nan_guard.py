@@ -22,7 +22,6 @@ class NaNGuard(Callback):
     """Ends a run at a loss that is not finite, or passes over such batches; no checkpoint ever holds one.
 
     Args:
-        folder: of the run.
         on_nan: "stop" ends the run; "skip" passes over the batch, at the cost of waiting for the device at
             each step.
 
@@ -30,9 +29,9 @@ class NaNGuard(Callback):
         ConfigError: another `on_nan`.
     """
 
-    def __init__(self, folder: str, on_nan: str) -> None:
+    def __init__(self, on_nan: str) -> None:
         require(on_nan in ("stop", "skip"), "on_nan", on_nan, "stop or skip")
-        self.folder, self.on_nan = RunFolder(folder), on_nan
+        self.on_nan = on_nan
         self.losses = Losses()
         self.skipped = 0
         self.fault: Stopped | None = None
@@ -62,8 +61,8 @@ class NaNGuard(Callback):
         if self.skipped == 1 and trainer.is_global_zero:
             print(f"Step {trainer.global_step}, batch {batch}: not finite, passed over", flush=True)
         if self.skipped == TRIES:
-            advice = self.folder.advise()
-            raise Stopped(f"on_nan=skip: {TRIES} batches in a row were not finite. {advice}", code=1)
+            text = f"on_nan=skip: {TRIES} batches in a row were not finite"
+            raise Stopped(f"{text}. {advise(trainer)}", code=1)
         optimizer.zero_grad()  # an optimizer leaves parameters without a gradient alone
 
     def on_save_checkpoint(
@@ -73,7 +72,7 @@ class NaNGuard(Callback):
             self.fault = self.fault or self._tell(trainer, fault, None)
         if self.fault is None and not finite_weights(pl_module):
             where = f"step {trainer.global_step}, epoch {trainer.current_epoch + 1}"
-            self.fault = Stopped(f"A weight is not a number at {where}. {self.folder.advise()}", code=1)
+            self.fault = Stopped(f"A weight is not a number at {where}. {advise(trainer)}", code=1)
         self._raise_together(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,7 +96,12 @@ class NaNGuard(Callback):
         now = (fault.step, fault.epoch) == (trainer.global_step, trainer.current_epoch)
         if rows := rows_not_finite(batch) if now else []:
             text += f"; this batch holds NaN or infinity, in its samples {', '.join(map(str, rows[:8]))}"
-        return Stopped(f"{text}. {self.folder.advise()}", code=1)
+        return Stopped(f"{text}. {advise(trainer)}", code=1)
+
+
+def advise(trainer: Trainer) -> str:
+    """How to go on with the run of a trainer, in words."""
+    return RunFolder(trainer.default_root_dir).advise()
 
 
 @dataclass

@@ -110,7 +110,7 @@ class Recorder(Figures):
         super().on_train_end(trainer, pl_module)
         if not self.rows:
             return
-        samples = pl_module.samples_seen * trainer.world_size  # type: ignore[operator]
+        samples: Any = pl_module.samples_seen * trainer.world_size  # type: ignore[operator]
         self.result = {
             "epochs": len(self.rows),
             "steps": trainer.global_step,

@@ -56,7 +56,9 @@ BOUNDS = {  # of numbers that libraries do not look at, or only when it is too l
     "trainer.num_nodes": (1, inf),
     "trainer.num_sanity_val_steps": (-1, inf),
     "trainer.reload_dataloaders_every_n_epochs": (0, inf),
+    "trainer.val_check_interval": (1e-6, inf),
     "logger.csv.flush_logs_every_n_steps": (1, inf),
+    "optimizer.ns_steps": (1, 99),  # of Muon
     "callbacks.summary.max_depth": (-1, inf),
 }
 COLLECTIONS = ("callbacks", "logger", "metrics")  # groups of several nodes, each with a name

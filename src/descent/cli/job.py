@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from descent.cli.check import check
 from descent.cli.compose import list_fields, list_overrides, resolve_references
-from descent.cli.describe import list_changes, describe_files, list_hyperparameters, list_monitors
+from descent.cli.describe import describe_files, list_changes, list_hyperparameters, list_monitors
 from descent.cli.paths import LOGS, ROOT
 from descent.cli.resuming import resume
 from descent.cli.words import by_key

@@ -12,7 +12,6 @@ from descent.errors import ConfigError, Stopped, first_line
 from descent.run.atomic import open_atomically, sync_folder
 
 
-
 class DamagedError(ConfigError):
     """A checkpoint that is torn, truncated, or no checkpoint at all."""
 
@@ -116,8 +115,8 @@ def find_newest_whole(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]] | No
         except DamagedError as error:
             damaged.append(error)
             continue
-        for error in damaged:
-            print(f"{error}; the checkpoint before it is used", flush=True)
+        for passed_over in damaged:
+            print(f"{passed_over}; the checkpoint before it is used", flush=True)
         return path, checkpoint
     if damaged:
         lines = "; ".join(map(str, damaged))

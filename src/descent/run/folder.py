@@ -200,7 +200,9 @@ def rewind(folder: RunFolder) -> Path | None:
     from descent.run.checkpoints import find_newest_whole, rotate
 
     found = find_newest_whole((folder.new, folder.last, folder.previous))
-    newest = folder.last if found and found[0] == folder.new else found and found[0]
+    newest = found[0] if found else None
+    if newest == folder.new:  # a kill came between writing it and giving it its name
+        newest = folder.last
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return newest
     for part in folder.path.rglob(f".*{MARK}"):  # of files that a kill cut short
@@ -213,11 +215,11 @@ def rewind(folder: RunFolder) -> Path | None:
         elif path.stat().st_size > size:
             with path.open("r+b") as file:
                 file.truncate(size)
-    if found is None:
+    if found is None or newest is None:
         folder.metrics.unlink(missing_ok=True)
         print(f"Resumes {folder} from its start, for it has no checkpoint yet", flush=True)
         return None
-    if found[0] == folder.new:  # a kill came between writing it and giving it its name
+    if found[0] == folder.new:
         rotate(folder.new, folder.last, folder.previous)
     where = f"epoch {found[1]['epoch'] + 1}, step {found[1]['global_step']}"
     print(f"Resumes {folder} from {where} ({newest.name})", flush=True)

@@ -150,7 +150,9 @@ def require_kept(
             raise ConfigError(key, value, expected=expected)
     if "checkpoint" not in (now.get("callbacks") or {}):
         raise ConfigError("callbacks", expected="the callback checkpoint, which goes on with a run")
-    sized = [name for name, value in (now.get("scheduler") or {}).items() if name in LENGTHS and value is None]
+    sized = [
+        name for name, value in (now.get("scheduler") or {}).items() if name in LENGTHS and value is None
+    ]
     for key in ("trainer.max_epochs", "trainer.max_steps"):
         value, was = (dict(flatten(config)).get(key) for config in (now, before))
         if sized and value != was:

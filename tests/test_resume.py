@@ -1,0 +1,207 @@
+"""A run that goes on is the run it was, or is refused in one line; what it made is never lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Run
+from test_table import houses
+from test_train import DDP
+
+from descent.errors import ConfigError
+from descent.run.checkpoints import read
+from descent.run.folder import RunFolder, claim, read_yaml
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import random
+
+import faults
+
+SHORT = ("data.batch_size=64", "trainer.max_epochs=2", "checkpoint.every=5steps")
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """What is in each file of a folder, but for the lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["data.batch_size=32"], "data.batch_size=32: expected 64, as in the run that is resumed"),
+        (["loss=mae"], "loss._target_=descent.losses.MeanAbsoluteError: expected torch.nn.CrossEntropyLoss"),
+        (["data.label_noise=0.5"], "data.label_noise=0.5: expected 0.0"),
+        (["model.hidden=[32]"], "model.hidden=[32]: expected [256]"),
+        (["optimizer=sgd"], "optimizer._target_=torch.optim.SGD: expected torch.optim.Adam"),
+        (["trainer.overfit_batches=1"], "trainer.overfit_batches=1"),
+        (["freeze=['1.*']"], "freeze=['1.*']: expected []"),
+        (["callbacks=none"], "callbacks=none: expected the callback checkpoint"),
+        (["seed=1"], "seed=1: expected 0"),
+    ],
+)
+def test_words_that_would_make_another_run_of_it_are_refused_and_nothing_changes(
+    run: Run, tmp_path: Path, words: list[str], line: str
+) -> None:
+    assert run(*SHORT).code == 0
+    before = snapshot(tmp_path / "run")
+    finished = run(f"resume={tmp_path}/run", *words)
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+    assert line in finished.err
+    assert snapshot(tmp_path / "run") == before
+
+
+def test_a_typed_value_of_the_optimizer_wins_over_its_state_and_is_kept(run: Run, tmp_path: Path) -> None:
+    assert run(*SHORT).code == 0
+    words = ("trainer.max_epochs=3", "optimizer.lr=0.05", "optimizer.betas=[0.8,0.99]", "on_nan=skip")
+    assert run(f"resume={tmp_path}/run", *words).code == 0
+    (group,) = read(tmp_path / "run/checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
+    assert (group["lr"], list(group["betas"])) == (0.05, [0.8, 0.99])
+    config = read_yaml(tmp_path / "run/config.yaml")
+    assert (config["optimizer"]["lr"], config["on_nan"], config["trainer"]["max_epochs"]) == (0.05, "skip", 3)
+    again = run(f"resume={tmp_path}/run")  # with the words that it has by now
+    assert again.code == 0, again.err
+
+
+def test_a_schedule_as_long_as_the_run_is_not_made_longer_and_a_constant_one_is(
+    run: Run, tmp_path: Path
+) -> None:
+    assert run(*SHORT, "scheduler=one_cycle").code == 0
+    finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=3")
+    expected = "trainer.max_epochs=3: expected 2, for scheduler.total_steps=null makes the schedule as long"
+    assert finished.err.startswith(expected)
+    step = ("scheduler=step", "scheduler.step_size=20", "scheduler.interval=step")
+    for name, epochs in (("short", 2), ("long", 3)):
+        words = (*SHORT, *step, f"trainer.max_epochs={epochs}", f"folder={tmp_path}/{name}")
+        assert run(*words).code == 0
+    assert run(f"resume={tmp_path}/short", "trainer.max_epochs=3").code == 0
+    short, long = (faults.ending(tmp_path / name) for name in ("short", "long"))
+    assert not [name for name in faults.differences(short, long) if "best" not in name]
+
+
+def test_a_run_that_ended_within_an_epoch_is_not_made_longer(run: Run, tmp_path: Path) -> None:
+    assert run("data.batch_size=64", "trainer.max_steps=30").code == 0
+    finished = run(f"resume={tmp_path}/run", "trainer.max_steps=60")
+    assert finished.err.startswith("trainer.max_steps=60: expected 30, for the run has ended there")
+
+
+def test_other_data_than_the_run_has_seen_is_refused(run: Run, tmp_path: Path) -> None:
+    path = houses(tmp_path / "houses.csv")
+    words = ("data=table", "data.path=houses.csv", "data.target=price", "data.exclude=[id]", "loss=mae")
+    assert run(*words, "trainer.max_epochs=1").code == 0
+    head, *rows = path.read_text().splitlines()
+    for changed in ([head, *reversed(rows)], [head, *rows[:200]], [head.replace("area", "size"), *rows]):
+        path.write_text("\n".join(changed) + "\n")
+        finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2")
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished
+        assert "the data that the run has seen" in finished.err
+    path.write_text("\n".join([head, *rows]) + "\n")
+    assert run(f"resume={tmp_path}/run", "trainer.max_epochs=2").code == 0
+
+
+def test_two_damaged_checkpoints_are_not_a_run_without_one(run: Run, tmp_path: Path) -> None:
+    assert run(*SHORT).code == 0
+    for path in (tmp_path / "run/checkpoints").glob("*.ckpt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    before = snapshot(tmp_path / "run")
+    finished = run(f"resume={tmp_path}/run")
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+    assert "expected a checkpoint that can be read" in finished.err
+    assert snapshot(tmp_path / "run") == before
+
+
+def test_an_accumulation_that_changes_by_epoch_ends_the_same_when_it_is_killed(tmp_path: Path) -> None:
+    target = "lightning.pytorch.callbacks.GradientAccumulationScheduler"
+    words = [f"+callbacks.more={{_target_:{target},scheduling:{{0:2,2:1}}}}", *SHORT, "trainer.max_epochs=4"]
+    tally = faults.kills(words, 1, tmp_path, random.Random(3))
+    assert not tally.differing, tally.notes
+
+
+def test_a_callback_that_cannot_be_resumed_exactly_says_so_and_is_refused(run: Run, tmp_path: Path) -> None:
+    target = "lightning.pytorch.callbacks.StochasticWeightAveraging"
+    word = f"+callbacks.swa={{_target_:{target},swa_lrs:0.01}}"
+    finished = run(word, *SHORT)
+    assert "This run cannot be resumed: StochasticWeightAveraging" in finished.out
+    again = run(word, *SHORT, "resume=true")
+    assert (again.code, again.err.count("\n")) == (2, 1), again.err
+
+
+def test_a_failing_run_removes_what_it_made_and_nothing_else(tmp_path: Path) -> None:
+    def fail(path: Path, *files: str) -> None:
+        with (
+            pytest.raises(ConfigError),
+            claim(str(path), False, lambda folder: {folder.config: "a: 1\n"}) as folder,
+        ):
+            assert folder.config.read_text() == "a: 1\n"
+            for name in files:
+                (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder.path / name).write_text("")
+            raise ConfigError("a", expected="something else")
+
+    fail(tmp_path / "made/by/it", "events.out.tfevents.1", "csv/hparams.yaml")
+    assert not (tmp_path / "made").exists()
+    fail(tmp_path / "run", "notes/mine.part", "events.out.tfevents.1")
+    assert [path.name for path in (tmp_path / "run").rglob("*")] == ["notes", "mine.part"]
+    fail(tmp_path / "saved", "models/last.ckpt")
+    assert RunFolder(tmp_path / "saved").config.exists()
+
+
+def test_the_reader_of_the_output_may_go_away(tmp_path: Path) -> None:
+    train = f"{sys.executable} {ROOT}/src/train.py trainer.max_epochs=2"
+    for number, rest in enumerate(("| head -1", ">&-", "> /dev/full", "2>&1 | true")):
+        command = f"{train} folder={tmp_path}/{number} {rest}"
+        answer = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
+        )
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert json.loads((tmp_path / str(number) / "result.json").read_text())["epochs"] == 2
+
+
+def test_a_folder_that_goes_away_is_one_line(tmp_path: Path) -> None:
+    words = ["trainer.max_epochs=300", "checkpoint.every=20steps"]
+    job = faults.Job(words, tmp_path / "job")
+    process = job.start()
+    job.train(process)
+    (tmp_path / "job/run").rename(tmp_path / "job/moved")
+    process.join(60)
+    assert (process.exitcode, job.error().count("\n")) == (1, 1), job.error()
+    assert "could not be written" in job.error()
+
+
+def test_a_process_that_is_killed_ends_the_others_with_one_line(tmp_path: Path) -> None:
+    words = [*DDP, "trainer.max_epochs=400", f"folder={tmp_path}/run"]
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "src/train.py"), *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        next(line for line in process.stdout if line.startswith("Epoch 2/"))
+        found = subprocess.run(
+            ["pgrep", "-P", str(process.pid), "-f", "train.py"], capture_output=True, text=True, check=True
+        )
+        os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
+        begun, error = time.monotonic(), process.stderr.read()
+        assert process.wait() == 1
+    assert time.monotonic() - begun < 60
+    assert error.startswith("Another process of this run has ended or does not answer.")
+    assert error.count("\n") == 1
+
+
+def test_a_terminal_that_is_closed_saves_the_run(tmp_path: Path) -> None:
+    job = faults.Job(["trainer.max_epochs=300"], tmp_path / "job")
+    process = job.start()
+    job.train(process)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGHUP)
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGHUP, job.error()
+    assert read(tmp_path / "job/run/checkpoints/last.ckpt")["parts"]["processes"]
