@@ -74,7 +74,7 @@ def test_a_choice_composes_and_every_value_is_what_its_target_takes(group: str, 
 def test_every_argument_of_the_installed_signature_is_listed_and_no_other(group: str, word: str) -> None:
     filled = {  # by code
         "optimizer": {"params"},
-        "trainer": {"callbacks", "logger"},
+        "trainer": {"callbacks", "logger", "default_root_dir"},
         "model": {"input_shape", "outputs"},
         "schedule": {"optimizer"},
         "loss": {"size_average", "reduce"},  # deprecated by torch, in favour of `reduction`
@@ -87,7 +87,7 @@ def test_every_argument_of_the_installed_signature_is_listed_and_no_other(group:
         kind = kind_of(key)
         if kind in ("scheduler", "source"):  # their arguments are listed above them
             continue
-        inner = next((name for name, value in node.items() if isinstance(value, dict)), None)
+        inner = next((n for n, v in node.items() if isinstance(v, dict) and v.get("_partial_")), None)
         names = [key] if inner is None else [key, f"{key}.{inner}"]
         targets_of = [node["_target_"]] if inner is None else [node["_target_"], node[inner]["_target_"]]
         found = [resolve(name, target, kind_of(name)) for name, target in zip(names, targets_of, strict=True)]
