@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, Finished, Run
 from omegaconf import OmegaConf
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 LINE = re.compile(
     r"Epoch (\d+)/(\d+), Train Loss: \d+\.\d{4}, Train Acc: [01]\.\d{4},"
@@ -106,7 +107,13 @@ def test_tensorboard_has_curves_by_epoch_rate_config_graph_and_hyperparameters(f
     assert "_hparams_/session_start_info" in run.summary_metadata
     hparams = run.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"optimizer.lr" in hparams
-    assert b"val/acc" in run.summary_metadata["_hparams_/experiment"].plugin_data.content
+    experiment = run.summary_metadata["_hparams_/experiment"].plugin_data.content
+    plugin = HParamsPluginData.FromString(experiment).experiment
+    # TensorBoard shows those that differ first, and then by their names
+    columns = sorted((not info.differs, info.name) for info in plugin.hparam_infos)
+    assert [name for _, name in columns][:4] == ["loss", "optimizer", "optimizer.lr", "seed"]
+    shown = {info.name.tag for info in plugin.metric_infos}
+    assert shown == {"val/loss", "val/acc", "test/loss", "test/acc"}
 
 
 def test_the_same_config_gives_the_same_weights(run: Run, tmp_path: Path) -> None:
@@ -122,8 +129,10 @@ def test_the_same_config_gives_the_same_weights(run: Run, tmp_path: Path) -> Non
 
 
 def test_a_folder_is_never_written_to_twice(run: Run, tmp_path: Path) -> None:
-    for _ in range(2):
-        assert run("trainer.max_epochs=1", "trainer.limit_train_batches=1").code == 0
+    first, second = (run("trainer.max_epochs=1", "trainer.limit_train_batches=1") for _ in range(2))
+    assert (first.code, second.code) == (0, 0)
+    assert "\nRun folder:  run\n" in first.out
+    assert "\nRun folder:  run-2 (run is another run)\n" in second.out
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"run", "run-2"}
 
 

@@ -21,6 +21,7 @@ from descent.machine import describe_environment
 from descent.run.atomic import write_text
 from descent.run.folder import Run
 
+FIRST = ("loss", "optimizer", "optimizer.lr", "seed")  # the first columns of TensorBoard's HPARAMS
 FLUSH = 1.0  # seconds between two moments at which TensorBoard's files are brought up to date
 
 
@@ -147,7 +148,12 @@ class Recorder(Figures):
             speed = f"{self.result['seconds']:.1f} s, {self.result['samples_per_second']:,.0f} samples/s"
             epochs = self.result["epochs"]
             lines.append(f"Trained {epochs} epoch{'s' if epochs > 1 else ''} in {speed}")
-        lines.append(f"Run folder:  {self.folder}")
+        taken = (
+            ""
+            if self.folder.path.name == self.run.wanted.path.name
+            else f" ({self.run.wanted} is another run)"
+        )
+        lines.append(f"Run folder:  {self.folder}{taken}")
         if self.folder.events():
             uv = "uv run " if "UV" in os.environ else ""
             lines.append(f"TensorBoard: {uv}tensorboard --logdir {os.path.relpath(self.folder.path.parent)}")
@@ -200,10 +206,16 @@ def add_hyperparameters(writer: Any, hyperparameters: Mapping[str, Any], names: 
 
     `SummaryWriter.add_hparams` would write those points again, and to a run of its own.
     """
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
     from torch.utils.tensorboard.summary import hparams
 
     values = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hyperparameters.items()}
-    for summary in hparams(values, {name: 0.0 for name in names if "/" in name}):
+    experiment, *others = hparams(values, {name: 0.0 for name in names if "/" in name})
+    content = HParamsPluginData.FromString(experiment.value[0].metadata.plugin_data.content)
+    for info in content.experiment.hparam_infos:  # what differs is shown first, the rest by its name
+        info.differs = info.name in FIRST
+    experiment.value[0].metadata.plugin_data.content = content.SerializeToString()
+    for summary in (experiment, *others):
         writer.file_writer.add_summary(summary)
 
 

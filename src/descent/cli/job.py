@@ -45,6 +45,7 @@ def run_job(
     with claim(plain["folder"], found is not None, partial(describe_files, config, words)) as folder:
         run = Run(
             folder,
+            wanted=RunFolder(plain["folder"]),
             resumed=found is not None,
             files=describe_files(config, words, folder),
             changes=list_changes(plain, typed) if found else {},

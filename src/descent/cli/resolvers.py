@@ -38,7 +38,7 @@ def run_name() -> str:
         group, _, field = key.rpartition(".")
         if field == "_target_" and group in chosen:
             chosen[group] = value.rpartition(".")[2]
-        elif key not in chosen and key not in ("name", "folder", "resume"):
+        elif key not in chosen and key not in ("name", "folder", "resume", "metrics"):
             values.append(f"{field}={value}")
     groups = ("experiment", "loss", "optimizer", "model", "data")
     words = [chosen[group] for group in groups if chosen.get(group)]

@@ -81,6 +81,7 @@ class Run:
 
     Attributes:
         folder: claimed for this process.
+        wanted: the folder that was asked for, which may have been taken.
         resumed: whether it goes on with what the folder holds.
         files: the texts of its config and its words. A resumed run writes them once it trains.
         changes: values of the optimizer that were typed for a resumed run, by name; they win over its state.
@@ -90,6 +91,7 @@ class Run:
     """
 
     folder: RunFolder
+    wanted: RunFolder
     resumed: bool
     files: Mapping[Path, str]
     changes: Mapping[str, Any]
