@@ -205,3 +205,20 @@ def test_a_terminal_that_is_closed_saves_the_run(tmp_path: Path) -> None:
     process.join(60)
     assert process.exitcode == 128 + signal.SIGHUP, job.error()
     assert read(tmp_path / "job/run/checkpoints/last.ckpt")["parts"]["processes"]
+
+
+def test_what_is_printed_to_go_on_with_goes_on_after_an_extension(run: Run, tmp_path: Path) -> None:
+    assert run("trainer.max_epochs=2").code == 0
+    words = [sys.executable, str(ROOT / "src/train.py"), "resume=run", "trainer.max_epochs=150"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("Epoch 5/150"))
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate()
+    assert process.returncode == 130
+    assert error.rstrip().endswith("Go on with: python src/train.py resume=run")
+    finished = run("resume=run")
+    assert finished.code == 0, finished.err
+    assert "Epoch 150/150" in finished.out
