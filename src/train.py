@@ -18,7 +18,7 @@ def train(config: "DictConfig", run: "Run") -> float | None:
     from descent.callbacks.typed_changes import TypedChanges
     from descent.cli.build import builder
     from descent.errors import require_one_of
-    from descent.losses import adapt, class_weights
+    from descent.losses import adapt, size_loss
     from descent.machine import quiet_libraries, set_threads
     from descent.metrics import logged_names, size_metrics
     from descent.run.folder import rewind
@@ -31,7 +31,7 @@ def train(config: "DictConfig", run: "Run") -> float | None:
     data = build("data")
     model = build("model", input_shape=data.input_shape, outputs=data.outputs)
     started = start_from(model, config.init_from, list(config.freeze))
-    criterion = build("loss", **class_weights(config.loss, data.class_counts))
+    criterion = build("loss", **size_loss(config.loss, data.task, data.class_counts))
     criterion = adapt(criterion, data.task, data.outputs)
     optimizer = build("optimizer")  # a partial: configure_optimizers hands it model.parameters()
     schedule = build("scheduler") or None

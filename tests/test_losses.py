@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from descent.errors import ConfigError
-from descent.losses import MeanAbsoluteError, adapt, class_weights
+from descent.losses import MeanAbsoluteError, adapt, by_task, size_loss
 
 
 def test_mean_absolute_error_by_hand() -> None:
@@ -155,14 +155,21 @@ def test_trying_a_loss_draws_nothing() -> None:
 
 
 def test_balanced_weights_make_all_classes_count_alike() -> None:
-    weights = class_weights({"weight": "balanced", "pos_weight": "balanced"}, [10, 30, 60])
+    weights = size_loss({"weight": "balanced", "pos_weight": "balanced"}, "classification", [10, 30, 60])
     assert torch.allclose(weights["weight"] * torch.tensor([10, 30, 60]), torch.full((3,), 100 / 3))
     assert torch.allclose(weights["pos_weight"], torch.tensor([9.0, 70 / 30, 40 / 60]))
-    assert class_weights({"weight": [1, 2.5]}, [3, 4])["weight"].tolist() == [1, 2.5]
-    assert class_weights({"weight": None, "reduction": "mean"}, [3, 4]) == {}
+    assert size_loss({"weight": [1, 2.5]}, "classification", [3, 4])["weight"].tolist() == [1, 2.5]
+    assert size_loss({"weight": None, "reduction": "mean"}, "classification", [3, 4]) == {}
 
 
 @pytest.mark.parametrize("counts", [[], [3, 0]])
 def test_balanced_weights_need_a_sample_of_each_class(counts: Any) -> None:
     with pytest.raises(ConfigError, match=r"loss\.weight=balanced: expected a training sample of each class"):
-        class_weights({"weight": "balanced"}, counts)
+        size_loss({"weight": "balanced"}, "classification", counts)
+
+
+def test_the_default_loss_follows_from_the_task() -> None:
+    values = MeanAbsoluteError()
+    for task, expected in (("classification", nn.CrossEntropyLoss), ("regression", MeanAbsoluteError)):
+        arguments = size_loss({"task": None, "weight": None}, task, [1, 1])
+        assert type(by_task(classes=nn.CrossEntropyLoss, values=values, **arguments)) is expected

@@ -1,6 +1,6 @@
 """Criteria: `torch.nn.Module`s of `(input, target)`, and how one on values meets class targets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -106,7 +106,7 @@ def adapt(criterion: nn.Module, task: str, outputs: int) -> nn.Module:
     if task == "regression" and takes not in (None, "values"):
         expected = (
             f"a loss on values (mae, mse, huber, smooth_l1, l1), not {type(criterion).__name__}, for the"
-            " targets of this data are real numbers, not classes"
+            " targets of this data are real numbers, not classes (data.task of a table says which)"
         )
         raise ConfigError("loss", expected=expected)
     if task == "classification" and takes in ("values", "one_hot", "log_probabilities"):
@@ -142,21 +142,36 @@ def try_out(criterion: nn.Module, task: str, outputs: int) -> None:
         raise ConfigError("loss", expected="a loss that depends on the model's outputs, for backward")
 
 
-def class_weights(node: Mapping[str, Any], class_counts: Sequence[int]) -> dict[str, Tensor]:
-    """The arguments `weight` and `pos_weight` of a loss as tensors, where the config gives words or numbers.
+def by_task(
+    task: str | None, classes: Callable[..., nn.Module], values: nn.Module, **arguments: Any
+) -> nn.Module:
+    """Return the criterion for classes, or the one for values.
+
+    Args:
+        task: of the data.
+        classes: given `arguments`, returns the one for classes.
+        values: the one for values.
+    """
+    return classes(**arguments) if task == "classification" else values
+
+
+def size_loss(node: Mapping[str, Any], task: str, class_counts: Sequence[int]) -> dict[str, Any]:
+    """The arguments of a loss that depend on the data: the task, and the weights of classes as tensors.
 
     "balanced" makes all classes count alike: a class of n of the N training samples of K classes gets the
     weight `N / (K * n)` (King & Zeng, 2001), and its yes-or-no question the `pos_weight` `(N - n) / n`.
 
     Args:
-        node: the loss's part of the config.
+        node: the loss's part of the config. Its `weight` and `pos_weight` may be words or numbers.
+        task: of the data.
         class_counts: training samples of each class.
 
     Raises:
         ConfigError: "balanced" without classes.
     """
     counts = torch.tensor(class_counts, dtype=torch.float32)
-    total, weights = counts.sum(), {}
+    total = counts.sum()
+    arguments: dict[str, Any] = {"task": task} if "task" in node else {}
     for name in ("weight", "pos_weight"):
         value = node.get(name)
         if value == "balanced":
@@ -164,8 +179,8 @@ def class_weights(node: Mapping[str, Any], class_counts: Sequence[int]) -> dict[
                 expected = "a training sample of each class, for that is what the weights are counted by"
                 raise ConfigError(f"loss.{name}", value, expected=expected)
             balanced = {"weight": total / (len(counts) * counts), "pos_weight": (total - counts) / counts}
-            weights[name] = balanced[name]
+            arguments[name] = balanced[name]
         elif value is not None:
             with blame(f"loss.{name}"):
-                weights[name] = torch.tensor(list(value), dtype=torch.float32)
-    return weights
+                arguments[name] = torch.tensor(list(value), dtype=torch.float32)
+    return arguments

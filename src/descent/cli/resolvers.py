@@ -41,7 +41,7 @@ def run_name() -> str:
         elif key not in chosen and key not in ("name", "folder", "resume", "metrics"):
             values.append(f"{field}={value}")
     groups = ("experiment", "loss", "optimizer", "model", "data")
-    words = [chosen[group] for group in groups if chosen.get(group)]
+    words = [chosen[group] for group in groups if chosen.get(group) not in (None, "default")]
     return re.sub(r"[^\w.=+-]+", "_", "-".join([*words, *values]))[:120]
 
 

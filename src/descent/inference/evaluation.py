@@ -15,7 +15,7 @@ from descent.data.paths import NamedPath
 from descent.errors import ConfigError, blame, require
 from descent.inference.plots import plot_confusion, plot_values, shorten
 from descent.inference.predictor import Predictor, require_finite
-from descent.losses import adapt, class_weights
+from descent.losses import adapt, size_loss
 from descent.metrics import size_metrics
 from descent.run.folder import RunFolder, make
 from descent.run.trust import build
@@ -129,7 +129,7 @@ def build_module(model: Predictor, allow: Sequence[str]) -> Any:
     """Return the run's LightningModule: it knows the loss, with its weights, and the metrics."""
     config, data = model.run.config, model.run.data
     task, outputs = data["task"], data["outputs"]
-    weights = class_weights(config["loss"], data["class_counts"])
+    weights = size_loss(config["loss"], data["task"], data["class_counts"])
     criterion = adapt(build("loss", {**config["loss"], **weights}, allow), task, outputs)
     metrics = size_metrics(build("metrics", config.get("metrics", {}), allow), task, outputs)
     parts = {"model": model.model, "criterion": criterion, "metrics": metrics, "scaling": model.scaling}

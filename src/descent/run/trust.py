@@ -63,7 +63,7 @@ PARTS = {  # what a nested part from a file may be, beside what has a kind of it
 }
 KINDS = {
     "model": Kind("torch.nn.Module", NETWORKS, ("descent.models.timm",)),
-    "loss": Kind("torch.nn.Module", ("torch.nn", "descent.losses"), ()),
+    "loss": Kind("torch.nn.Module", ("torch.nn", "descent.losses"), ("descent.losses.by_task",)),
     "optimizer": Kind("torch.optim.Optimizer", ("torch.optim", "descent.optimizers"), ()),
     "schedule": Kind("descent.schedulers.Schedule", ("descent.schedulers",), abstract=False),
     "scheduler": Kind(
