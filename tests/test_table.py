@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import sklearn.datasets
@@ -12,8 +13,8 @@ from conftest import Run
 
 from descent.data.paths import NamedPath
 from descent.data.samples import FromSamples
-from descent.data.table.columns import Column, Encoder, fit_columns, to_inputs
-from descent.data.table.files import cut_at_rows
+from descent.data.table.columns import Column, Encoder, find_rules, fit_columns, to_inputs
+from descent.data.table.files import Format, cut_at_rows
 from descent.data.table.reader import TableReader
 from descent.data.table.table import table
 from descent.errors import ConfigError
@@ -26,6 +27,9 @@ SETTINGS: dict[str, Any] = {
     "categories": [],
     "missing": ["", "NA"],
     "max_categories": 100,
+    "decimal": "auto",
+    "dates": "auto",
+    "encoding": "auto",
     "split": None,
     "val_path": None,
     "test_path": None,
@@ -151,8 +155,14 @@ def test_the_task_is_read_off_the_target(tmp_path: Path, values: list[str], task
 
 
 def test_a_missing_number_becomes_the_median_and_a_feature_of_its_own() -> None:
-    rules, _ = fit_columns(pl.DataFrame({"x": [1.0, None, 3.0, 8.0], "w": ["a", "b", None, "a"]}), [], 10)
-    inputs = to_inputs(rules, pl.DataFrame({"x": [None, 5.0], "w": ["z", None]}), NamedPath("path", "t.csv"))
+    frame, every, file = (
+        pl.DataFrame({"x": [1.0, None, 3.0, 8.0], "w": ["a", "b", None, "a"]}),
+        np.full(4, True),
+        NamedPath("path", "t.csv"),
+    )
+    found = find_rules(frame, ["x", "w"], every, [], Format([]))
+    rules, _, _ = fit_columns(frame, every, found, 10, file)
+    inputs = to_inputs(rules, pl.DataFrame({"x": [None, 5.0], "w": ["z", None]}), file)
     assert Encoder(rules)(inputs).tolist() == [[3, 1, 0, 0, 0], [5, 0, 0, 0, 1]]
 
 
@@ -170,8 +180,9 @@ def test_a_text_of_many_lines_is_never_cut(monkeypatch: pytest.MonkeyPatch, tmp_
         path
     )
     with path.open("rb") as stream:
+        stream.readline()
         assert len(list(cut_at_rows(stream))) > 10
-    reader = TableReader(str(path), ["y"], [""], [Column("x", "number")])
+    reader = TableReader(str(path), [Column("y", "number")], Format([]), [Column("x", "number")])
     blocks = [inputs for _, inputs in reader.read(NamedPath("input", str(path)))]
     assert torch.cat(blocks).flatten().tolist() == list(range(50))
 

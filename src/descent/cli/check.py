@@ -31,6 +31,7 @@ TYPES: dict[str, Any] = {  # of the fields that belong to no `_target_`
     "mode": Literal["min", "max"],
     "checkpoint.every": str,
     "on_nan": Literal["stop", "skip"],
+    "jobs": int | Literal["auto"],
     "resume": bool | str | None,
     "init_from": str | None,
     "freeze": list[str],
@@ -49,6 +50,7 @@ TYPES: dict[str, Any] = {  # of the fields that belong to no `_target_`
 }
 BOUNDS = {  # of numbers that libraries do not look at, or only when it is too late
     "seed": (0, 2**32 - 1),
+    "jobs": (1, inf),
     "trainer.accumulate_grad_batches": (1, inf),
     "trainer.check_val_every_n_epoch": (1, inf),
     "trainer.gradient_clip_val": (0, inf),

@@ -9,7 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 from descent.cli.compose import blame_reference, list_fields, resolve_references
 from descent.cli.describe import set_text
 from descent.cli.paths import CONF, list_groups
-from descent.cli.words import parse, quote_literally
+from descent.cli.words import parse, parses, quote_literally
+from descent.errors import ConfigError
 from descent.run.folder import RunFolder
 from descent.run.resume import (
     find_run,
@@ -35,6 +36,9 @@ def expand(words: list[str]) -> list[str]:
         return words
     folder = RunFolder(Path(values[-1].replace("\\${", "${")).expanduser().resolve())
     saved = read_words(folder, [*list_fields("train"), "experiment"], list_groups())
+    for word in saved:
+        if not parses(word):
+            raise ConfigError(str(folder.overrides), expected=f"words of a command line, and no {word[:200]!r}")
     typed = [word for word in words if key_of(word) != "resume"]
     return [*merge_words(saved, typed), f"resume={quote_literally(str(folder.path))}"]
 

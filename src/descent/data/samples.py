@@ -56,8 +56,8 @@ class Samples:
         scaled: number of features of the encoder that are scaled, which come first; None for all.
         reader: plain values that say how files become inputs again; see `descent.data.readers`.
         preview: lines that say what was understood of a person's own files.
-        fit: for inputs that depend on what is trained on: given these samples and the rows of the splits,
-            returns the samples as they are used.
+        fit: for inputs that depend on what is trained on: given these samples, the rows of the splits, and
+            `like` (see `descent.data.like`) or None, returns the samples as they are used.
 
     Raises:
         ValueError: inputs, targets and names do not fit each other.
@@ -72,7 +72,7 @@ class Samples:
     scaled: int | None = None
     reader: dict[str, Any] = field(default_factory=lambda: {"kind": "array"})
     preview: str = ""
-    fit: "Callable[[Samples, Mapping[str, Tensor]], Samples] | None" = None
+    fit: "Callable[[Samples, Mapping[str, Tensor], Mapping[str, Any] | None], Samples] | None" = None
 
     def __post_init__(self) -> None:
         n, outputs = len(self.targets), len(self.names)
@@ -108,6 +108,7 @@ class FromSamples(DataModule):
         seed: of the splits, the label noise, the order of each epoch and the augmentation.
         label_noise: share of the training labels that are replaced by another class, drawn uniformly;
             validation and test labels stay right.
+        like: what is taken over from the run whose weights are the start; see `descent.data.like`.
         arguments: of the source.
 
     Raises:
@@ -123,6 +124,7 @@ class FromSamples(DataModule):
         test_fraction: float | None,
         seed: int,
         label_noise: float,
+        like: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__()
@@ -134,12 +136,14 @@ class FromSamples(DataModule):
         if not isinstance(samples, Samples):
             kind = type(samples).__name__
             raise ConfigError("source", expected=f"a function that returns Samples, not {kind}")
+        if like is not None:
+            samples = order_targets(samples, like)
         generator = torch.Generator().manual_seed(seed)
         self.rows = draw_splits(samples.targets, samples.rows, val_fraction, test_fraction, generator)
         if samples.fit is not None:
-            samples = samples.fit(samples, self.rows)
+            samples = samples.fit(samples, self.rows, like)
         self._fill(samples)
-        self._scale(samples)
+        self._scale(samples, like)
         if self.task == "classification":
             if label_noise:
                 labels, train = samples.targets, self.rows["train"]
@@ -158,9 +162,11 @@ class FromSamples(DataModule):
         encoded = first if samples.encoder is None else samples.encoder(first)
         self.input_shape = tuple(encoded.shape[1:])
 
-    def _scale(self, samples: Samples) -> None:
+    def _scale(self, samples: Samples, like: Mapping[str, Any] | None) -> None:
         """Fit the scaling on the training split, and scale what is scaled once; the data is held once."""
         self.scaling = fit_scaling(samples, self.rows["train"])
+        if like is not None:
+            take_scaling(self.scaling, like, self.names == like["names"])
         # a copy, for the module may move its own to another device or give it another dtype
         self.own_scaling = deepcopy(self.scaling)
         self.inputs, self.targets = samples.inputs, self.scaling.scale_targets(samples.targets)

@@ -5,16 +5,33 @@ Polars computes them; `Encoder`, which is a part of the model, needs torch alone
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import pi
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from descent.data.paths import NamedPath
-from descent.errors import nearest
+from descent.data.table.files import Format
+from descent.data.table.forms import (
+    SHARE,
+    TRUTHS,
+    Unclear,
+    are_compact_dates,
+    as_days,
+    as_numbers,
+    as_truths,
+    as_words,
+    find_dates,
+    find_marks,
+    find_sign,
+    settle_mark,
+    share_of,
+    spread,
+)
+from descent.errors import ConfigError, nearest
 
 if TYPE_CHECKING:  # a second of import that only runs with tables pay for
     import polars as pl
@@ -26,25 +43,31 @@ YEAR, WEEK, DAY = 365.2425, 7.0, 1.0  # periods of a date, in days
 class Column:
     """How one column of a file becomes one number a row.
 
-    - number: itself; NaN where it is missing. True is 1, a duration is its seconds.
+    - number: itself; NaN where it is missing. A duration is its seconds.
+    - truth: 1 where it is true, 0 where it is false; NaN where it is missing.
     - date: days since 1970-01-01, with the time of day as a fraction.
     - category: its place in `words`; len(words) where it is missing; -1 where it was never seen in training.
 
     Attributes:
         name: in the file's header.
-        kind: one of the three.
+        kind: one of the four.
         fill: what stands for a missing number or date: the median of the training rows.
         flagged: values were missing in the training rows too, so that a feature of its own says where.
-        words: the categories of the training rows, the most frequent first.
+        words: the categories of the training rows, the most frequent first; or the classes of a target.
+        decimal, sign: of numbers in text, as of `forms.as_numbers`.
+        dates: how dates are written in text, as of `forms.as_days`.
     """
 
     name: str
-    kind: Literal["number", "date", "category"]
+    kind: Literal["number", "truth", "date", "category"]
     fill: float = 0.0
     flagged: bool = False
     words: list[str] = field(default_factory=list)
+    decimal: str = "."
+    sign: str = ""
+    dates: str = "iso"
 
-    def to_numbers(self, series: pl.Series, file: NamedPath, first: int) -> Tensor:
+    def to_numbers(self, series: pl.Series, file: NamedPath, first: int = 0) -> Tensor:
         """Return one number a row, float32 `(rows,)`.
 
         Args:
@@ -55,89 +78,177 @@ class Column:
         Raises:
             ConfigError: a value of another kind than the column's, naming row and value.
         """
+        if self.kind == "category":
+            return self.find_places(series)
+        return self.check(self.read(series), series, file, first)
+
+    def find_places(self, series: pl.Series) -> Tensor:
+        """Return the place of each category in `words`, float32 `(rows,)`."""
         import polars as pl
 
-        if self.kind == "category":
-            text = series.cast(pl.String)
-            known = text.cast(pl.Enum(self.words), strict=False).to_physical().cast(pl.Float32)
-            codes = known.fill_null(-1.0)
-            if self.flagged:
-                codes = codes.zip_with(text.is_not_null(), pl.Series([float(len(self.words))]))
-            return codes.to_torch()
-        values = as_days(series) if self.kind == "date" else as_numbers(series)
-        numbers = values.cast(pl.Float32)
-        wrong = (values.is_null() & series.is_not_null()) | numbers.is_infinite().fill_null(False)
+        text, words = as_words(series), self.words
+        if sorted(word.lower() for word in words) == TRUTHS:  # True here may be true there
+            text, words = text.str.to_lowercase(), [word.lower() for word in words]
+        places = text.cast(pl.Enum(words), strict=False).to_physical().cast(pl.Float32).fill_null(-1.0)
+        if self.flagged:
+            places = places.zip_with(text.is_not_null(), pl.Series([float(len(words))]))
+        return places.to_torch()
+
+    def read(self, series: pl.Series) -> pl.Series:
+        """Return numbers, truths or dates as Float64; null where one is missing or of another kind."""
+        if self.kind == "date":
+            return as_days(series, self.dates)
+        return as_truths(series) if self.kind == "truth" else as_numbers(series, self.decimal, self.sign)
+
+    def check(self, read: pl.Series, series: pl.Series, file: NamedPath, first: int) -> Tensor:
+        """Return what `read` gave, float32 `(rows,)`; other arguments and errors as of `to_numbers`."""
+        import polars as pl
+
+        numbers = read.cast(pl.Float32)
+        wrong = (read.is_null() & series.is_not_null()) | numbers.is_infinite().fill_null(False)
         if wrong.any():
             row = int(wrong.arg_max())  # type: ignore[arg-type]
+            kind = "true or false" if self.kind == "truth" else f"a {self.kind}"
             raise file.error(
-                f"a {self.kind} in each row of column {self.name}, but row {first + row + 1:,} has"
-                f" {series[row]!r}"
+                f"{kind} in each row of column {self.name}, but row {first + row + 1:,} has {series[row]!r}"
             )
         return numbers.fill_null(float("nan")).to_torch()
 
 
-def as_numbers(series: pl.Series) -> pl.Series:
-    """Return the values as Float64; null where one is missing or no number."""
-    import polars as pl
-
-    if series.dtype == pl.String:
-        series = series.str.strip_chars()
-    elif series.dtype == pl.Duration:
-        return series.dt.total_microseconds() / 1e6
-    elif not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
-        return pl.Series(series.name, [None] * len(series), pl.Float64)
-    return series.cast(pl.Float64, strict=False)
-
-
-def as_days(series: pl.Series) -> pl.Series:
-    """Return days since 1970-01-01, Float64; null where a value is missing or no date."""
-    import polars as pl
-
-    if series.dtype == pl.String:
-        try:
-            series = series.str.to_datetime(strict=False, time_unit="ms")
-        except pl.exceptions.PolarsError:  # not one value of a form that it knows
-            series = pl.Series(series.name, [None] * len(series), pl.Datetime("ms"))
-    if not series.dtype.is_temporal() or series.dtype in (pl.Duration, pl.Time):
-        return pl.Series(series.name, [None] * len(series), pl.Float64)
-    return series.dt.epoch("ms") / 86_400_000
-
-
-def fit_columns(
-    frame: pl.DataFrame, categories: Sequence[str], max_categories: int
-) -> tuple[list[Column], dict[str, str]]:
-    """Return the rules for the columns of the training rows, and by name why others are left out.
+def find_rules(
+    frame: pl.DataFrame, names: Sequence[str], train: Any, categories: Sequence[str], format: Format
+) -> dict[str, Column | str]:
+    """Return by name the kind of each column and how its values are written, or why that can not be told.
 
     Args:
-        frame: the training rows, without targets.
+        frame: the rows of a file.
+        names: the columns.
+        train: those of the rows that tell, a boolean array.
         categories: columns whose numbers are names, such as postcodes.
-        max_categories: words of a text column that are told apart; rarer ones count as never seen.
+        format: what a person said of the file.
+    """
+    rules: dict[str, Column | str] = {}
+    doubtful: dict[str, Column] = {}
+    others = set()
+    for name in names:
+        try:
+            rule, marks = find_rule(frame[name].filter(train).drop_nulls(), format)
+        except Unclear as error:
+            rules[name] = str(error)
+            continue
+        rules[name] = Column(name, "category") if name in categories else rule
+        if marks == ".,":
+            doubtful[name] = rule
+        elif marks in (".", ","):
+            others.add(marks)
+    for name in set(doubtful).difference(categories):
+        try:
+            some = spread(frame[name].filter(train).drop_nulls())
+            doubtful[name].decimal = settle_mark(some, others, format.decimal, format.separator)
+        except Unclear as error:
+            rules[name] = str(error)
+    return rules
+
+
+def find_rule(values: pl.Series, format: Format) -> tuple[Column, str]:
+    """Return a column's kind and how its values are written, and the decimal marks as of `find_marks`.
+
+    Args:
+        values: those that are known.
+        format: what a person said of the file.
+
+    Raises:
+        Unclear: dates may be read in two ways.
     """
     import polars as pl
 
+    name, dtype, some = values.name, values.dtype, spread(values)
+    if dtype in (pl.Date, pl.Datetime):
+        return Column(name, "date"), ""
+    if are_compact_dates(some):
+        return Column(name, "date", dates="%Y%m%d"), ""
+    if dtype == pl.Boolean or (dtype == pl.String and some.str.to_lowercase().is_in(TRUTHS).all()):
+        return Column(name, "truth"), ""
+    if dtype != pl.String:
+        return Column(name, "number"), ""
+    sign = find_sign(some)
+    marks = find_marks(some, sign)
+    if marks:
+        return Column(name, "number", decimal="," if marks == "," else ".", sign=sign), marks
+    dates = find_dates(values, format.dates)
+    return (Column(name, "date", dates=dates) if dates else Column(name, "category")), ""
+
+
+def fit_columns(
+    frame: pl.DataFrame, train: Any, rules: Mapping[str, Column | str], max_categories: int, file: NamedPath
+) -> tuple[list[Column], dict[str, str], Tensor]:
+    """Return the rules for columns, by name why others are left out, and the inputs, `(rows, columns)`.
+
+    Args:
+        frame: the rows of a file; columns are taken out of it one by one, so that memory holds them once.
+        train: those of the rows that are trained on, a boolean array.
+        rules: as of `find_rules`.
+        max_categories: words of a text column that are told apart; rarer ones count as never seen.
+        file: that the rows were read from.
+
+    Raises:
+        ConfigError: most values of a column are of one kind, and others are not.
+    """
     columns: list[Column] = []
     left_out: dict[str, str] = {}
-    for series in frame:
-        name, dtype, values = series.name, series.dtype, series.drop_nulls()
-        flagged = len(values) < len(series)
-        text = name in categories or isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
-        distinct = values.n_unique() if text else 0
-        if dtype.is_nested() or dtype in (pl.Time, pl.Binary, pl.Object):
-            left_out[name] = f"of type {dtype}"
-        elif len(values) == 0:
-            left_out[name] = "no values"
-        elif not flagged and values.min() == values.max():
-            left_out[name] = f"{values[0]} in every row"
-        elif text and distinct > max_categories and distinct > len(values) / 2:
-            left_out[name] = f"{distinct:,} different texts in {len(values):,} rows"
-        elif text:
-            counts = values.cast(pl.String).value_counts().sort(["count", name], descending=[True, False])
-            columns.append(Column(name, "category", 0.0, flagged, counts[name][:max_categories].to_list()))
+    inputs: list[Tensor] = []
+    for name, rule in rules.items():
+        series = frame.drop_in_place(name)
+        known = series.filter(train)
+        reason = find_fault(known)
+        if reason or isinstance(rule, str):
+            left_out[name] = reason or str(rule)
+            continue
+        read = None if rule.kind == "category" else rule.read(series)
+        column = replace(rule, flagged=known.has_nulls())
+        if read is not None and read.filter(train).count() >= SHARE * known.count():
+            column.fill = float(read.filter(train).median())  # type: ignore[arg-type]
         else:
-            kind: Literal["date", "number"] = "date" if dtype in (pl.Date, pl.Datetime) else "number"
-            numbers = as_days(series) if kind == "date" else as_numbers(series).fill_nan(None)
-            columns.append(Column(name, kind, float(numbers.median()), numbers.null_count() > 0))  # type: ignore[arg-type]
-    return columns, left_out
+            words, reason = find_words(known, max_categories)
+            if reason:
+                left_out[name] = reason
+                continue
+            column, read = Column(name, "category", flagged=column.flagged, words=words), None
+        columns.append(column)
+        try:
+            places = column.find_places(series) if read is None else column.check(read, series, file, 0)
+            inputs.append(places)
+        except ConfigError as error:
+            error.expected += "; add it to data.missing, or the column to data.categories if it is text"
+            raise
+    return columns, left_out, torch.stack(inputs, 1) if inputs else torch.empty(len(frame), 0)
+
+
+def find_fault(values: pl.Series) -> str:
+    """Return why nothing can be learned from a column, or ""."""
+    import polars as pl
+
+    dtype, known = values.dtype, values.drop_nulls()
+    if dtype.is_nested() or dtype in (pl.Time, pl.Binary, pl.Object):
+        return f"of type {dtype}"
+    if len(known) == 0:
+        return "no values"
+    constant = len(known) == len(values) and known.min() == known.max()
+    return f"{known[0]} in every row" if constant else ""
+
+
+def find_words(values: pl.Series, most: int) -> tuple[list[str], str]:
+    """Return the most frequent words of a column, and why they are too many to learn from, or ""."""
+    words = as_words(values.drop_nulls())
+    counts = words.value_counts().sort(["count", words.name], descending=[True, False])
+    if most < len(counts) and len(counts) > len(words) / 2:
+        reason = f"{len(counts):,} different texts in {len(words):,} rows"
+        read = as_numbers(words)
+        if share_of(read) > 0.5:
+            other = words.filter(read.is_null())[0]
+            reason += f", {share_of(read):.0%} numbers; data.missing may name the others, such as {other!r}"
+        return [], reason
+    return counts[words.name][:most].to_list(), ""
 
 
 def to_inputs(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
@@ -145,7 +256,7 @@ def to_inputs(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, f
 
     Args:
         columns: the rules.
-        frame: rows of a file; columns that have no rule are passed over.
+        frame: rows of a file, as of `files.tidy`; columns that have no rule are passed over.
         file: that they were read from.
         first: number of the file's rows before these.
 
@@ -167,47 +278,43 @@ def require_column(name: str, frame: pl.DataFrame, file: NamedPath, expected: st
         raise error
 
 
-def name_classes(column: pl.Series) -> pl.Series:
-    """Return class targets as text: "1" for 1.0 too, for that is how 1 is read beside missing values."""
-    import polars as pl
-
-    if column.dtype.is_float() and bool((column == column.round(0)).all()):
-        column = column.cast(pl.Int64)
-    return column.cast(pl.String)
-
-
-def to_targets(
-    frame: pl.DataFrame, targets: Sequence[str], classes: Sequence[str], file: NamedPath, first: int = 0
-) -> Tensor:
+def to_targets(targets: Sequence[Column], frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
     """Return class indices, int64 `(rows,)`, or values, float32 `(rows, targets)`; -1 or NaN if missing.
 
     Args:
-        frame: rows of a file.
-        targets: the columns to predict.
-        classes: names of the classes of the one target; empty in regression.
+        targets: the rules: one category, whose words are the classes, or numbers.
+        frame: rows of a file, as of `files.tidy`.
         file: that they were read from.
         first: number of the file's rows before these.
 
     Raises:
         ConfigError: a column is missing, or a value is no number or none of the classes, naming its row.
     """
+    for target in targets:
+        require_column(target.name, frame, file, f"the target's column {target.name}")
+    if targets[0].kind != "category":
+        return torch.stack([target.to_numbers(frame[target.name], file, first) for target in targets], 1)
+    target, series = targets[0], frame[targets[0].name]
+    places = target.find_places(series).long()
+    unseen = (places < 0) & torch.from_numpy(series.is_not_null().to_numpy().copy())
+    if unseen.any():
+        row = int(unseen.int().argmax())
+        raise file.error(
+            f"one of the classes {', '.join(target.words[:20])} in column {target.name}, but row"
+            f" {first + row + 1:,} has {series[row]!r}"
+        )
+    return places
+
+
+def as_values(classes: Sequence[str]) -> pl.Series:
+    """Return the names of classes as the values that they are: whole numbers, true and false, or text."""
     import polars as pl
 
-    for name in targets:
-        require_column(name, frame, file, f"the target's column {name}")
-    if not classes:
-        values = [Column(name, "number").to_numbers(frame[name], file, first) for name in targets]
-        return torch.stack(values, 1)
-    names = name_classes(frame[targets[0]])
-    indices = names.cast(pl.Enum(classes), strict=False).to_physical().cast(pl.Int64)
-    unseen = indices.is_null() & names.is_not_null()
-    if unseen.any():
-        row = int(unseen.arg_max())  # type: ignore[arg-type]
-        raise file.error(
-            f"one of the classes {', '.join(classes[:20])} in column {targets[0]}, but row"
-            f" {first + row + 1:,} has {names[row]!r}"
-        )
-    return indices.fill_null(-1).to_torch()
+    names = pl.Series(classes, dtype=pl.String)
+    if list(classes) == TRUTHS:
+        return names == "true"
+    numbers = names.cast(pl.Int64, strict=False)
+    return numbers if not numbers.has_nulls() and numbers.cast(pl.String).equals(names) else names
 
 
 class Encoder(nn.Module):

@@ -1,64 +1,111 @@
-"""Tables in files, CSV or Parquet: polars reads them, at once or in blocks of rows."""
+"""Tables in files, CSV or Parquet, and in frames: polars reads them in blocks of rows, a CSV as text."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from descent.data.paths import NamedPath
-from descent.data.table.columns import as_days, as_numbers
 from descent.errors import first_line
 
 if TYPE_CHECKING:
     import polars as pl
 
-TYPED_ROWS = 10_000  # rows by which polars guesses the columns' types; a wrong guess is noticed and mended
-NO_ROWS = "rows beneath the header, but there are none"
-BLOCK = 1 << 24  # bytes of a CSV, or numbers of a Parquet file, that are in memory at once in prediction
+BLOCK = 1 << 24  # bytes of a CSV, or numbers of a Parquet file, that are read at once
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
-def read_blocks(named: NamedPath, missing: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """Yield a file's rows in order, a few megabytes at a time, those of a CSV as text.
+@dataclass
+class Format:
+    """How the text of files is written.
 
-    Args:
-        named: the file.
+    Attributes:
         missing: words that stand for no value.
+        encoding: of a CSV that is not in UTF-8 and begins with no mark of its encoding.
+        decimal, dates: what a person said of numbers and dates, as `table` takes it.
+        separator: of a CSV whose header has only one column.
+    """
+
+    missing: list[str]
+    encoding: str = "utf-8"
+    decimal: str = "auto"
+    dates: str = "auto"
+    separator: str = ","
+
+
+def read_blocks(named: NamedPath, format: Format) -> Iterator[pl.DataFrame]:
+    """Yield a file's rows in order, a few megabytes at a time, those of a CSV as text, as of `tidy`.
 
     Raises:
         ConfigError: no such file, or none that can be read, or one without rows.
     """
     import polars as pl
 
-    file = locate_table(named)
+    file, total = locate_table(named), 0
     try:
-        if is_parquet(file):
-            rows = max(1, BLOCK // max(1, len(pl.read_parquet_schema(file))))
-            scan = pl.scan_parquet(file)
-            total = scan.select(pl.len()).collect().item()
-            for start in range(0, total, rows):
-                yield scan.slice(start, rows).collect()
-        else:
-            total = 0
-            header = read_header(file, named)
-            settings = csv_settings(header, missing, ())
-            with open_csv(file) as stream:
-                for block in cut_at_rows(stream):
-                    frame = pl.read_csv(BytesIO(header + block), infer_schema=False, **settings)
-                    total += len(frame)
-                    yield frame
-        if total == 0:
-            raise named.error(NO_ROWS)
-    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
-        raise named.error(f"a table that polars can read ({explain(file, error)})") from error
+        for frame in read_parquet(file) if is_parquet(file) else read_csv(file, named, format):
+            total += len(frame)
+            yield tidy(frame, format.missing)
+    except (pl.exceptions.PolarsError, OSError, EOFError, UnicodeError) as error:
+        raise named.error(f"a table that polars can read ({explain(file, format, error)})") from error
+    if total == 0:
+        raise named.error("rows beneath the header, but there are none")
+
+
+def read_whole(named: NamedPath, format: Format) -> pl.DataFrame:
+    """Return all rows of a file; what is read, and what is raised, as of `read_blocks`."""
+    import polars as pl
+
+    return pl.concat(list(read_blocks(named, format)), rechunk=False)
+
+
+def read_parquet(file: Path) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a Parquet file."""
+    import polars as pl
+
+    scan = pl.scan_parquet(file)
+    rows = max(1, BLOCK // max(1, len(scan.collect_schema())))
+    for start in range(0, scan.select(pl.len()).collect().item(), rows):
+        yield scan.slice(start, rows).collect()
+
+
+def read_csv(file: Path, named: NamedPath, format: Format) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a CSV, every column as text."""
+    import polars as pl
+
+    with open_csv(file, format) as stream:
+        header = read_header(stream, named)
+        separator = find_separator(header, format)
+        for block in cut_at_rows(stream):
+            yield pl.read_csv(BytesIO(header + block), infer_schema=False, separator=separator)
+
+
+def tidy(frame: pl.DataFrame, missing: list[str]) -> pl.DataFrame:
+    """Return rows of any source with null for what is missing, and text without spaces around it."""
+    import polars as pl
+
+    columns, numbers = [], [float(word) for word in missing if re.fullmatch(r"-?\d+(\.\d+)?", word)]
+    for name, dtype in frame.schema.items():
+        values = pl.col(name)
+        if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+            values = values.cast(pl.String).str.strip_chars()
+            columns.append(pl.when(values.is_in(["", *missing]).not_()).then(values).alias(name))
+        elif dtype.is_numeric():
+            values = values.fill_nan(None) if dtype.is_float() else values
+            unknown = values.is_in(numbers) if numbers else pl.lit(False)
+            columns.append(pl.when(unknown.not_()).then(values).alias(name))
+    return frame.with_columns(columns)
 
 
 def cut_at_rows(stream: IO[bytes]) -> Iterator[bytes]:
     """Yield what follows a CSV's header, cut at the end of a row: of a line after an even count of quotes."""
-    stream.readline()
     rest = b""
     while chunk := stream.read(BLOCK):
         rest += chunk
@@ -77,36 +124,6 @@ def cut_at_rows(stream: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def read_whole(named: NamedPath, missing: Sequence[str], text: Sequence[str]) -> pl.DataFrame:
-    """Return all rows of a file, each column of one type.
-
-    Args:
-        named: the file.
-        missing: words that stand for no value.
-        text: columns to keep as they are written.
-
-    Raises:
-        ConfigError: no such file, or none that can be read, or one without rows, or text in a number column.
-    """
-    import polars as pl
-
-    file = locate_table(named)
-    try:
-        if is_parquet(file):
-            frame = pl.read_parquet(file)
-        else:
-            settings = csv_settings(read_header(file, named), missing, text)
-            try:
-                frame = pl.read_csv(file, infer_schema_length=TYPED_ROWS, **settings)
-            except pl.exceptions.ComputeError:  # a later row is of another type than the first ones
-                frame = pl.read_csv(file, infer_schema=False, **settings)
-    except pl.exceptions.PolarsError as error:
-        raise named.error(f"a table that polars can read ({explain(file, error)})") from error
-    if len(frame) == 0:
-        raise named.error(NO_ROWS)
-    return frame.with_columns(find_type(column, named) for column in frame if column.name not in text)
-
-
 def locate_table(named: NamedPath) -> Path:
     """Return the path of a file that is there and not empty; else raise a `ConfigError`."""
     file = named.locate("file")
@@ -120,74 +137,76 @@ def is_parquet(file: Path) -> bool:
     return file.suffix in (".parquet", ".pq")
 
 
-def open_csv(file: Path) -> IO[bytes]:
-    """Open a CSV, which may be compressed by gzip, as bytes."""
-    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
+def open_csv(file: Path, format: Format) -> IO[bytes]:
+    """Open a CSV, which may be compressed by gzip, as bytes in UTF-8."""
+    opened: Any = gzip.open if file.suffix == ".gz" else open
+    with opened(file, "rb") as stream:
+        start = stream.read(BLOCK)
+    stream = opened(file, "rb")
+    for mark, encoding in MARKS.items():
+        if start.startswith(mark):
+            return decode_stream(stream, "utf-8-sig" if encoding == "utf-8" else encoding)
+    return stream if is_utf8(start, format.encoding) else decode_stream(stream, format.encoding)
 
 
-def read_header(file: Path, named: NamedPath) -> bytes:
-    """Return a CSV's first line."""
+def is_utf8(start: bytes, encoding: str) -> bool:
+    """Whether a file that begins with these bytes is to be read as UTF-8, whatever the encoding says.
+
+    Other text hardly ever is valid UTF-8. Bytes of ASCII alone do not tell, and then it is as it is said.
+    """
+    if b"\0" in start or encoding == "utf-8":
+        return encoding == "utf-8"
     try:
-        with open_csv(file) as stream:
-            line = stream.readline(1 << 20)
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return not text.isascii()
+
+
+def decode_stream(stream: IO[bytes], encoding: str) -> IO[bytes]:
+    """Return a stream of bytes in UTF-8 from one in another encoding."""
+    return codecs.EncodedFile(stream, "utf-8", encoding)  # type: ignore[return-value]
+
+
+def read_header(stream: IO[bytes], named: NamedPath) -> bytes:
+    """Return a CSV's first line, in UTF-8."""
+    try:
+        line = stream.readline(1 << 20)
         line.decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise named.error(f"a CSV in UTF-8, or a Parquet file ({error})") from error
+    except (OSError, EOFError, UnicodeError) as error:
+        raise named.error(f"a CSV in UTF-8 or as data.encoding says, or a Parquet file ({error})") from error
     if b"\0" in line or not line.strip():
-        raise named.error("a CSV with a header, or a Parquet file")
+        raise named.error("a CSV with a header, or a Parquet file; data.encoding says what is not UTF-8")
     return line
 
 
-def csv_settings(header: bytes, missing: Sequence[str], text: Sequence[str]) -> dict[str, Any]:
-    """Return arguments of `polars.read_csv`."""
-    import polars as pl
-
-    separator = max(",;\t|", key=header.decode("utf-8").count)
-    return {
-        "separator": separator,
-        "null_values": list(missing),
-        "schema_overrides": dict.fromkeys(text, pl.String),
-        "try_parse_dates": True,
-    }
+def find_separator(header: bytes, format: Format) -> str:
+    """Return what is most often between the names of a CSV's first line."""
+    bare = re.sub(r'"[^"]*"', "", header.decode("utf-8"))
+    best = max(",;\t|", key=bare.count)
+    return best if best in bare else format.separator
 
 
-def find_type(column: pl.Series, named: NamedPath) -> pl.Series:
-    """Return a column of text as the numbers or dates that it holds, and any other column as it is.
-
-    Raises:
-        ConfigError: nine values of ten or more are numbers, and the others are not.
-    """
-    import polars as pl
-
-    known = len(column) - column.null_count()
-    if column.dtype != pl.String or known == 0:
-        return column
-    first = column.drop_nulls().head(1000)
-    for kind, convert in (("number", as_numbers), ("date", as_days)):
-        if convert(first).null_count() > len(first) / 2:  # to try a million words for dates takes seconds
-            continue
-        values = convert(column)
-        share = (len(column) - values.null_count()) / known
-        if share == 1:
-            return values if kind == "number" else column.str.to_datetime(time_unit="ms")
-        if share >= 0.9:
-            row = int((values.is_null() & column.is_not_null()).arg_max())  # type: ignore[arg-type]
-            raise named.error(
-                f"a {kind} in each row of column {column.name}, but row {row + 1:,} has {column[row]!r}; add"
-                " it to data.missing, or the column to data.categories if it is text"
-            )
-    return column
+def separator_of(named: NamedPath, format: Format) -> str:
+    """Return the separator of a CSV, and "," of a Parquet file; errors as of `read_blocks`."""
+    file = locate_table(named)
+    if is_parquet(file):
+        return format.separator
+    with open_csv(file, format) as stream:
+        return find_separator(read_header(stream, named), format)
 
 
-def explain(file: Path, error: Exception) -> str:
+def explain(file: Path, format: Format, error: Exception) -> str:
     """Say why a file can not be read: its first row longer than the header, else the error's first line."""
     if "more fields" in str(error):
-        with open_csv(file) as stream:
+        with open_csv(file, format) as stream:
             header = stream.readline()
-            delimiter = csv_settings(header, (), ())["separator"]
+            delimiter = find_separator(header, format)
             lines = (line.decode("utf-8", "replace") for line in stream)
             columns = len(next(csv.reader([header.decode("utf-8", "replace")], delimiter=delimiter)))
             for number, values in enumerate(csv.reader(lines, delimiter=delimiter), 1):
                 if len(values) > columns:
                     return f"row {number:,} has {len(values)} values, the header {columns}"
+    if isinstance(error, UnicodeError) or "utf-8" in str(error).lower():
+        return f"{first_line(error)}; data.encoding says what it is in, such as latin-1, utf-16 or cp949"
     return first_line(error)

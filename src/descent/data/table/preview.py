@@ -17,23 +17,23 @@ def describe_splits(rows: Mapping[str, Tensor], total: int) -> str:
     return f"  split     {sizes}" + (f"; left out, without a target: {gaps:,}" if gaps else "")
 
 
-def describe_targets(targets: Sequence[str], classes: Sequence[str], values: Tensor) -> list[str]:
+def describe_targets(targets: Sequence[Column], values: Tensor) -> list[str]:
     """Return a line a target.
 
     Args:
-        targets: the columns.
-        classes: names of the classes; empty in regression.
+        targets: the rules.
         values: of the training rows: class indices, or values `(rows, targets)`.
     """
+    classes = targets[0].words
     if not classes:
         return [
-            f"  target    {name:<20} a value from {column.min():,.6g} to {column.max():,.6g}"
-            for name, column in zip(targets, values.T, strict=True)
+            f"  target    {target.name:<20} a value from {column.min():,.6g} to {column.max():,.6g}"
+            for target, column in zip(targets, values.T, strict=True)
         ]
     counts = values.bincount(minlength=len(classes)).tolist()
     shown = [f"{name} {count:,}" for name, count in list(zip(classes, counts, strict=True))[:SHOWN]]
     more = ", …" if len(classes) > SHOWN else ""
-    return [f"  target    {targets[0]:<20} {len(classes)} classes: {', '.join(shown)}{more}"]
+    return [f"  target    {targets[0].name:<20} {len(classes)} classes: {', '.join(shown)}{more}"]
 
 
 def describe_columns(columns: Sequence[Column], left_out: Mapping[str, str], inputs: Tensor) -> list[str]:
@@ -63,6 +63,6 @@ def describe_column(column: Column, values: Tensor) -> str:
 
 def show_value(column: Column, value: float) -> str:
     """Return a number, or the date that it stands for."""
-    if column.kind == "number":
+    if column.kind != "date":
         return f"{value:,.6g}"
     return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=value):%Y-%m-%d}"

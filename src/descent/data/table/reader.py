@@ -11,37 +11,38 @@ from torch import Tensor
 
 from descent.data.paths import NamedPath
 from descent.data.table.columns import Column, Encoder, to_inputs, to_targets
-from descent.data.table.files import read_blocks
+from descent.data.table.files import Format, read_blocks, tidy
 
 if TYPE_CHECKING:
     import polars as pl
 
 
 class TableReader:
-    """A reader (see `descent.data.readers`) of CSV and Parquet files.
+    """A reader (see `descent.data.readers`) of CSV and Parquet files, and of frames.
 
     Args:
         path: the file that the rules were fitted on.
-        targets: the columns to predict.
-        missing: words that stand for no value.
-        columns: the rules.
+        goals: the rules of the columns to predict.
+        format: how the text of files is written.
+        columns: the rules of the columns to learn from.
     """
 
-    def __init__(self, path: str, targets: list[str], missing: list[str], columns: list[Column]) -> None:
-        self.path, self.targets, self.missing, self.columns = path, targets, missing, columns
+    def __init__(self, path: str, goals: list[Column], format: Format, columns: list[Column]) -> None:
+        self.path, self.goals, self.format, self.columns = path, goals, format, columns
+        self.targets = [goal.name for goal in goals]
         self.unseen: Counter[str] = Counter()
 
     def describe(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
-        columns = [asdict(column) for column in self.columns]
-        rules = {"targets": self.targets, "missing": self.missing, "columns": columns}
+        goals, columns = ([asdict(column) for column in part] for part in (self.goals, self.columns))
+        rules = {"targets": goals, "format": asdict(self.format), "columns": columns}
         return {"kind": "table", "path": self.path, **rules}
 
     @classmethod
     def from_description(cls, values: Mapping[str, Any]) -> TableReader:
         """Return the reader that `describe` told of."""
-        columns = [Column(**column) for column in values["columns"]]
-        return cls(values["path"], values["targets"], values["missing"], columns)
+        goals, columns = ([Column(**column) for column in values[part]] for part in ("targets", "columns"))
+        return cls(values["path"], goals, Format(**values["format"]), columns)
 
     def encoder(self) -> Encoder:
         """Return what makes features of the columns."""
@@ -54,13 +55,22 @@ class TableReader:
             ConfigError: no such file, a column is missing, or a value is of another kind than its column's.
         """
         first = 0
-        for frame in read_blocks(file, self.missing):
-            inputs = to_inputs(self.columns, frame, file, first)
-            for column, values in zip(self.columns, inputs.T, strict=True):
-                if column.kind == "category":
-                    self.unseen[column.name] += int((values < 0).sum())
-            yield frame, inputs
+        for frame in read_blocks(file, self.format):
+            yield frame, self.take(frame, file, first)
             first += len(frame)
+
+    def read_frame(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, Tensor]:
+        """Return the same of a frame."""
+        frame = tidy(frame, self.format.missing)
+        return frame, self.take(frame, NamedPath("input", "a frame"), 0)
+
+    def take(self, frame: pl.DataFrame, file: NamedPath, first: int) -> Tensor:
+        """Return the inputs of rows, and count the words that training never saw; as of `to_inputs`."""
+        inputs = to_inputs(self.columns, frame, file, first)
+        for column, values in zip(self.columns, inputs.T, strict=True):
+            if column.kind == "category":
+                self.unseen[column.name] += int((values < 0).sum())
+        return inputs
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield blocks of inputs, and class indices, int64 `(rows,)`, or values, float32 `(rows, targets)`.
@@ -72,7 +82,7 @@ class TableReader:
         """
         first = 0
         for frame, inputs in self.read(file):
-            targets = to_targets(frame, self.targets, classes, file, first)
+            targets = to_targets(self.goals, frame, file, first)
             known = targets >= 0 if classes else ~targets.isnan().any(1)
             yield inputs[known], targets[known]
             first += len(frame)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from descent.data.paths import NamedPath
 from descent.data.samples import Samples
-from descent.data.table.columns import Encoder, fit_columns, name_classes, to_inputs, to_targets
-from descent.data.table.files import read_whole
+from descent.data.table.columns import Column, Encoder, find_rules, fit_columns, to_inputs, to_targets
+from descent.data.table.files import Format, read_whole, separator_of
+from descent.data.table.forms import TRUTHS, as_numbers, as_words
 from descent.data.table.preview import describe_columns, describe_splits, describe_targets
 from descent.data.table.reader import TableReader
-from descent.errors import ConfigError, require
+from descent.errors import ConfigError, require, require_one_of
 
 if TYPE_CHECKING:
     import polars as pl
 
 FEW = 20  # whole numbers are classes where there are at most this many different ones
+DATES = ("auto", "day_first", "month_first")
 SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 
 
@@ -34,17 +37,20 @@ def table(
     categories: list[str],
     missing: list[str],
     max_categories: int,
+    decimal: Literal["auto", "point", "comma"],
+    dates: str,
+    encoding: str,
     split: str | None,
     val_path: str | None,
     test_path: str | None,
 ) -> Samples:
     """Return the rows of a CSV or Parquet file, one number a column (see `descent.data.table.columns`).
 
-    Rows without a target are left out. Rules for missing values, dates and categories are fitted on the
-    training rows alone. What was understood is in `preview`.
+    Rows without a target are left out. How values are written, and rules for missing values, dates and
+    categories, are fitted on the training rows alone. What was understood is in `preview`.
 
     Args:
-        path: of the file, with a header; text is UTF-8, a CSV's separator is `,`, `;`, `|` or a tab.
+        path: of the file, with a header; a CSV's separator is `,`, `;`, `|` or a tab.
         target: the column to predict, or several columns of numbers.
         task: "auto" takes text, true and false, and at most 20 different whole numbers for classes.
         columns: to learn from; None for all that are not the target, the split, or in `exclude`.
@@ -52,6 +58,9 @@ def table(
         categories: columns whose numbers are names, such as postcodes.
         missing: words that stand for no value.
         max_categories: words of a text column that are told apart, the most frequent ones.
+        decimal: what 1,234 or 1.234 is, where the column does not tell.
+        dates: "day_first" or "month_first" where the column does not tell, or a form of `strptime`.
+        encoding: of a CSV; "auto" is UTF-8, or what the file's first bytes say.
         split: a column that says train, val or test in each row.
         val_path, test_path: files of their own for validation and test.
 
@@ -62,25 +71,27 @@ def table(
     if not path:
         raise ConfigError("path", path, expected="a CSV or Parquet file, such as data.path=houses.csv")
     require(max_categories >= 1, "max_categories", max_categories, "a whole number of at least 1")
+    if "%" not in dates:
+        require_one_of(DATES, "dates", dates, f"one of {', '.join(DATES)}, or a form such as %d.%m.%Y")
+    format = Format([str(word) for word in missing], find_encoding(encoding), decimal, dates)
     given = {"path": path, "val_path": val_path, "test_path": test_path}
     files = [NamedPath(key, file) for key, file in given.items() if file]
-    frames = [read_whole(file, missing, categories) for file in files]
+    format.separator = separator_of(files[0], format)
+    frames = [read_whole(file, format) for file in files]
     frame, targets = frames[0], [target] if isinstance(target, str) else list(target or ())
     named = {"target": targets, "columns": columns, "exclude": exclude, "categories": categories}
     require_columns(frame, {**named, "split": [split] if split else []})
     if not targets:
         raise ConfigError("target", None, expected=f"one of the columns {', '.join(frame.columns)}")
-    if task == "auto":
-        task = guess_task(frame.select(targets))
-    classes = find_classes(frame, targets) if task == "classification" else []
-    values = [to_targets(f, targets, classes, file) for f, file in zip(frames, files, strict=True)]
-    if task == "regression":
+    goals = find_targets(frame, targets, task, format)
+    values = [to_targets(goals, f, file) for f, file in zip(frames, files, strict=True)]
+    if goals[0].kind != "category":
         refuse_constants(targets, values[0])
     used = [name for name in columns or frame.columns if name not in {*targets, *exclude, split}]
-    tables = Tables(files, frames, targets, classes, used, categories, missing, max_categories)
+    tables = Tables(files, frames, goals, used, categories, format, max_categories)
     rows = find_rows(frame, split, dict(zip([file.key for file in files], values, strict=True)))
     inputs = torch.empty(sum(map(len, frames)), 0)  # filled by `fit`, when the training rows are known
-    return Samples(inputs, torch.cat(values), classes or targets, rows, fit=tables.fit)
+    return Samples(inputs, torch.cat(values), goals[0].words or targets, rows, fit=tables.fit)
 
 
 @dataclass
@@ -90,49 +101,83 @@ class Tables:
     Attributes:
         files: the first one, which rules are fitted on, and those of validation and test.
         frames: their rows.
-        targets: the columns to predict.
-        classes: their names; empty in regression.
+        targets: the columns to predict, by their rules.
         used: the columns to learn from.
-        categories, missing, max_categories: as of `table`.
+        categories, max_categories: as of `table`.
+        format: how the files are written.
     """
 
     files: Sequence[NamedPath]
     frames: Sequence[pl.DataFrame]
-    targets: list[str]
-    classes: list[str]
+    targets: list[Column]
     used: list[str]
     categories: Sequence[str]
-    missing: Sequence[str]
+    format: Format
     max_categories: int
 
-    def fit(self, samples: Samples, rows: Mapping[str, Tensor]) -> Samples:
+    def fit(
+        self, samples: Samples, rows: Mapping[str, Tensor], like: Mapping[str, Any] | None = None
+    ) -> Samples:
         """Return the samples with inputs by rules that are fitted on the training rows."""
-        file, frame, train = self.files[0], self.frames[0], rows["train"]
-        trained_on = torch.zeros(len(frame), dtype=torch.bool).index_fill(0, train, True).numpy()
-        of_training = frame.select(self.used).filter(trained_on)
-        rules, left_out = fit_columns(of_training, self.categories, self.max_categories)
-        if not rules:
-            raise file.error(f"a column to learn from beside {', '.join(self.targets)}")
-        pairs = zip(self.frames, self.files, strict=True)
-        inputs = torch.cat([to_inputs(rules, f, named) for f, named in pairs])
+        (file, *files), (frame, *frames), train = self.files, self.frames, rows["train"]
+        total, width = frame.shape
+        rules, left_out, first = self.fit_first(train, like)
+        pairs = zip(frames, files, strict=True)
+        inputs = torch.cat([first, *(to_inputs(rules, f, named) for f, named in pairs)])
+        names = list(samples.names)  # in the order of another run's, where this one starts from it
+        if self.targets[0].kind == "category":
+            goals = [replace(self.targets[0], words=names)]
+        else:
+            goals = sorted(self.targets, key=lambda target: names.index(target.name))
         lines = [
-            f"{file.path}: {len(frame):,} rows, {len(frame.columns)} columns",
+            f"{file.path}: {total:,} rows, {width} columns",
             describe_splits(rows, len(inputs)),
-            *describe_targets(self.targets, self.classes, samples.targets[train]),
+            *describe_targets(goals, samples.targets[train]),
             *describe_columns(rules, left_out, inputs[train]),
         ]
         path = str(Path(file.path).expanduser().resolve())
-        reader = TableReader(path, self.targets, list(self.missing), rules)
-        plain = all(rule.kind == "number" for rule in rules) and not inputs.isnan().any()
+        plain = all(rule.kind in ("number", "truth") for rule in rules) and not inputs.isnan().any()
         encoder = None if plain else Encoder(rules)
         return replace(
             samples,
             inputs=inputs,
             encoder=encoder,
             scaled=None if encoder is None else encoder.scaled,
-            reader=reader.describe(),
+            reader=TableReader(path, goals, self.format, rules).describe(),
             preview="".join(f"{line}\n" for line in lines),
         )
+
+    def fit_first(
+        self, train: Tensor, like: Mapping[str, Any] | None
+    ) -> tuple[list[Column], dict[str, str], Tensor]:
+        """Return the rules, by name why other columns are left out, and the inputs of the first file.
+
+        The rules are those of another run, where this one starts from it and the file has its columns.
+        """
+        file, frame = self.files[0], self.frames[0]
+        theirs = [Column(**column) for column in (like or {}).get("reader", {}).get("columns", ())]
+        if theirs and {column.name for column in theirs} <= set(self.used):
+            known = {column.name for column in theirs}
+            left_out = {name: "not in the run of init_from" for name in self.used if name not in known}
+            return theirs, left_out, to_inputs(theirs, frame, file)
+        trained_on = torch.zeros(len(frame), dtype=torch.bool).index_fill(0, train, True).numpy()
+        found = find_rules(frame, self.used, trained_on, self.categories, self.format)
+        rules, left_out, inputs = fit_columns(frame, trained_on, found, self.max_categories, file)
+        if not rules:
+            names = ", ".join(target.name for target in self.targets)
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5])
+            because = f"; left out are {reasons}" if reasons else ""
+            raise file.error(f"a column to learn from beside {names}{because}")
+        return rules, left_out, inputs
+
+
+def find_encoding(encoding: str) -> str:
+    """Return the name of an encoding, as Python has it, of what is not marked to be in UTF-8."""
+    try:
+        return codecs.lookup("utf-8" if encoding == "auto" else encoding).name
+    except LookupError as error:
+        known = "auto, or an encoding that Python knows, such as latin-1, utf-16 or cp949"
+        raise ConfigError("encoding", encoding, expected=known) from error
 
 
 def require_columns(frame: pl.DataFrame, named: Mapping[str, Sequence[str] | None]) -> None:
@@ -144,29 +189,51 @@ def require_columns(frame: pl.DataFrame, named: Mapping[str, Sequence[str] | Non
                 raise ConfigError(key, name, expected=expected, choices=frame.columns)
 
 
-def guess_task(targets: pl.DataFrame) -> Literal["classification", "regression"]:
-    """Take text, true and false, and few whole numbers for classes, and everything else for values."""
-    import polars as pl
+def find_targets(frame: pl.DataFrame, targets: Sequence[str], task: str, format: Format) -> list[Column]:
+    """Return the rules of the targets: one category whose words are the classes, or numbers.
 
-    if targets.width > 1:
-        return "regression"
-    column = targets.to_series().drop_nulls()
-    if column.dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum):
-        return "classification"
-    few = column.dtype.is_numeric() and column.n_unique() <= FEW
-    return "classification" if few and bool((column == column.round(0)).all()) else "regression"
-
-
-def find_classes(frame: pl.DataFrame, targets: Sequence[str]) -> list[str]:
-    """Return the names of the classes, in the order of their numbers or of the alphabet."""
+    Text, true and false, and few whole numbers are taken for classes where the task is "auto".
+    """
+    every = torch.ones(len(frame), dtype=torch.bool).numpy()
+    rules = find_rules(frame, frame.columns, every, (), format)
+    for name in targets:
+        if isinstance(rules[name], str):
+            raise ConfigError("target", name, expected=f"values that can be read, but {rules[name]}")
+    columns = [rule for rule in (rules[name] for name in targets) if isinstance(rule, Column)]
+    if task == "auto":
+        task = guess_task(columns, frame)
+    if task == "regression":
+        return [c if c.kind in ("number", "truth") else Column(c.name, "number") for c in columns]
     if len(targets) > 1:
         raise ConfigError("target", list(targets), expected="one column of classes; several must be numbers")
-    column = frame[targets[0]].drop_nulls().unique().sort()
-    classes = list(dict.fromkeys(name_classes(column)))
+    return [Column(targets[0], "category", words=find_classes(frame[targets[0]]))]
+
+
+def guess_task(targets: Sequence[Column], frame: pl.DataFrame) -> Literal["classification", "regression"]:
+    """Take text, true and false, and few whole numbers for classes, and everything else for values."""
+    rule = targets[0]
+    if len(targets) > 1 or rule.kind == "date":
+        return "regression"
+    if rule.kind != "number":
+        return "classification"
+    numbers = rule.read(frame[rule.name]).drop_nulls()
+    few = numbers.n_unique() <= FEW
+    return "classification" if few and bool((numbers == numbers.round(0)).all()) else "regression"
+
+
+def find_classes(column: pl.Series) -> list[str]:
+    """Return the names of the classes, in the order of their numbers or of the alphabet."""
+    words = as_words(column.drop_nulls()).unique().sort()
+    numbers = as_numbers(words)
+    if not numbers.has_nulls():
+        words = words.gather(numbers.arg_sort())
+    classes = words.to_list()
+    if {word.lower() for word in classes} == set(TRUTHS):  # however each of them is written
+        classes = [next(word for word in classes if word.lower() == truth) for truth in TRUTHS]
     if len(classes) < 2:
         only = classes[0] if classes else "no value"
-        raise ConfigError("target", targets[0], expected=f"at least two classes, but every row has {only}")
-    require(len(classes) <= 10_000, "target", targets[0], f"classes, not {len(classes):,} different values")
+        raise ConfigError("target", column.name, expected=f"at least two classes, but every row has {only}")
+    require(len(classes) <= 10_000, "target", column.name, f"classes, not {len(classes):,} different values")
     return classes
 
 

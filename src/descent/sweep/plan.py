@@ -1,0 +1,188 @@
+"""What a sweep consists of: the words that all its runs have, and the values that make them differ."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from descent.errors import ConfigError
+from descent.run.atomic import write_text
+from descent.run.folder import RunFolder, read_yaml
+
+PLAN = "sweep.yaml"
+DONE = ".done"  # a run that ended as it should, though it may have tested nothing
+LONGEST = 120  # characters of a folder's name
+PATIENCE = 60.0  # seconds for the runs of a sweep that was killed to save what they have
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One combination of values, and its run.
+
+    Attributes:
+        values: what differs from the other runs, as typed, by key.
+        words: of the run's command line, without its folder.
+        folder: of the run.
+    """
+
+    values: Mapping[str, str]
+    words: tuple[str, ...]
+    folder: RunFolder
+
+    @property
+    def name(self) -> str:
+        """Its name in the sweep, such as `loss=mae,seed=0`."""
+        return self.folder.path.name
+
+    def state(self) -> str:
+        """Whether its run is "done", "begun" or "missing"."""
+        if not self.folder.config.exists():
+            return "missing"
+        done = (self.folder.path / DONE).exists() or "test" in read_result(self.folder)
+        return "done" if done else "begun"
+
+
+@dataclass
+class Plan:
+    """A sweep: a run for each combination of values.
+
+    Attributes:
+        folder: of the sweep.
+        words: that all runs have.
+        values: of each key that varies, as typed.
+    """
+
+    folder: Path
+    words: list[str]
+    values: dict[str, list[str]]
+
+    def points(self) -> list[Point]:
+        """Every combination, the last key varying fastest."""
+        return [
+            self.point(dict(zip(self.values, chosen, strict=True)))
+            for chosen in product(*self.values.values())
+        ]
+
+    def point(self, values: Mapping[str, str]) -> Point:
+        """The run of some values."""
+        varying = [f"{key}={value}" for key, value in values.items()]
+        folder = RunFolder(self.folder / name_folder(varying))
+        return Point(values, (*self.words, *varying), folder)
+
+    def is_like(self, other: "Plan") -> bool:
+        """Whether another sweep differs in the values alone."""
+        return sorted(self.words) == sorted(other.words) and set(self.values) == set(other.values)
+
+    def add(self, other: "Plan") -> None:
+        """Take another sweep's values first, and then what is new in this one."""
+        self.words = other.words
+        self.values = {
+            key: list(dict.fromkeys([*values, *self.values[key]])) for key, values in other.values.items()
+        }
+
+    def write(self) -> None:
+        """Make the folder, with the plan in it.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            content = {"words": self.words, "values": self.values}
+            write_text(self.folder / PLAN, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        except OSError as error:
+            expected = f"a folder that can be made ({error.strerror})"
+            raise ConfigError("folder", str(self.folder), expected=expected) from error
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan in a folder.
+
+    Raises:
+        ConfigError: there is none, or something else in its file.
+    """
+    if not (folder / PLAN).is_file():
+        raise ConfigError("resume", str(folder), expected=f"the folder of a sweep; it has no {PLAN}")
+    content = read_yaml(folder / PLAN)
+    words, values = (content.get(n) if isinstance(content, dict) else None for n in ("words", "values"))
+    if not is_texts(words) or not isinstance(values, dict) or not all(map(is_texts, values.values())):
+        raise ConfigError(str(folder / PLAN), expected="what a sweep writes: words, and values by key")
+    return Plan(folder, words, {str(key): texts for key, texts in values.items()})
+
+
+def find_plan(wanted: Plan, parent: Path) -> Plan | None:
+    """The newest sweep in a folder that is like another one, or None."""
+    files = [file for file in parent.glob(f"*/{PLAN}") if file.is_file()]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        plan = read_plan(file.parent)
+        if plan.is_like(wanted):
+            return plan
+    return None
+
+
+def is_texts(value: Any) -> bool:
+    """Whether something is a list of texts."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def name_folder(words: Sequence[str]) -> str:
+    """`loss=mae,seed=0` of the words that vary; another name for each combination, on every file system."""
+    text = ",".join(re.sub(r"[\[\]'\"]", "", word.lstrip("+~")) for word in words)
+    name = re.sub(r"[^\w.=+,-]+", "_", text)[:LONGEST] or "run"
+    if name == text or not words:
+        return name
+    return f"{name}-{blake2b(repr(words).encode(), digest_size=3).hexdigest()}"
+
+
+def read_result(folder: RunFolder) -> dict[str, Any]:
+    """What came of a run: epochs, seconds, "final", "best" and "test" figures; empty before it has ended."""
+    try:
+        result = json.loads(folder.result.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def best_figures(result: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a run's best epoch, the last one's where no best was kept, and those of its test."""
+    rows = [result.get("best") or result.get("final"), result.get("test")]
+    figures = {name: value for row in rows if isinstance(row, dict) for name, value in row.items()}
+    return {name: float(v) for name, v in figures.items() if isinstance(v, int | float) and math.isfinite(v)}
+
+
+@contextmanager
+def hold(plan: Plan) -> Iterator[None]:
+    """Keep other processes out of a sweep, once the runs that it may still have are at their end.
+
+    Raises:
+        ConfigError: the sweep is running, or one of its runs is.
+    """
+    from filelock import FileLock, Timeout  # comes with torch
+
+    with wait_for(plan.folder, FileLock(plan.folder / RunFolder("").lock.name, timeout=0), Timeout):
+        for point in plan.points():
+            if point.state() == "begun":
+                with wait_for(point.folder.path, FileLock(point.folder.lock, timeout=PATIENCE), Timeout):
+                    pass
+        yield
+
+
+@contextmanager
+def wait_for(folder: Path, lock: Any, timeout: type[Exception]) -> Iterator[None]:
+    """Hold a lock of a folder."""
+    try:
+        lock.acquire()
+    except timeout as error:
+        raise ConfigError("resume", str(folder), expected="what has ended; this is running") from error
+    try:
+        yield
+    finally:
+        lock.release()
