@@ -5,7 +5,6 @@ values, and nothing is downloaded. This file imports torch alone, so that the li
 """
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +60,8 @@ class Job:
 
 
 def digits() -> Tensor:
-    """The file behind `sklearn.datasets.load_digits`, whose import costs seconds: 64 pixels and the class."""
-    spec = find_spec("sklearn")
-    assert spec is not None
-    assert spec.origin is not None
-    path = Path(spec.origin).parent / "datasets/data/digits.csv.gz"
+    """The digits that are part of the template: 64 pixels and the class of each."""
+    path = Path(__file__).resolve().parents[1] / "src/descent/data/bundled/digits.csv.gz"
     return torch.from_numpy(np.loadtxt(path, delimiter=",", dtype=np.float32))
 
 
@@ -85,9 +81,9 @@ def draw(n: int, shape: tuple[int, ...], outputs: int, real_values: bool) -> tup
     return inputs, torch.randint(outputs, (n,), generator=generator)
 
 
-IMAGES = ("data=diabetes", "data._target_=for_descent.images")
+IMAGES = ("data=samples", "data.source._target_=for_descent.images")
 SMALL_CNN = ("model=cnn", "model.channels=[16,32]")
-ROWS = ("data=diabetes", "data._target_=for_descent.rows", "loss=mae")
+ROWS = ("data=samples", "data.source._target_=for_descent.rows", "loss=mae")
 JOBS = {
     "digits-64": Job("digits, MLP, batch 64", 1437, (1, 8, 8), 10, 64, 20),
     "images-64": Job("60,000 images 28×28, MLP, batch 64", 60_000, (1, 28, 28), 10, 64, 4, IMAGES),

@@ -11,15 +11,17 @@ def export(config: DictConfig) -> None:
 
     from descent.errors import require
     from descent.inference import load
-    from descent.inference.exporting import FORMATS, TOLERANCE, read_own_inputs
+    from descent.inference.exporting import FORMATS, TOLERANCE, describe_files
     from descent.inference.output import open_output, require_free
 
     convert, suffix = FORMATS[config.format]
     output = config.output or str(Path(config.run) / f"model{suffix}")
     require_free(output, config.overwrite)
-    allow = list(config.allow)
-    model = load(config.run, config.weights, allow=allow)
-    inputs = read_own_inputs(model, allow)
+    model = load(config.run, config.weights, allow=list(config.allow))
+    inputs, beside = model.run.data["inputs"], describe_files(model, Path(output))
+    for file, text in beside.items():
+        if not file.is_file() or file.read_bytes() != text.encode():  # as another format may have written it
+            require_free(str(file), config.overwrite)
 
     content, difference = convert(model, inputs)
     expected = (
@@ -27,13 +29,16 @@ def export(config: DictConfig) -> None:
         f" {difference:.2g}; nothing was written"
     )
     require(difference <= TOLERANCE, "format", config.format, expected)
+    for file, text in beside.items():
+        with open_output(str(file)) as stream:
+            stream.write(text.encode())
     with open_output(output) as stream:
         stream.write(content)
     shape = f"({', '.join(map(str, ('batch', *inputs.shape[1:])))})"
     print(
         f"{output}: {str(inputs.dtype).removeprefix('torch.')} inputs {shape} of any batch size;"
         f" on {len(inputs):,} samples of the run's own data it differs from the original by at most"
-        f" {difference:.2g} of the largest output"
+        f" {difference:.2g} of the largest output\n{', '.join(map(str, beside))}: what it takes and gives"
     )
 
 

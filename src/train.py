@@ -22,15 +22,17 @@ def train(config: "DictConfig", run: "Run") -> float | None:
     from descent.machine import quiet_libraries, set_threads
     from descent.metrics import logged_names, size_metrics
     from descent.run.folder import rewind
-    from descent.run.initial_weights import start_from
+    from descent.run.initial_weights import Origin, start_from
+    from descent.trainer import count_epochs
 
     build = builder(config)  # build("model", …) is hydra.utils.instantiate(config.model, …)
     quiet_libraries()
     seed_everything(config.seed, verbose=False)
 
-    data = build("data")
+    origin = Origin(config.init_from)
+    data = build("data", **origin.for_data())
     model = build("model", input_shape=data.input_shape, outputs=data.outputs)
-    started = start_from(model, config.init_from, list(config.freeze))
+    started = start_from(model, origin, data.names, list(config.freeze))
     criterion = build("loss", **size_loss(config.loss, data.task, data.class_counts))
     criterion = adapt(criterion, data.task, data.outputs)
     optimizer = build("optimizer")  # a partial: configure_optimizers hands it model.parameters()
@@ -50,7 +52,10 @@ def train(config: "DictConfig", run: "Run") -> float | None:
     recorder = Recorder(run, title, data.preview or f"{data}\n", data.input_shape)
     callbacks = [recorder, TypedChanges(run.changes), *build("callbacks").values()]
     loggers = list(build("logger").values())
-    trainer = build("trainer", callbacks=callbacks, logger=loggers, default_root_dir=run.folder.path)
+    epochs = count_epochs(config.trainer.max_epochs, data.count_batches())
+    trainer = build(
+        "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run.folder.path, max_epochs=epochs
+    )
 
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = getattr(trainer.checkpoint_callback, "best_model_path", None)

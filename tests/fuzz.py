@@ -155,7 +155,8 @@ def command_lines() -> list[list[str]]:
 def short(config: DictConfig, run: Run) -> float | None:
     """The job, with one batch of each split where the words ask for more."""
     with open_dict(config):
-        if type(config.trainer.max_epochs) is int and config.trainer.max_epochs not in (0, 1):
+        epochs = config.trainer.max_epochs
+        if epochs == "auto" or (type(epochs) is int and epochs not in (0, 1)):
             config.trainer.max_epochs = 1
         for split in ("train", "val", "test"):
             if config.trainer[f"limit_{split}_batches"] is None:

@@ -79,6 +79,7 @@ def test_every_argument_of_the_installed_signature_is_listed_and_no_other(group:
         "schedule": {"optimizer"},
         "loss": {"size_average", "reduce"},  # deprecated by torch, in favour of `reduction`
         "logger": {"root_dir"},  # TensorBoard's, which gets save_dir for it
+        "data": {"like"},
         "module": {"model", "criterion", "optimizer", "schedule", "metrics", "scaling"},
     }
     config = OmegaConf.to_container(compose(f"{group}={word}"), resolve=True)
@@ -141,12 +142,12 @@ def test_every_data_set_that_comes_with_a_package_builds() -> None:
 
 
 def sweep(run: Run, group: str, words: list[str], *more: str) -> None:
-    folder = "folder=${hydra:runtime.cwd}/${name}"
     short = ["trainer.fast_dev_run=2", "trainer.accelerator=cpu"]
-    finished = run("-m", f"{group}={','.join(words)}", folder, *short, *more)
-    assert finished.code == 0, finished.err
-    assert finished.out.count("Epoch 1/1, Train Loss: ") == len(words), finished.out
-    assert "nan" not in finished.out
+    finished = run("-m", f"{group}={','.join(words)}", "folder=sweep", *short, *more)
+    assert finished.code == 0, finished.out + finished.err
+    logs = [path.read_text() for path in finished.folder.glob("sweep/*/log.txt")]
+    assert len([log for log in logs if "Epoch 1/1, Train Loss: " in log]) == len(words)
+    assert not any("nan" in log for log in logs)
 
 
 def test_every_loss_trains(run: Run) -> None:

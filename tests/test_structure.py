@@ -26,7 +26,8 @@ ROOMS = {
     "drive": ("errors", "core", "run"),  # trainer, loop, machine
     "callbacks": ("errors", "core", "run", "drive"),
     "inference": ("errors", "core", "data", "run"),
-    "cli": ("errors", "run"),
+    "sweep": ("errors", "run"),
+    "cli": ("errors", "run", "sweep"),
 }
 
 

@@ -94,12 +94,19 @@ def is_of_values(error: Exception) -> bool:
 
     What this package itself raises without meaning to is a bug of it.
     """
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)][1:]  # the first one has the `with`
-    files = [Path(frame.f_code.co_filename) for frame in frames]
-    if not all({HERE, *LIBRARIES} & {*file.parents} or file.name[0] == "<" for file in files):
-        return False
     meant = isinstance(error, TypeError | ValueError | RuntimeError | ArithmeticError)
-    return meant or bool(files and HERE not in files[-1].parents)
+    files = list_files(error)
+    return is_of_libraries(error) and (meant or bool(files and HERE not in files[-1].parents))
+
+
+def is_of_libraries(error: BaseException) -> bool:
+    """Whether an exception passed through no code but that of libraries and this package."""
+    return all({HERE, *LIBRARIES} & {*file.parents} or file.name[0] == "<" for file in list_files(error))
+
+
+def list_files(error: BaseException) -> list[Path]:
+    """The files that an exception passed through, without the one that caught it."""
+    return [Path(frame.f_code.co_filename) for frame, _ in walk_tb(error.__traceback__)][1:]
 
 
 def require(condition: bool, key: str, value: object, expected: str) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.optim import LBFGS
 
 from descent.errors import blame
+from descent.kernels import Stepper
 
 HELD_AGAINST = ("2.6.6",)  # tests/test_loop.py; with another Lightning, its own loop runs
 
@@ -90,6 +91,7 @@ class LeanLoop(_TrainingEpochLoop):
         kind = type(trainer.optimizers[0]) if self.plain else LBFGS
         self.closure_first = kind.__module__.startswith("torch.optim.") and kind is not LBFGS
         self.of_optimizer = blame("optimizer")
+        self.stepper = Stepper(trainer.optimizers[0])
         self.listeners = {
             name: [
                 *(
@@ -143,7 +145,7 @@ class LeanLoop(_TrainingEpochLoop):
             progress.zero_grad.increment_ready()
             self._call("on_before_zero_grad", optimizer)
             progress.zero_grad.increment_started()
-            optimizer.zero_grad()
+            self.stepper.zero_grad()
             progress.zero_grad.increment_completed()
             if loss is not None:  # else the step says that this batch is to be skipped
                 self._call("on_before_backward", loss)
@@ -159,7 +161,7 @@ class LeanLoop(_TrainingEpochLoop):
         if self.closure_first:
             closure()
             with self.of_optimizer:
-                optimizer.step()
+                self.stepper.step()
         else:
             optimizer.step(torch.enable_grad()(closure))  # type: ignore[arg-type]
         progress.step.increment_completed()

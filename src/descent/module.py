@@ -137,7 +137,8 @@ class Supervised(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the data was, so that the weights can be used on new files without it."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint["data"] = {**data.describe(), "activation": self.scaling.activation}
+        kept = {"inputs": data.examples, "activation": self.scaling.activation}
+        checkpoint["data"] = {**data.describe(), **kept}
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse to go on with other data than the run has seen."""

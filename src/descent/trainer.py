@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from math import ceil
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from descent.loop import HELD_AGAINST, LeanLoop
 from descent.machine import compile_in_place
 from descent.run import checkpoints
 from descent.run.folder import RunFolder
+
+EPOCHS, BATCHES = 40, 800  # of a run, at least
 
 
 class Trainer(lightning.pytorch.Trainer):
@@ -65,6 +68,19 @@ class Trainer(lightning.pytorch.Trainer):
                 raise
             advice = RunFolder(self.default_root_dir).advise()
             raise Stopped(f"Another process of this run has ended or does not answer. {advice}", 1) from error
+
+
+def count_epochs(epochs: int | Literal["auto"] | None, batches: int | None) -> int | None:
+    """Return the number of epochs of a run.
+
+    Args:
+        epochs: as of the config. "auto" is 40, and more where those have fewer than 800 batches: a table of a
+            hundred rows has learned little by then (docs/accuracy.md).
+        batches: training batches of an epoch; None where that is not known.
+    """
+    if epochs != "auto":
+        return epochs
+    return EPOCHS if batches is None else max(EPOCHS, ceil(BATCHES / batches))
 
 
 def ddp(timeout: int) -> DDPStrategy:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
-from descent.errors import ConfigError, Stopped, require
+from descent.errors import ConfigError, Stopped, is_of_libraries, require
 from descent.run.checkpoints import rotate
 from descent.run.folder import RunFolder, event_sizes
 from descent.run.random_state import put_back_random_state, take_random_state
@@ -45,7 +45,7 @@ class Checkpoint(LightningCheckpoint):
         self.signals = Signals()
         self.parts: dict[str, Any] | None = None  # from the file, until the first batch
         self.saved_at, self.saved_step, self.cost = 0.0, -1, 0.0
-        self.ended = False
+        self.ended = self.went_on = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = RunFolder(trainer.default_root_dir)
@@ -68,7 +68,7 @@ class Checkpoint(LightningCheckpoint):
     ) -> None:
         if self.parts is not None:
             self._put_back(trainer, pl_module, self.parts)
-            self.parts = None
+            self.parts, self.went_on = None, True
         elif batch_idx % trainer.accumulate_grad_batches == 0:  # else there are gradients to be lost
             stop, due = self.signals.received is not None, self._is_due(trainer, batch_idx)
             if trainer.world_size > 1:
@@ -87,6 +87,12 @@ class Checkpoint(LightningCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self.signals.release()
+        restoring = trainer.state.fn == TrainerFn.FITTING and trainer.ckpt_path and not self.went_on
+        told = isinstance(exception, ConfigError | Stopped) or not isinstance(exception, Exception)
+        if restoring and not told and is_of_libraries(exception):
+            words = " ".join(str(exception).split())[:300]
+            expected = f"checkpoints of this run, which hold its state ({type(exception).__name__}: {words})"
+            raise ConfigError("resume", str(self.folder), expected=expected) from exception
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -43,6 +43,7 @@ class Recorder(Figures):
         self.input_shape = input_shape
         self.rows: list[dict[str, float]] = []
         self.result: dict[str, Any] = {}
+        self.advice = ""
         self.begun = self.flushed = 0.0
         self.seconds = 0.0  # of training before this process, in a resumed run
         self.resumed = False
@@ -125,6 +126,8 @@ class Recorder(Figures):
             scored = [row for row in self.rows if monitor in row]
             best = min if checkpoint.mode == "min" else max
             self.result["best"] = best(scored, key=lambda row: row[monitor], default=None)
+            if self.result["best"] is self.rows[-1] and 1 < trainer.current_epoch == trainer.max_epochs:
+                self.advice = advise(monitor, checkpoint.mode, trainer.current_epoch)
         self._write_result()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -148,6 +151,8 @@ class Recorder(Figures):
             speed = f"{self.result['seconds']:.1f} s, {self.result['samples_per_second']:,.0f} samples/s"
             epochs = self.result["epochs"]
             lines.append(f"Trained {epochs} epoch{'s' if epochs > 1 else ''} in {speed}")
+        if self.advice:
+            lines.append(self.advice)
         taken = (
             ""
             if self.folder.path.name == self.run.wanted.path.name
@@ -180,6 +185,14 @@ class Recorder(Figures):
     @rank_zero_only
     def _write_result(self) -> None:
         write_text(self.folder.result, json.dumps(self.result, indent=2) + "\n")
+
+
+def advise(monitor: str, mode: str, epochs: int) -> str:
+    """What to say of a run whose last epoch was its best."""
+    stage, _, name = monitor.partition("/")
+    figure, course = f"{stage.capitalize()} {NAMES.get(name, name)}", "falling" if mode == "min" else "rising"
+    longer = f"trainer.max_epochs={2 * epochs}"
+    return f"{figure} was still {course} at the last epoch: more epochs may help, {longer}"
 
 
 def find_writers(trainer: Trainer) -> list[Any]:

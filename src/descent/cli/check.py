@@ -20,7 +20,7 @@ from descent.cli.words import as_shell, quote
 from descent.errors import ConfigError, nearest
 from descent.run.trust import kind_of, resolve
 
-TYPES: dict[str, Any] = {  # of the fields that belong to no `_target_`
+TYPES: dict[str, Any] = {  # of the fields that belong to no `_target_`, or that a command makes another of
     "name": str,
     "folder": str,
     "seed": int,
@@ -32,9 +32,12 @@ TYPES: dict[str, Any] = {  # of the fields that belong to no `_target_`
     "checkpoint.every": str,
     "on_nan": Literal["stop", "skip"],
     "jobs": int | Literal["auto"],
+    "fold": int | None,
+    "folds": int,
     "resume": bool | str | None,
     "init_from": str | None,
     "freeze": list[str],
+    "trainer.max_epochs": int | Literal["auto"] | None,
     # of evaluate, predict and export
     "run": str | None,
     "weights": Literal["best", "last"],
@@ -176,7 +179,8 @@ class Check:
             if name not in signature.names and not signature.open_ended:
                 self.leave_out(f"{key}.{name}", str(node["_target_"]), signature.names)
             elif name in signature.hints and not (isinstance(value, dict) and "_target_" in value):
-                self.check_value(f"{key}.{name}", value, signature.hints[name])
+                hint = TYPES.get(f"{key}.{name}", signature.hints[name])
+                self.check_value(f"{key}.{name}", value, hint)
 
     def leave_out(self, key: str, target: str, known: set[str]) -> None:
         """Tell of an argument that its target does not take: a problem if somebody asked for it."""

@@ -7,6 +7,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 from descent.cli.terminal import survive_without_terminal
@@ -33,6 +34,7 @@ def command(job: Callable[..., Any], name: str) -> None:
     from descent.cli.job import run_job
     from descent.cli.resolvers import register_resolvers
     from descent.cli.resuming import expand
+    from descent.cli.sweeping import plan_sweep, run_sweep
     from descent.cli.words import by_key, quote_values, split
 
     register_resolvers()
@@ -44,6 +46,10 @@ def command(job: Callable[..., Any], name: str) -> None:
             return
         words = quote_values(line)
         typed.update(by_key(words))
+        if name == "train" and (sweep := plan_sweep(line, words)) is not None:
+            signals.cleans_up = True
+            failed = run_sweep(sweep, partial(start, job, name), sys.argv[0])
+            sys.exit(1 if failed else 0)
         expanded = expand(words) if name == "train" else words
         sys.argv[1:] = line.arguments(expanded)  # processes that a run starts get the same
 
@@ -57,6 +63,12 @@ def command(job: Callable[..., Any], name: str) -> None:
             return job(*arguments)
 
         compose_and_call(call, name, expanded)
+
+
+def start(job: Callable[..., Any], name: str, words: list[str]) -> None:
+    """What a command line with these words does, in a process that a sweep has made for it."""
+    sys.argv[1:] = words
+    command(job, name)
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,19 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from descent.cli.check import check
 from descent.cli.compose import explain, list_fields, resolve_references
 from descent.cli.job import raise_first
 from descent.cli.paths import CONF, LOGS, list_groups
 from descent.cli.resuming import list_targets
-from descent.cli.words import CommandLine, by_key, parse
+from descent.cli.words import CommandLine, by_key, parse, quote_literally
 from descent.errors import ConfigError, require
 from descent.run.folder import RunFolder
 from descent.run.resume import is_word, key_of, merge_words, require_harmless
 from descent.sweep.plan import PLAN, Plan, find_plan, hold, read_plan
+from descent.sweep.workers import Limits
 
 OWN = ("folder", "name", "resume", "jobs")  # words that are about the sweep and not about its runs
 IMPORTS = (  # what a run needs, beside what its config names
@@ -36,7 +37,22 @@ IMPORTS = (  # what a run needs, beside what its config names
 )  # fmt: skip
 
 
-def plan_sweep(line: CommandLine, words: Sequence[str]) -> Plan | None:
+@dataclass
+class Sweep:
+    """A sweep that has proved good.
+
+    Attributes:
+        plan: what is to be run.
+        config: of one of the runs, plain values.
+        jobs: runs at a time; None for as many as fit.
+    """
+
+    plan: Plan
+    config: dict[str, Any]
+    jobs: int | None
+
+
+def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
     """What a command line asks to be run, or None where that is a single run.
 
     A sweep is what `-m` says, or a file of the group experiment by `hydra.mode: MULTIRUN`, or the folder of
@@ -49,14 +65,14 @@ def plan_sweep(line: CommandLine, words: Sequence[str]) -> Plan | None:
         return None
     own = {key_of(word): parse(word).value() for word in words if key_of(word) in OWN}
     before = find_saved(own.get("resume"))
-    saved = [*before.words, *(f"{key}={','.join(v)}" for key, v in before.values.items())] if before else []
     flag = bool(line.flags["--multirun"]) or before is not None
     if not flag and not {"experiment", "hydra.mode"} & by_key(words).keys():
         alone = "-m beside it, and several values of a word"
         require("jobs" not in own, "jobs", own.get("jobs"), alone)
         return None
-    task = [word for word in merge_words(saved, words) if key_of(word) not in OWN]
-    fixed, values, mode = expand_values(task)
+    task = merge_words(before.words if before else [], words)
+    task = [word for word in task if key_of(word) not in OWN]
+    fixed, values, mode = expand_values(task, before.values if before else {})
     if not flag and mode != RunMode.MULTIRUN:
         return None
     if not line.flags["--multirun"] and mode == RunMode.MULTIRUN:
@@ -70,8 +86,11 @@ def plan_sweep(line: CommandLine, words: Sequence[str]) -> Plan | None:
     require("${" not in str(folder), "folder", folder, "the folder of the sweep; its runs get folders in it")
     plan = Plan(folder.resolve(), fixed, values)
     settle(plan, own.get("resume"), before)
-    check_points(plan, by_key(words), before)
-    return plan
+    config = check_points(plan, by_key(words), before)
+    jobs = own.get("jobs", "auto")
+    if jobs != "auto" and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
+        raise ConfigError("jobs", jobs, expected="auto, or how many runs at a time, at least 1")
+    return Sweep(plan, config, None if jobs == "auto" else jobs)
 
 
 def find_saved(resume: object) -> Plan | None:
@@ -93,30 +112,37 @@ def find_saved(resume: object) -> Plan | None:
     return plan
 
 
-def expand_values(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]], RunMode | None]:
+def expand_values(
+    words: Sequence[str], varying: Collection[str]
+) -> tuple[list[str], dict[str, list[str]], RunMode | None]:
     """Words that all runs have, the values of each key that varies, and how Hydra would run them.
+
+    Args:
+        words: as typed.
+        varying: keys that vary, whatever is typed.
 
     Raises:
         ConfigError: a word that does not exist, or a range of which no values follow.
     """
-    sweeps = [word for word in words if is_sweep(word)]
-    composed = compose([word for word in words if word not in sweeps])
-    more = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]
+    _, own = compose([word for word in words if not is_sweep(word)])
+    more = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
     fixed: dict[str, str] = {}
-    values: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {key: [] for key in varying}
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     for word in merge_words(more, words):
         override = parser.parse_override(word)
         key = override.get_key_element()
-        if not override.is_sweep_override():
+        if not override.is_sweep_override() and key in values:
+            values[key] = [override.get_value_element_as_str()]
+        elif not override.is_sweep_override():
             fixed[key] = word
         elif not override.is_discrete_sweep():
             expected = "values, such as 0.1,0.2; or search=… beside it, which draws from a range"
             raise ConfigError(override.key_or_group, word.partition("=")[2], expected=expected)
         else:
             values[key] = list(dict.fromkeys(override.sweep_string_iterator()))
-    return list(fixed.values()), values, composed.hydra.mode
+    return list(fixed.values()), values, own.mode
 
 
 def is_sweep(word: str) -> bool:
@@ -128,7 +154,9 @@ def name_sweep(fixed: Sequence[str], values: Mapping[str, Sequence[str]]) -> str
     """`loss-optimizer-seed-max_epochs=3`: what varies, and then what else was typed."""
     varying = [key.lstrip("+~").rpartition(".")[2] for key in values]
     words = [word for word in fixed if not key_of(word).startswith("hydra")]
-    typed = [word.partition("=")[2] if key_of(word) == "experiment" else word.rpartition(".")[2] for word in words]
+    typed = [
+        word.partition("=")[2] if key_of(word) == "experiment" else word.rpartition(".")[2] for word in words
+    ]
     return re.sub(r"[^\w.=+-]+", "_", "-".join([*varying, *typed]))[:100] or "sweep"
 
 
@@ -157,8 +185,8 @@ def settle(plan: Plan, resume: object, before: Plan | None) -> None:
     plan.add(before)
 
 
-def check_points(plan: Plan, typed: Mapping[str, str], before: Plan | None) -> None:
-    """Compose and check a run with each value of each key.
+def check_points(plan: Plan, typed: Mapping[str, str], before: Plan | None) -> dict[str, Any]:
+    """Compose and check a run with each value of each key; returns the config of the last one.
 
     Raises:
         ConfigError: a word that does not exist, or a value of the wrong kind; or, where the words are those
@@ -167,17 +195,76 @@ def check_points(plan: Plan, typed: Mapping[str, str], before: Plan | None) -> N
     from descent.cli.machine_limits import check_machine
 
     first = {key: values[0] for key, values in plan.values.items()}
+    plain: dict[str, Any] = {}
     chosen = [first, *({**first, key: v} for key, values in plan.values.items() for v in values[1:])]
     for values in chosen:
         point = plan.point(values)
-        composed = compose([*point.words, f"folder='{point.folder.path}'"])
+        config, _ = compose([*point.words, f"folder={quote_literally(str(point.folder.path))}"])
         overrides = by_key(point.words)
-        plan.config = resolve_references(composed.config, overrides)
-        raise_first(check(plan.config, overrides, list_fields("train")).problems)
-        raise_first(check_machine(plan.config))
+        plain = resolve_references(config, overrides)
+        raise_first(check(plain, overrides, list_fields("train")).problems)
+        raise_first(check_machine(plain))
         if before is not None:
-            require_harmless(point.folder, plan.config, typed, list_targets())
+            require_harmless(point.folder, plain, typed, list_targets())
+    return plain
 
 
-def compose(words: Sequence[str]) -> Any:
-    ...
+def compose(words: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+    """The config that words give, and Hydra's own part of it.
+
+    Raises:
+        ConfigError: they give none.
+    """
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra.compose("train", list(words), return_hydra_config=True)
+    except Exception as error:
+        if (wrong := explain(error, words, "train")) is None:
+            raise
+        raise wrong from error
+    HydraConfig.instance().set_config(config)  # as a command does, which knows its words
+    own = config.hydra
+    with open_dict(config):
+        del config["hydra"]
+    return config, own
+
+
+def run_sweep(sweep: Sweep, call: Callable[[list[str]], None], script: str) -> int:
+    """Run what is missing of a sweep and rank all of it; returns how many runs failed.
+
+    Args:
+        sweep: as planned.
+        call: runs one command line, in a process of its own.
+        script: of the command.
+    """
+    for module in IMPORTS:
+        import_module(module)
+    from descent.sweep.conduct import Command, Missing, conduct
+
+    plan, config = sweep.plan, sweep.config
+    limits = find_limits(config, sweep.jobs)
+    command = Command(call, limits, config["monitor"], config["mode"], os.path.relpath(script))
+    with hold(plan):
+        plan.write()
+        return conduct(plan, Missing(plan.points()), command)
+
+
+def find_limits(config: Mapping[str, Any], jobs: int | None) -> Limits:
+    """What this machine can run of a config at the same time."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    names = [str(number) for number in range(torch.cuda.device_count())] if cuda else []
+    if cuda and os.environ.get("CUDA_VISIBLE_DEVICES"):
+        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+    trainer, threads = config["trainer"], config["threads"]
+    on_gpu = trainer.get("accelerator") in ("auto", "gpu", "cuda")
+    devices = trainer.get("devices")
+    return Limits(
+        jobs=jobs,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        gpus=names if on_gpu else [],
+        threads=threads if isinstance(threads, int) else None,
+        processes=devices if isinstance(devices, int) and devices > 0 else 1,
+        spawn=cuda or sys.platform in ("darwin", "win32"),
+    )

@@ -4,15 +4,19 @@
 `Scaling` as "scaling".
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from descent.data.samples import Samples
 from descent.errors import ConfigError
 from descent.scaling import Scaling
+
+if TYPE_CHECKING:
+    from descent.data.samples import Samples
 
 KINDS = {"classification": "classes", "regression": "values"}
 
@@ -28,7 +32,8 @@ def order_targets(samples: Samples, like: Mapping[str, Any]) -> Samples:
     """
     task = "regression" if samples.targets.is_floating_point() else "classification"
     if task != like["task"]:
-        expected = f"{KINDS[like['task']]} as targets, as {like['run']} has them for init_from, not {KINDS[task]}"
+        theirs, ours = KINDS[like["task"]], KINDS[task]
+        expected = f"{theirs} as targets, for init_from={like['run']} learned {theirs}, not {ours}"
         raise ConfigError("data", expected=expected)
     own, names = list(samples.names), list(like["names"])
     if task == "regression" and sorted(own) == sorted(names):
@@ -48,7 +53,8 @@ def take_scaling(scaling: Scaling, like: Mapping[str, Any], same_targets: bool) 
         like: see above.
         same_targets: whether the targets are those of the other run.
     """
-    for name, theirs in like["scaling"].items():
-        ours = scaling.get_buffer(name)
-        if ours.shape == theirs.shape and (same_targets or name.startswith("input_")):
+    for name, ours in scaling.named_buffers():
+        theirs = like["scaling"].get(name)
+        fits = theirs is not None and theirs.shape == ours.shape
+        if fits and (same_targets or name.startswith("input_")):
             ours.copy_(theirs)

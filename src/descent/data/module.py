@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 
 from descent.scaling import Scaling
 
@@ -24,6 +25,7 @@ class DataModule(LightningDataModule):
         batch_size: samples of a training batch.
         fingerprint: a text that is another one if a sample is another one.
         reader: plain values that say how a file becomes inputs again; see `descent.data.readers`.
+        examples: a few raw training inputs, which an exported model is held against.
         preview: lines that say what was understood of a person's own files; empty for other data.
     """
 
@@ -36,7 +38,12 @@ class DataModule(LightningDataModule):
     batch_size: int
     fingerprint: str
     reader: dict[str, Any]
+    examples: Tensor
     preview: str
+
+    def count_batches(self) -> int | None:
+        """Return the training batches of an epoch in one process; None where nobody knows before it runs."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Plain values that a checkpoint keeps: all that reading new files and naming outputs needs."""

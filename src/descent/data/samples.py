@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from math import prod
+from math import ceil, prod
 from typing import Any, Protocol
 
 import torch
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from descent.data.batches import Batches, Loader, Order
+from descent.data.like import order_targets, take_scaling
 from descent.data.module import DataModule
-from descent.data.splits import draw_splits, replace_labels
+from descent.data.splits import draw_splits, hold_out, replace_labels
 from descent.errors import ConfigError, require
 from descent.scaling import Activation, Scaling
 
 FINGERPRINT = 1 << 22  # numbers of the inputs, at most, that are looked at to know them again
+EXAMPLES, EXAMPLE_BYTES = 16, 1 << 20  # raw inputs that a checkpoint keeps, and at most how large together
 NUMBERS = 1 << 18  # that are worked on at once, so that they stay in the cache
 
 
@@ -108,6 +110,8 @@ class FromSamples(DataModule):
         seed: of the splits, the label noise, the order of each epoch and the augmentation.
         label_noise: share of the training labels that are replaced by another class, drawn uniformly;
             validation and test labels stay right.
+        fold: of `folds` parts of the samples, the one that is the test split; None for `test_fraction`.
+        folds: how many parts there are.
         like: what is taken over from the run whose weights are the start; see `descent.data.like`.
         arguments: of the source.
 
@@ -124,6 +128,8 @@ class FromSamples(DataModule):
         test_fraction: float | None,
         seed: int,
         label_noise: float,
+        fold: int | None = None,
+        folds: int = 5,
         like: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
@@ -139,10 +145,14 @@ class FromSamples(DataModule):
         if like is not None:
             samples = order_targets(samples, like)
         generator = torch.Generator().manual_seed(seed)
-        self.rows = draw_splits(samples.targets, samples.rows, val_fraction, test_fraction, generator)
+        given = samples.rows
+        if fold is not None:
+            given = hold_out(samples.targets, given, fold, folds, torch.Generator().manual_seed(seed))
+        self.rows = draw_splits(samples.targets, given, val_fraction, test_fraction, generator)
         if samples.fit is not None:
             samples = samples.fit(samples, self.rows, like)
         self._fill(samples)
+        self.examples = take_examples(samples.inputs, self.rows["train"])
         self._scale(samples, like)
         if self.task == "classification":
             if label_noise:
@@ -187,6 +197,10 @@ class FromSamples(DataModule):
         if isinstance(self.inputs, Tensor):
             return self.inputs[rows], self.targets[rows]
         return torch.stack([self.inputs[row] for row in rows.tolist()]), self.targets[rows]
+
+    def count_batches(self) -> int:
+        """Return the training batches of an epoch in one process."""
+        return ceil(len(self.rows["train"]) / self.batch_size)
 
     def train_dataloader(self) -> Batches | Loader:
         """Return the training batches, in an order of each epoch's own."""
@@ -274,6 +288,13 @@ def mean_and_std(mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
     std = (square - mean.square()).clamp(min=0).sqrt()
     std = torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.ones_like(std))
     return mean.float(), std.float()
+
+
+def take_examples(inputs: Tensor | StoredInputs, train: Tensor) -> Tensor:
+    """Return up to `EXAMPLES` raw inputs of the training rows, int64, as long as they are not large."""
+    first = inputs[int(train[0])]
+    rows = train[: max(1, min(EXAMPLES, EXAMPLE_BYTES // max(1, first.nbytes)))].tolist()
+    return torch.stack([inputs[row] for row in rows]).clone()
 
 
 def take_fingerprint(inputs: Tensor | StoredInputs, targets: Tensor, scaling: Scaling) -> str:

@@ -52,6 +52,34 @@ def deal(order: Tensor, targets: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return order[taken], order[~taken]
 
 
+def hold_out(
+    targets: Tensor, given: Mapping[str, Tensor], fold: int, folds: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return rows of "train", "test" and what else is given, int64, where "test" is one of several folds.
+
+    Over all folds, each row of "train" is held out once; each class is spread over them as evenly as can be.
+
+    Args:
+        targets, given: as of `draw_splits`.
+        fold: which one, from 0.
+        folds: how many.
+        generator: what deals the rows out, the same way for each fold.
+
+    Raises:
+        ConfigError: no such fold, or a test split that is given.
+    """
+    rows = given.get("train", torch.arange(len(targets)))
+    if len(given.get("test", ())):
+        raise ConfigError("fold", fold, expected="null, for the data has a test split of its own")
+    require(2 <= folds <= len(rows), "folds", folds, f"a whole number from 2 to {len(rows):,}, the samples")
+    require(0 <= fold < folds, "fold", fold, f"a whole number from 0 to {folds - 1}")
+    order = rows[torch.randperm(len(rows), generator=generator)]
+    if not targets.is_floating_point():
+        order = order[targets[order].argsort(stable=True)]
+    held = torch.arange(len(order)) % folds == fold
+    return {**given, "train": order[~held], "test": order[held]}
+
+
 def replace_labels(
     targets: Tensor, rows: Tensor, share: float, classes: int, generator: torch.Generator
 ) -> Tensor:

@@ -18,6 +18,7 @@ from descent.inference.predictor import Predictor, require_finite
 from descent.losses import adapt, size_loss
 from descent.metrics import size_metrics
 from descent.run.folder import RunFolder, make
+from descent.run.initial_weights import like_that_of
 from descent.run.trust import build
 
 CLASSES_SHOWN = 20  # in a confusion matrix as text; the plot and metrics.json have all
@@ -39,7 +40,9 @@ def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterat
         node["path"] = model.run.data["reader"].get("path", node["path"])
     if "download" in node:  # not on behalf of a folder that may be somebody else's
         node["download"] = False
-    data = build("data", node, allow)
+    started = model.run.config.get("init_from") is not None  # then its rules were those of another run
+    like = like_that_of(model.run, model.folder) if started else {}
+    data = build("data", node, allow, **like)
     require(isinstance(data, DataModule), "data", node.get("_target_"), "something that builds a DataModule")
     changed = [name for name, value in data.describe().items() if model.run.data[name] != value]
     if not changed and not same_scaling(model, data):

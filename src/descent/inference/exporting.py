@@ -3,31 +3,47 @@
 import json
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from descent.data.paths import NamedPath
+from descent.data.table.reader import TableReader
 from descent.errors import ConfigError, blame
 from descent.inference.predictor import Predictor
-from descent.run.trust import build
 
-SAMPLES = 1_000  # of the run's own data, that the exported model is held against the original on
 TOLERANCE = 1e-3  # of the largest output: float32 sums in another order, over many layers
 
 
-def read_own_inputs(model: Predictor, allow: Sequence[str]) -> Tensor:
-    """Return some raw inputs of the run's own data."""
-    path = model.run.data["reader"].get("path")
-    if path is not None:
-        _, inputs = next(model.reader.read(NamedPath("run's data", path)))
-        return inputs[:SAMPLES]
-    data = build("data", model.run.config["data"], allow)
-    scaled = torch.cat([inputs for inputs, _ in data.test_dataloader()])[:SAMPLES]
-    return scaled * model.scaling.input_std + model.scaling.input_mean
+def describe_model(model: Predictor) -> str:
+    """Return, as JSON, what a model takes and gives, and how a file becomes what it takes.
+
+    A table's columns are in the order of the inputs, with their words and what fills their gaps.
+    """
+    inputs, reader = model.run.data["inputs"], dict(model.run.data["reader"])
+    reader.pop("path", None)  # of the machine that the run was made on
+    units = "probabilities" if model.classes else "in the targets' own units"
+    values = {
+        "task": model.task,
+        "inputs": {"type": str(inputs.dtype).removeprefix("torch."), "shape": ["batch", *inputs.shape[1:]]},
+        "outputs": {"names": model.names, "values": units, "shape": ["batch", len(model.names)]},
+        "reader": reader,
+    }
+    return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
+
+
+def describe_files(model: Predictor, output: Path) -> dict[Path, str]:
+    """Return what is written beside an exported model, by path: its description, and for tables a reader."""
+    texts = {output.with_suffix(".json"): describe_model(model)}
+    if isinstance(model.reader, TableReader):
+        source = Path(__file__).with_name("plain_reader.py").read_text(encoding="utf-8")
+        texts[output.with_name(f"{output.stem}_reader.py")] = source.replace(
+            "model.json", f"{output.stem}.json"
+        )
+    return texts
 
 
 def trace(model: Predictor, inputs: Tensor) -> ExportedProgram:
@@ -40,7 +56,11 @@ def trace(model: Predictor, inputs: Tensor) -> ExportedProgram:
 def to_torch_export(model: Predictor, inputs: Tensor) -> tuple[bytes, float]:
     """Return the bytes of a file for `torch.export.load`, and how far its outputs are off."""
     program, buffer = trace(model, inputs), BytesIO()
-    torch.export.save(program, buffer, extra_files={"names.json": json.dumps(model.names)})
+    torch.export.save(
+        program,
+        buffer,
+        extra_files={"names.json": json.dumps(model.names), "model.json": describe_model(model)},
+    )
     loaded = torch.export.load(BytesIO(buffer.getvalue())).module()
     return buffer.getvalue(), largest_difference(model, inputs, loaded)
 
@@ -69,7 +89,7 @@ def to_onnx(model: Predictor, inputs: Tensor) -> tuple[bytes, float]:
             trace(model, inputs), input_names=["inputs"], output_names=[output], verbose=False, dynamo=True
         )
     assert program is not None
-    program.model.metadata_props["names"] = json.dumps(model.names)
+    program.model.metadata_props |= {"names": json.dumps(model.names), "model": describe_model(model)}
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 

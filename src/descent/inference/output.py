@@ -1,13 +1,18 @@
 """The file that a command is asked to write: a new one, or one that may be replaced."""
 
+from __future__ import annotations
+
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from descent.errors import ConfigError, require
 from descent.run.atomic import open_atomically
+
+if TYPE_CHECKING:  # half a second of import that only those who write files pay for
+    import polars as pl
 
 
 def require_free(path: str, overwrite: bool, input: str | None = None) -> Path:
@@ -51,6 +56,27 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
             yield stream
     except OSError as error:
         raise not_writable(path, error) from error
+
+
+def write_csv(blocks: Iterable[pl.DataFrame], stream: IO[bytes]) -> Iterator[pl.DataFrame]:
+    """Write frames one after another as a CSV, and yield each one that is written."""
+    for number, block in enumerate(blocks):
+        block.write_csv(stream, include_header=number == 0)
+        yield block
+
+
+def write_parquet(blocks: Iterable[pl.DataFrame], stream: IO[bytes]) -> Iterator[pl.DataFrame]:
+    """Write frames as one Parquet file at the end, for its format is by columns, and yield each one."""
+    import polars as pl
+
+    kept = []
+    for block in blocks:
+        kept.append(block)
+        yield block
+    pl.concat(kept).write_parquet(stream)
+
+
+SUFFIXES = {".csv": write_csv, ".parquet": write_parquet}
 
 
 def not_writable(path: str, error: OSError) -> ConfigError:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from descent.data.images.reader import ImageReader
 from descent.data.paths import NamedPath
 from descent.data.readers import Reader, reader_of
-from descent.data.table.columns import to_inputs
+from descent.data.table.columns import as_values
 from descent.data.table.reader import TableReader
 from descent.errors import ConfigError, blame, require
 from descent.run.folder import SavedRun, read_run
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # half a second of import that only those who read files pay 
     import numpy as np
     import polars as pl
 
-    Source = str | Path | pl.DataFrame | np.ndarray
+    Source = str | Path | pl.DataFrame | np.ndarray | Any
 
 
 class Predictor(nn.Module):
@@ -80,13 +81,15 @@ class Predictor(nn.Module):
 
         Args:
             source: a CSV or Parquet file, a folder of images, or an `.npy` array, as the run's data was; or
-                what such a file holds, as a frame or an array.
-            keep: columns of the file to copy; of images there is one, "file".
+                what such a file holds, as a frame of polars or pandas or an array. An array for a table has
+                the columns that are learned from, in their order.
+            keep: columns of the file to copy. Of images, "file" is always there.
             batch_size: samples that go through the network at once.
 
         Yields:
-            Frames of the kept columns, then `predicted_<target>`; for classes that is a name, and the
-            probability of each follows, `p(<name>)`. One without rows where the source has none.
+            Frames of the kept columns, then `predicted_<target>`; for classes that is a name, or a whole
+            number or true and false as in the table, and the probability of each follows, `p(<name>)`. One
+            without rows where the source has none.
 
         Raises:
             ConfigError: the source can not be read, a column is missing, or a number of an array is infinite
@@ -120,15 +123,16 @@ class Predictor(nn.Module):
                 require_finite(self.reader, file, inputs, first)
                 yield rows, inputs
                 first += len(inputs)
-        elif isinstance(source, pl.DataFrame):
-            file = NamedPath("input", "a frame")
-            if not isinstance(self.reader, TableReader):
-                raise file.error("an array or a path, for this run did not learn from a table")
-            yield source, to_inputs(self.reader.columns, source, file, 0)
+        elif isinstance(self.reader, TableReader):
+            yield self.reader.read_frame(as_frame(source, [column.name for column in self.reader.columns]))
+        elif hasattr(source, "columns"):
+            expected = "an array or a path, for this run did not learn from a table"
+            raise ConfigError("input", "a frame", expected=expected)
         else:
             file = NamedPath("input", "an array")
-            if isinstance(self.reader, TableReader) or source.shape[1:] != self.input_shape:
-                raise file.error(f"samples like those that the run learned from, of shape {self.input_shape}")
+            shape = tuple(self.run.data["inputs"].shape[1:])
+            if tuple(source.shape[1:]) != shape:
+                raise file.error(f"samples like those that the run learned from, of shape {shape}")
             with blame("input"):
                 inputs = torch.as_tensor(source)
             require_finite(self.reader, file, inputs, 0)
@@ -142,10 +146,14 @@ class Predictor(nn.Module):
         columns: dict[str, Any] = {}
         if self.classes:
             best = pl.Series(outputs.argmax(1).numpy())
-            columns[f"predicted_{target}"] = pl.Series(self.classes, dtype=pl.String).gather(best)
+            of_table = isinstance(self.reader, TableReader)
+            names = as_values(self.classes) if of_table else pl.Series(self.classes, dtype=pl.String)
+            columns[f"predicted_{target}"] = names.gather(best)
             columns |= {f"p({name})": pl.Series(values[:, i]) for i, name in enumerate(self.classes)}
         else:
             columns = {f"predicted_{name}": pl.Series(values[:, i]) for i, name in enumerate(self.names)}
+        if isinstance(self.reader, ImageReader) and "file" in rows.columns:
+            keep = list(dict.fromkeys(["file", *keep]))
         for name in keep:
             if name not in rows.columns:
                 raise ConfigError("keep", name, expected="a column of the input", choices=rows.columns)
@@ -194,6 +202,37 @@ def load(
         raise ConfigError("run", str(folder), expected=expected) from error
     require(fits, "run", str(folder), f"a model of {shape} to {outputs} outputs")
     return Predictor(model, scaling, reader, run, folder).eval().to(device)
+
+
+def as_frame(source: Any, names: Sequence[str]) -> pl.DataFrame:
+    """Return a frame of polars or pandas, or an array `(rows, columns)`, as one of polars.
+
+    Args:
+        source: what a person has.
+        names: of an array's columns.
+
+    Raises:
+        ConfigError: an array of another number of columns.
+    """
+    import polars as pl
+
+    if isinstance(source, pl.DataFrame):
+        return source
+    if hasattr(source, "columns"):  # of pandas, without pyarrow: numbers as they are, all else one by one
+        columns = {str(name): source[name] for name in source.columns}
+        return pl.DataFrame(
+            {
+                name: column.to_numpy()
+                if getattr(column.dtype, "kind", "O") in "biuf" and not column.hasnans
+                else column.astype(object).where(column.notna(), None).to_list()
+                for name, column in columns.items()
+            },
+            strict=False,
+        )
+    if getattr(source, "ndim", 0) != 2 or source.shape[1] != len(names):
+        expected = f"a frame, or an array of the columns {', '.join(names)}"
+        raise ConfigError("input", "an array", expected=expected)
+    return pl.DataFrame(source, schema=list(names))
 
 
 def require_finite(reader: Reader, file: NamedPath, inputs: Tensor, first: int) -> None:

@@ -208,9 +208,9 @@ def rewind(folder: RunFolder) -> Path | None:
         newest = folder.last
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return newest
+    sizes = read_sizes(*found) if found else {}
     for part in folder.path.rglob(f".*{MARK}"):  # of files that a kill cut short
         part.unlink()
-    sizes = found[1]["parts"]["folder"] if found else {}
     for path in folder.events():
         size = sizes.get(path.relative_to(folder.path).as_posix(), 0)
         if size == 0:
@@ -227,6 +227,20 @@ def rewind(folder: RunFolder) -> Path | None:
     where = f"epoch {found[1]['epoch'] + 1}, step {found[1]['global_step']}"
     print(f"Resumes {folder} from {where} ({newest.name})", flush=True)
     return newest
+
+
+def read_sizes(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, int]:
+    """How long a checkpoint says that TensorBoard's files were, by their paths in the folder.
+
+    Raises:
+        ConfigError: it is none from which a run can go on.
+    """
+    parts = checkpoint.get("parts")
+    sizes = parts.get("folder") if isinstance(parts, dict) else None
+    places = all(isinstance(checkpoint.get(name), int) for name in ("epoch", "global_step"))
+    if not places or not isinstance(sizes, dict) or not all(isinstance(n, int) for n in sizes.values()):
+        raise ConfigError(str(path), expected="a checkpoint of this template, from which a run can go on")
+    return sizes
 
 
 def event_sizes(folder: RunFolder) -> dict[str, int]:
@@ -332,18 +346,25 @@ def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
     return SavedRun(config, checkpoint)
 
 
-def find_fault(checkpoint: dict[str, Any]) -> str | None:
-    """What a checkpoint lacks of what a run's checkpoint holds; None where it is whole."""
+def is_plain_tensor(value: object) -> bool:
+    """Whether something is a tensor that has its numbers, one after another."""
     import torch
 
+    return isinstance(value, torch.Tensor) and not value.is_meta and value.layout == torch.strided
+
+
+def find_fault(checkpoint: dict[str, Any]) -> str | None:
+    """What a checkpoint lacks of what a run's checkpoint holds; None where it is whole."""
     state, data = checkpoint.get("state_dict"), checkpoint.get("data")
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(is_plain_tensor(t) for t in state.values()):
         return "its weights are not tensors"
     if not isinstance(data, dict):
         return "it does not say what its data was"
     for name, kind in DATA.items():
         if not isinstance(data.get(name), kind):
             return f"its data's {name} is no {kind.__name__}"
+    if not isinstance(data.get("inputs"), torch.Tensor):
+        return "its data's inputs are no tensor"
     if not all(isinstance(size, int) and size >= 1 for size in data["input_shape"]):
         return "its data's input_shape is no list of sizes"
     if not all(isinstance(name, str) for name in data["names"]) or len(data["names"]) != data["outputs"]:

@@ -1,16 +1,41 @@
 """Where a run starts from: another run's weights, and the weights that it does not change."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from descent.errors import ConfigError
-from descent.run.folder import read_run
+from descent.run.folder import SavedRun, read_run
 
 
-def start_from(model: nn.Module, init_from: str | None, freeze: Sequence[str]) -> str:
+class Origin:
+    """The run whose best weights another one starts from, or none.
+
+    Args:
+        folder: of the run, as of `init_from`, or None.
+
+    Raises:
+        ConfigError: no such run.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder
+        self.run = None if folder is None else read_run(folder, "best", key="init_from")
+
+    def for_data(self) -> dict[str, Any]:
+        """Return the argument of the data by which it reads its files as that run did; none without one."""
+        return {} if self.run is None else like_that_of(self.run, str(self.folder))
+
+
+def like_that_of(run: SavedRun, folder: str) -> dict[str, Any]:
+    """Return `like`, the argument of data that is to be read as a run's was; see `descent.data.like`."""
+    return {"like": {**run.data, "run": folder, "scaling": run.weights("scaling")}}
+
+
+def start_from(model: nn.Module, origin: Origin, targets: Sequence[str], freeze: Sequence[str]) -> str:
     """Copy weights of another run's best checkpoint where name and shape match, then freeze some.
 
     A layer whose weights are all frozen goes to evaluation mode as well, so that batch normalisation keeps
@@ -18,24 +43,23 @@ def start_from(model: nn.Module, init_from: str | None, freeze: Sequence[str]) -
 
     Args:
         model: with its initial weights, which stay where nothing matches.
-        init_from: the folder of a run, or None.
+        origin: where weights come from.
+        targets: names of the classes or target values; the last layer starts anew where they are others.
         freeze: patterns of names, such as "0.*"; `*` stands for anything.
 
     Returns:
         Lines that say what matched and what is frozen.
 
     Raises:
-        ConfigError: no such run, not one weight that matches, a pattern without a match, or nothing left to
-            train.
+        ConfigError: not one weight that matches, a pattern without a match, or nothing left to train.
     """
     lines = []
-    if init_from is not None:
-        lines += copy_weights(model, init_from)
+    if origin.run is not None:
+        lines += copy_weights(model, str(origin.folder), origin.run, targets)
     names = [name for name, _ in model.named_parameters()]
     for pattern in freeze:
         if not any(fnmatchcase(name, pattern) for name in names):
-            shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-            expected = f"a pattern of names among {shown}"
+            expected = f"a pattern of names among {shorten(names)}"
             raise ConfigError("freeze", pattern, expected=expected, choices=names)
     frozen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in freeze)]
     if frozen and len(frozen) == len(names):
@@ -53,19 +77,36 @@ def start_from(model: nn.Module, init_from: str | None, freeze: Sequence[str]) -
     return "".join(line + "\n" for line in lines)
 
 
-def copy_weights(model: nn.Module, folder: str) -> list[str]:
+def copy_weights(model: nn.Module, folder: str, run: SavedRun, targets: Sequence[str]) -> list[str]:
     """Copy what matches; the lines of `start_from`."""
-    theirs, ours = read_run(folder, "best", key="init_from").weights("model"), model.state_dict()
+    theirs, ours, names = run.weights("model"), model.state_dict(), run.data["names"]
     matched = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
     if not matched:
         shown = ", ".join(f"{name} {tuple(t.shape)}" for name, t in list(theirs.items())[:6])
         expected = f"weights of this model, but none has the same name and shape; it has {shown}"
         raise ConfigError("init_from", folder, expected=expected)
+    lines = []
+    if list(targets) != names:
+        last = list(theirs)[-1].rpartition(".")[0]
+        matched = {name: t for name, t in matched.items() if name.rpartition(".")[0] != last}
+        lines = [f"  targets {shorten(targets)}; there {shorten(names)}: the last layer starts anew"]
     model.load_state_dict(matched, strict=False)
-    lines = [f"init_from: {len(matched)} of {len(ours)} weights start from {folder}"]
+    lines.insert(0, f"init_from: {len(matched)} of {len(ours)} weights start from {folder}")
+    return lines + tell_others(matched, theirs, ours)
+
+
+def tell_others(
+    matched: Mapping[str, Tensor], theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]
+) -> list[str]:
+    """Return a line for each weight that is not taken over, on either side."""
+    lines = []
     for name, weight in ours.items():
         if name not in matched:
             there = f"{tuple(theirs[name].shape)} there" if name in theirs else "not there"
             lines.append(f"  new     {name} {tuple(weight.shape)}, {there}")
-    lines += [f"  unused  {name} {tuple(t.shape)}" for name, t in theirs.items() if name not in ours]
-    return lines
+    return lines + [f"  unused  {name} {tuple(t.shape)}" for name, t in theirs.items() if name not in ours]
+
+
+def shorten(names: Sequence[str]) -> str:
+    """Return names as text, the first few where there are many."""
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

@@ -174,7 +174,7 @@ def is_kept(key: str, before: Mapping[str, Any]) -> bool:
 def require_harmless(
     folder: RunFolder, config: Mapping[str, Any], typed: Mapping[str, str], known: Collection[str]
 ) -> None:
-    """Refuse a run whose folder names code that is not its own, or files outside the folder.
+    """Refuse a run whose folder names code that is not its own, or leads to files outside the folder.
 
     Args:
         folder: of the run.
@@ -188,13 +188,18 @@ def require_harmless(
     for key, target in targets(config):
         if target not in known and not any(str(target) in value for value in typed.values()):
             resolve_trusted(f"{key}._target_", target, kind_of(key))
+    root = folder.path.resolve()
+    for path in folder.path.rglob("*"):
+        if not path.resolve().is_relative_to(root) or not (path.is_file() or path.is_dir()):
+            expected = "a folder of files, without pipes, devices and links that lead elsewhere, such as"
+            raise ConfigError("resume", str(folder), expected=f"{expected} {path.relative_to(folder.path)}")
     parts = {name: config[name] for name in ("callbacks", "logger", "trainer") if config.get(name)}
     for key, value in flatten(parts):
         field = key.rpartition(".")[2]
         if not isinstance(value, str) or is_set(key, typed) or field not in (*FOLDERS, *NAMES):
             continue
         path = Path(value).expanduser() if field in FOLDERS else folder.path / value
-        if not path.resolve().is_relative_to(folder.path.resolve()):
+        if not path.resolve().is_relative_to(root):
             raise ConfigError(key, value, expected="a path in the run's folder, or this word typed again")
 
 

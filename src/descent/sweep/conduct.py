@@ -134,7 +134,7 @@ def conduct(plan: Plan, source: Source, command: Command) -> int:
         done = sum(point.state() == "done" for point in points)
         text = f"Stopped and saved: {done} of {len(points)} runs are done. Go on with: {again}"
         raise Stopped(text, code=128 + received)
-    print(report(plan.folder, points, command))
+    print(conclude(plan.folder, points, command))
     for point, code in workers.failed.items():
         print(describe_failure(point, code))
     if workers.failed:
@@ -143,7 +143,7 @@ def conduct(plan: Plan, source: Source, command: Command) -> int:
     return len(workers.failed)
 
 
-def report(folder: Path, points: Sequence[Point], command: Command) -> str:
+def conclude(folder: Path, points: Sequence[Point], command: Command) -> str:
     """Rank runs, leave the ranking and the pictures in a folder, and return it in words."""
     rows = collect(points)
     if not rows:
@@ -157,10 +157,13 @@ def report(folder: Path, points: Sequence[Point], command: Command) -> str:
     best = ranked[0]
     chosen = min if measure.lower else max
     repeat = chosen(best.figures, key=lambda repeat: best.figures[repeat].get(measure.metric, 0.0))
-    words = shlex.join(best.points[repeat].words)
-    lines = [f"Best run:    python {command.script} {words}", f"Its folder:  {best.points[repeat].folder}"]
+    typed = f"python {command.script} {shlex.join(best.points[repeat].words)}"
+    lines = [f"Best run:    {typed}", f"Its folder:  {best.points[repeat].folder}"]
     write_text(folder / "ranking.csv", to_csv(ranked))
-    write_text(folder / "ranking.md", f"{to_markdown(table)}\n{marks}\n\n```sh\npython {command.script} {words}\n```\n")
+    write_text(
+        folder / "ranking.md",
+        f"{to_markdown(table)}\n{marks}\n\n```sh\n{typed}\n```\n",
+    )
     write_pictures(folder, ranked, measure)
     where = [f"All of it:   {RunFolder(folder)}", f"TensorBoard: tensorboard --logdir {RunFolder(folder)}"]
     return "\n".join([to_text(table), "", marks, "", *lines, *where])

@@ -89,18 +89,9 @@ class Plan:
         }
 
     def write(self) -> None:
-        """Make the folder, with the plan in it.
-
-        Raises:
-            ConfigError: it cannot be made.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            content = {"words": self.words, "values": self.values}
-            write_text(self.folder / PLAN, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-        except OSError as error:
-            expected = f"a folder that can be made ({error.strerror})"
-            raise ConfigError("folder", str(self.folder), expected=expected) from error
+        """Write the plan into its folder."""
+        content = {"words": self.words, "values": self.values}
+        write_text(self.folder / PLAN, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def read_plan(folder: Path) -> Plan:
@@ -112,10 +103,11 @@ def read_plan(folder: Path) -> Plan:
     if not (folder / PLAN).is_file():
         raise ConfigError("resume", str(folder), expected=f"the folder of a sweep; it has no {PLAN}")
     content = read_yaml(folder / PLAN)
-    words, values = (content.get(n) if isinstance(content, dict) else None for n in ("words", "values"))
-    if not is_texts(words) or not isinstance(values, dict) or not all(map(is_texts, values.values())):
+    content = content if isinstance(content, dict) else {}
+    words, values = content.get("words"), content.get("values")
+    if not isinstance(values, dict) or not all(map(is_texts, [words, *values.values()])):
         raise ConfigError(str(folder / PLAN), expected="what a sweep writes: words, and values by key")
-    return Plan(folder, words, {str(key): texts for key, texts in values.items()})
+    return Plan(folder, list(words or ()), {str(key): texts for key, texts in values.items()})
 
 
 def find_plan(wanted: Plan, parent: Path) -> Plan | None:
@@ -160,13 +152,18 @@ def best_figures(result: Mapping[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def hold(plan: Plan) -> Iterator[None]:
-    """Keep other processes out of a sweep, once the runs that it may still have are at their end.
+    """Make a sweep's folder and keep other processes out, once runs that it may still have are at their end.
 
     Raises:
-        ConfigError: the sweep is running, or one of its runs is.
+        ConfigError: the folder cannot be made; or the sweep is running, or one of its runs is.
     """
     from filelock import FileLock, Timeout  # comes with torch
 
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        expected = f"a folder that can be made ({error.strerror})"
+        raise ConfigError("folder", str(plan.folder), expected=expected) from error
     with wait_for(plan.folder, FileLock(plan.folder / RunFolder("").lock.name, timeout=0), Timeout):
         for point in plan.points():
             if point.state() == "begun":
@@ -181,7 +178,8 @@ def wait_for(folder: Path, lock: Any, timeout: type[Exception]) -> Iterator[None
     try:
         lock.acquire()
     except timeout as error:
-        raise ConfigError("resume", str(folder), expected="what has ended; this is running") from error
+        where = str(RunFolder(folder))
+        raise ConfigError("resume", where, expected="what has ended; this is running") from error
     try:
         yield
     finally:

@@ -12,8 +12,10 @@ from descent.sweep.plan import Point, best_figures, read_result
 REPEATS = ("seed", "data.seed", "fold", "data.fold")  # what does not make another choice
 LOWER = ("loss", "mae", "mse", "rmse", "mape", "calibration_error")  # metrics of which less is better
 # Student's t that 2.5 % lie above, by degrees of freedom from 1
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
-     2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048)  # fmt: skip
+T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
+    2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
+)  # fmt: skip
 BEYOND = 2.0
 
 
@@ -112,12 +114,14 @@ def tabulate(rows: Sequence[Row], measure: Measure) -> list[list[str]]:
     table = [["", *rows[0].values, measure.metric, *tests, repeat, "seconds"]]
     for number, row in enumerate(rows, 1):
         mark = {True: "≈", False: "", None: "?"}[row.near] if number > 1 else "best"
-        figures = [spread(row.of(name)) for name in (measure.metric, *tests)]
-        table.append([mark, *row.values.values(), *figures, str(len(row.figures)), f"{mean(row.seconds):.1f}"])
+        figures = [mean_and_spread(row.of(name)) for name in (measure.metric, *tests)]
+        table.append(
+            [mark, *row.values.values(), *figures, str(len(row.figures)), f"{mean(row.seconds):.1f}"]
+        )
     return table
 
 
-def spread(values: Sequence[float]) -> str:
+def mean_and_spread(values: Sequence[float]) -> str:
     """`0.9731 ± 0.0052`: the mean and the standard deviation; `–` of nothing."""
     if not values:
         return "–"

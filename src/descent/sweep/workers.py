@@ -138,6 +138,7 @@ class Workers:
         finally:
             self.signals.release()
             self.mine.close()
+            gc.unfreeze()
 
     def _fits(self) -> bool:
         """Whether one run more can have what a run takes."""

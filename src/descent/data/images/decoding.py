@@ -1,6 +1,7 @@
 """Image files as bytes of one shape, by Pillow."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -46,7 +47,14 @@ def decode(file: Path, size: tuple[int, int], channels: int) -> Tensor:
 
 
 def decode_each(files: Sequence[Path], size: tuple[int, int], channels: int) -> Iterator[Tensor | str]:
-    """Yield each image as of `decode`, or in one line why it can not be decoded; a few at once, in order."""
+    """Yield each image as of `decode`, or in one line why it can not be decoded; a few at once, in order.
+
+    Pillow refuses an image of more than 178 million pixels, which a small file can claim to be, and warns
+    of half of that, which a camera can take.
+    """
+    from PIL import Image
+
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without Python's lock
         for start in range(0, len(files), AHEAD):
             yield from pool.map(decode_or_say, files[start : start + AHEAD], repeat(size), repeat(channels))

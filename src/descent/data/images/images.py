@@ -1,5 +1,6 @@
 """A folder of images as samples: in memory where they fit, else decoded by workers."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from descent.data.samples import Samples, StoredInputs
 from descent.errors import ConfigError, require
 
 LARGEST = 224  # pixels of a side, where the images' own size is taken
+KEPT = 0.9  # share of an image that is to be seen, else the preview tells
 MEMORY = 2 << 30  # bytes of decoded images that are kept where in_memory is "auto"
 
 
@@ -56,7 +58,7 @@ def images(
     files, labels, given, classes = find_split(root, named)
     require(len(classes) >= 2, "path", path, f"at least two folders of classes, not {classes[0]} alone")
     sizes, size, channels = choose_shape(files, named, size, color)
-    reader = ImageReader(str(root.resolve()), size, channels, classes)
+    reader = ImageReader(str(root.resolve()), size, channels, classes, corrupt)
     if in_memory == "auto":
         in_memory = len(files) * channels * size[0] * size[1] <= MEMORY
     kept, moments, damaged = decode_all(files, reader, in_memory)
@@ -77,6 +79,7 @@ def images(
         f"{path}: {len(files):,} images of {list_sizes(sizes)} pixels, taken as {size[0]}×{size[1]}, "
         f"{'grey' if channels == 1 else 'colour'}, {storage}",
         f"  classes   {', '.join(f'{n} {c:,}' for n, c in list(counts.items())[:20])}",
+        *describe_cuts(sizes, size),
         *(f"  left out  {files[row]} ({reason})" for row, reason in damaged.items()),
     ]
     text = "".join(f"{line}\n" for line in lines)
@@ -112,11 +115,13 @@ def choose_shape(
 
 def read_headers(files: Sequence[Path]) -> tuple[list[tuple[int, int]], list[str]]:
     """Return height and width, and Pillow's mode, of each image whose header can be read."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     sizes, modes = [], []
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     for file in files:
-        with suppress(OSError, UnidentifiedImageError, SyntaxError, ValueError), Image.open(file) as image:
+        # Pillow has no common type for what its formats raise; `decode_all` says which image it is
+        with suppress(Exception), Image.open(file) as image:
             sizes.append((image.height, image.width))
             modes.append(image.mode)
     return sizes, modes
@@ -160,6 +165,17 @@ def refuse_damaged(damaged: dict[int, str], files: Sequence[Path], named: NamedP
         raise named.error(
             f"images, but {count} can not be decoded: {some}{more}; data.corrupt=skip leaves them out"
         )
+
+
+def describe_cuts(sizes: Sequence[tuple[int, int]], size: tuple[int, int]) -> list[str]:
+    """Return a line on the images whose sides are cut off, for they are of another shape than `size`."""
+    height, width = size
+    kept = [min(h * width, w * height) / max(h * width, w * height) for h, w in sizes]
+    cut = [share for share in kept if share < KEPT]
+    if not cut:
+        return []
+    lost = f"up to {1 - min(cut):.0%} of an image, at two of its sides"
+    return [f"  cut off   {len(cut):,} images are longer or wider: {lost}; data.size is [height, width]"]
 
 
 def list_sizes(sizes: Sequence[tuple[int, int]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,21 +29,27 @@ class ImageReader:
         size: height and width.
         channels: 1 for grey, 3 for colour.
         classes: their names, which are those of the folders.
+        corrupt: "skip" leaves out the images that can not be decoded, and "fail" ends with the first.
     """
 
-    def __init__(self, path: str, size: tuple[int, int], channels: int, classes: Sequence[str]) -> None:
+    def __init__(
+        self, path: str, size: tuple[int, int], channels: int, classes: Sequence[str], corrupt: str
+    ) -> None:
         self.path, self.size, self.channels, self.classes = path, size, channels, list(classes)
-        self.targets = ["class"]
+        self.corrupt, self.targets = corrupt, ["class"]
+        self.left_out: list[str] = []
 
     def describe(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
         shape = {"size": list(self.size), "channels": self.channels}
-        return {"kind": "images", "path": self.path, **shape, "classes": self.classes}
+        others = {"classes": self.classes, "corrupt": self.corrupt}
+        return {"kind": "images", "path": self.path, **shape, **others}
 
     @classmethod
     def from_description(cls, values: Mapping[str, Any]) -> ImageReader:
         """Return the reader that `describe` told of."""
-        return cls(values["path"], tuple(values["size"]), values["channels"], values["classes"])
+        size, names = tuple(values["size"]), ("channels", "classes", "corrupt")
+        return cls(values["path"], size, *(values[name] for name in names))
 
     def encoder(self) -> None:
         """Return nothing: bytes are what is normalised."""
@@ -60,7 +67,8 @@ class ImageReader:
         files = [root] if root.is_file() else find_images(root)
         if not files:
             raise file.error(f"images ({', '.join(SUFFIXES)}), but there is none")
-        for block, images in self._decode_blocks(files, file):
+        for rows, images in self._decode_blocks(files, file):
+            block = [files[row] for row in rows]
             names = [image.name if image == root else image.relative_to(root).as_posix() for image in block]
             yield pl.DataFrame({"file": names}), images
 
@@ -77,24 +85,23 @@ class ImageReader:
                 error.nearest = nearest(name, classes)
                 raise error
         indices = torch.tensor([classes.index(name) for name in found])[torch.tensor(targets)]
-        first = 0
-        for block, images in self._decode_blocks(files, file):
-            yield images, indices[first : first + len(block)]
-            first += len(block)
+        for rows, images in self._decode_blocks(files, file):
+            yield images, indices[rows]
 
     def notes(self) -> list[str]:
-        """Return nothing: an image that can not be read is an error."""
-        return []
+        """Return a line for each image that was left out."""
+        return [f"left out {line}" for line in self.left_out]
 
-    def _decode_blocks(
-        self, files: Sequence[Path], named: NamedPath
-    ) -> Iterator[tuple[Sequence[Path], Tensor]]:
+    def _decode_blocks(self, files: Sequence[Path], named: NamedPath) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield blocks of images, and which of the files they are."""
         at_once = max(1, BYTES // (self.channels * self.size[0] * self.size[1]))
-        for start in range(0, len(files), at_once):
-            block = files[start : start + at_once]
-            images = []
-            for file, image in zip(block, decode_each(block, self.size, self.channels), strict=True):
-                if isinstance(image, str):
-                    raise named.error(f"images, but {file} can not be decoded ({image})")
-                images.append(image)
-            yield block, torch.stack(images)
+        decoded = enumerate(decode_each(files, self.size, self.channels))
+        while block := list(islice(decoded, at_once)):
+            rows = [row for row, image in block if isinstance(image, Tensor)]
+            for row, reason in block:
+                if isinstance(reason, str) and self.corrupt == "fail":
+                    raise named.error(f"images, but {files[row]} can not be decoded ({reason})")
+                if isinstance(reason, str):
+                    self.left_out.append(f"{files[row]} ({reason})")
+            if rows:
+                yield rows, torch.stack([image for _, image in block if isinstance(image, Tensor)])

@@ -63,7 +63,7 @@ class Column:
     fill: float = 0.0
     flagged: bool = False
     words: list[str] = field(default_factory=list)
-    decimal: str = "."
+    decimal: str = ""
     sign: str = ""
     dates: str = "iso"
 
@@ -99,6 +99,19 @@ class Column:
         if self.kind == "date":
             return as_days(series, self.dates)
         return as_truths(series) if self.kind == "truth" else as_numbers(series, self.decimal, self.sign)
+
+    def fit_marks(self, series: pl.Series) -> pl.Series:
+        """Return what `read` gives; from now on, no marks between thousands are taken if there are none here.
+
+        Else 1,234 would be a thousand where the next file means it as a decimal comma.
+        """
+        plain = replace(self, decimal="")
+        if self.kind == "number" and self.decimal == "." and not self.sign:
+            read = plain.read(series)
+            if read.null_count() == series.null_count():
+                self.decimal = ""
+                return read
+        return self.read(series)
 
     def check(self, read: pl.Series, series: pl.Series, file: NamedPath, first: int) -> Tensor:
         """Return what `read` gave, float32 `(rows,)`; other arguments and errors as of `to_numbers`."""
@@ -204,10 +217,10 @@ def fit_columns(
         if reason or isinstance(rule, str):
             left_out[name] = reason or str(rule)
             continue
-        read = None if rule.kind == "category" else rule.read(series)
         column = replace(rule, flagged=known.has_nulls())
+        read = None if rule.kind == "category" else column.fit_marks(series)
         if read is not None and read.filter(train).count() >= SHARE * known.count():
-            column.fill = float(read.filter(train).median())  # type: ignore[arg-type]
+            column.fill = float(read.filter(train).fill_nan(None).median())  # type: ignore[arg-type]
         else:
             words, reason = find_words(known, max_categories)
             if reason:

@@ -13,7 +13,7 @@ LOOKED_AT = 1_000  # values, spread over the training rows, that a form is told 
 SIGNS = r"\p{Sc}|%|\b(?:USD|EUR|GBP|CHF|JPY|KRW|CNY|INR)\b"  # of currencies, and per cent
 GROUPS = {".": r"[,'’\s]", ",": r"[.'’\s]"}  # what may stand between thousands, by the decimal mark
 YEAR_FIRST = ["%Y/%m/%d", "%Y.%m.%d", "%Y%m%d"]
-NAMED_MONTH = ["%b %d %Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y"]  # %b takes whole names, too
+NAMED_MONTH = ["%B %d %Y", "%B %d, %Y", "%d %B %Y", "%d-%B-%Y", "%d-%B-%y"]  # %B takes Jun and June
 DAY_FIRST = ["%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y"]
 MONTH_FIRST = ["%m/%d/%Y", "%m.%d.%Y", "%m-%d-%Y", "%m/%d/%y", "%m.%d.%y", "%m-%d-%y"]
 TIMES = ["", " %H:%M", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p"]
@@ -35,7 +35,7 @@ def as_numbers(series: pl.Series, decimal: str = ".", sign: str = "") -> pl.Seri
 
     Args:
         series: of any type.
-        decimal: the mark of decimals in text, "." or ",".
+        decimal: the mark of decimals in text, "." or ","; or "" for "." without marks between thousands.
         sign: what may stand before or behind a number in text, such as "$" or "%".
     """
     import polars as pl
@@ -46,9 +46,9 @@ def as_numbers(series: pl.Series, decimal: str = ".", sign: str = "") -> pl.Seri
         if series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null):
             return series.cast(pl.Float64)
         return pl.Series(series.name, [None] * len(series), pl.Float64)
-    if decimal == "." and not sign:
+    if decimal != "," and not sign:
         numbers = series.cast(pl.Float64, strict=False)
-        if numbers.null_count() == series.null_count():
+        if decimal == "" or numbers.null_count() == series.null_count():
             return numbers
     if sign:
         bare = series.str.replace(sign, "", literal=True).str.strip_chars()

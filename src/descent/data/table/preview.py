@@ -53,8 +53,10 @@ def describe_column(column: Column, values: Tensor) -> str:
     """Return the words of a category, or the range of numbers or dates, and how many are missing."""
     if column.kind == "category":
         gaps = int((values == len(column.words)).sum())
+        others = int((values < 0).sum())
         shown = ", ".join(column.words[:5]) + (", …" if len(column.words) > 5 else "")
-        return f"{len(column.words)} words: {shown}" + (f"; {gaps:,} missing" if gaps else "")
+        shown += f"; {gaps:,} missing" if gaps else ""
+        return f"{len(column.words)} words: {shown}" + (f"; {others:,} of other words" if others else "")
     gaps = int(values.isnan().sum())
     low, high = values.nan_to_num(float("inf")).min(), values.nan_to_num(float("-inf")).max()
     taken_as = f"; {gaps:,} missing, taken as {show_value(column, column.fill)}" if gaps else ""

@@ -136,7 +136,8 @@ class Tables:
             *describe_columns(rules, left_out, inputs[train]),
         ]
         path = str(Path(file.path).expanduser().resolve())
-        plain = all(rule.kind in ("number", "truth") for rule in rules) and not inputs.isnan().any()
+        simple = all(rule.kind in ("number", "truth") and not rule.flagged for rule in rules)
+        plain = simple and not inputs.isnan().any()
         encoder = None if plain else Encoder(rules)
         return replace(
             samples,
@@ -152,13 +153,20 @@ class Tables:
     ) -> tuple[list[Column], dict[str, str], Tensor]:
         """Return the rules, by name why other columns are left out, and the inputs of the first file.
 
-        The rules are those of another run, where this one starts from it and the file has its columns.
+        The rules are those of another run, where this one starts from it.
+
+        Raises:
+            ConfigError: there is no column to learn from, or one of the other run's is not.
         """
         file, frame = self.files[0], self.frames[0]
-        theirs = [Column(**column) for column in (like or {}).get("reader", {}).get("columns", ())]
-        if theirs and {column.name for column in theirs} <= set(self.used):
-            known = {column.name for column in theirs}
-            left_out = {name: "not in the run of init_from" for name in self.used if name not in known}
+        if like is not None and like["reader"]["kind"] == "table":
+            theirs = TableReader.from_description(like["reader"]).columns
+            known = [column.name for column in theirs]
+            gaps = ", ".join(name for name in known if name not in self.used)
+            if gaps:
+                raise file.error(f"the columns that init_from={like['run']} learned from; not here: {gaps}")
+            others = [name for name in self.used if name not in known]
+            left_out = dict.fromkeys(others, f"init_from={like['run']} did not learn from it")
             return theirs, left_out, to_inputs(theirs, frame, file)
         trained_on = torch.zeros(len(frame), dtype=torch.bool).index_fill(0, train, True).numpy()
         found = find_rules(frame, self.used, trained_on, self.categories, self.format)
@@ -200,6 +208,9 @@ def find_targets(frame: pl.DataFrame, targets: Sequence[str], task: str, format:
         if isinstance(rules[name], str):
             raise ConfigError("target", name, expected=f"values that can be read, but {rules[name]}")
     columns = [rule for rule in (rules[name] for name in targets) if isinstance(rule, Column)]
+    for column in columns:
+        if column.kind == "number":
+            column.fit_marks(frame[column.name])
     if task == "auto":
         task = guess_task(columns, frame)
     if task == "regression":

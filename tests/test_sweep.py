@@ -1,0 +1,272 @@
+"""A sweep: the same bits as runs alone, an answer at its end, and nothing lost whatever is killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Run
+
+from descent.run.folder import RunFolder
+from descent.sweep.plan import Plan, name_folder
+from descent.sweep.workers import Limits, Workers
+
+SHORT = ["trainer.max_epochs=2", "data.batch_size=64"]
+WORDS = ["loss=mae,cross_entropy", "optimizer=sgd,adam", "seed=0,1", *SHORT]
+TRAIN = [sys.executable, str(ROOT / "src/train.py")]
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    for name in ("last", "best"):
+        first, second = weights(one, name), weights(other, name)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def results(folder: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/result.json")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    answer = subprocess.run(
+        [*TRAIN, "-m", *WORDS, f"folder={folder}/sweep"], cwd=folder, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    (folder / "out").write_text(answer.stdout)
+    return folder / "sweep"
+
+
+def test_each_run_has_the_weights_that_it_has_alone(undisturbed: Path, run: Run, tmp_path: Path) -> None:
+    assert len(results(undisturbed)) == 8
+    for loss, optimizer in (("mae", "adam"), ("cross_entropy", "sgd")):
+        assert (
+            run(f"loss={loss}", f"optimizer={optimizer}", "seed=1", *SHORT, f"folder={tmp_path}/{loss}").code
+            == 0
+        )
+        assert_same(undisturbed / f"loss={loss},optimizer={optimizer},seed=1", tmp_path / loss)
+
+
+def test_it_ends_with_a_ranking_in_words_and_files(undisturbed: Path) -> None:
+    out = (undisturbed.parent / "out").read_text()
+    assert "\nbest  " in out
+    assert "Epoch" not in out  # what each run prints is in its folder
+    assert "Epoch 2/2" in (undisturbed / "loss=mae,optimizer=sgd,seed=0/log.txt").read_text()
+    assert "Ranked by val/acc at each run's best epoch by val/loss" in out
+    assert "\nBest run:    python " in out
+    lines = (undisturbed / "ranking.csv").read_text().splitlines()
+    assert lines[0].startswith("rank,loss,optimizer,")
+    assert len(lines) == 1 + 4  # choices, each over two seeds
+    assert (undisturbed / "ranking.md").read_text().startswith("|  | loss | optimizer | val/acc | ")
+    assert (undisturbed / "curves.png").read_bytes().startswith(b"\x89PNG")
+    best = out.split("Best run:    python ")[1].splitlines()[0].split()[1:]
+    assert {word.partition("=")[0] for word in best} == {
+        "loss",
+        "optimizer",
+        "seed",
+        "trainer.max_epochs",
+        "data.batch_size",
+    }
+
+
+def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run: Run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("*/result.json")}
+    again = run("-m", *WORDS, "resume=true", f"folder={undisturbed}")
+    assert again.code == 0, again.err
+    assert "8 runs, 8 of them done" in again.out
+    more = run("-m", f"resume={undisturbed}", "seed=2", "optimizer=sgd")
+    assert more.code == 0, more.err
+    assert "12 runs, 8 of them done" in more.out
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+    assert len(results(undisturbed)) == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["loss=mae,mea"], "loss=mea: expected one of"),
+        (["trainer.max_epochs=1,many"], "trainer.max_epochs=many: expected a whole number"),
+        (["optimizer.lr=interval(0.1,1)"], "or search="),
+        (["seed=0,1", "folder=${name}"], "expected the folder of the sweep"),
+        (["seed=0,1", "resume=true"], "expected a sweep of these words"),
+        (["seed=0,1", "jobs=0"], "jobs=0: expected auto, or how many"),
+        (["seed=0,1", "nope=1"], "nope=1: expected a key of the config"),
+    ],
+)
+def test_bad_words_end_before_the_first_run(run: Run, tmp_path: Path, words: list[str], told: str) -> None:
+    folder = [] if any("folder" in word for word in words) else ["folder=sweep"]
+    if "resume=true" in words:
+        folder = [f"folder={tmp_path}/none/sweep"]
+    finished = run("-m", *words, *folder)
+    assert finished.code == 2, finished.out
+    assert told in finished.err
+    assert finished.err.count("\n") == 1
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_another_sweep_in_the_folder_is_refused(run: Run, undisturbed: Path) -> None:
+    for words in (["seed=0,1"], ["seed=0,1", "resume=true"], ["model.hidden=[8],[9]", f"resume={undisturbed}"]):
+        finished = run("-m", *words, f"folder={undisturbed}")
+        assert (finished.code, finished.err.count("\n")) == (2, 1)
+    finished = run("-m", *WORDS, f"folder={undisturbed}")
+    assert finished.err.startswith(
+        f"folder={os.path.relpath(undisturbed, finished.folder)}: expected a folder without"
+    )
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(run: Run) -> None:
+    finished = run("-m", "seed=0,1", "optimizer=sgd", "optimizer.lr=1e30,0.01", *SHORT, "folder=sweep")
+    assert finished.code == 1
+    assert "2 runs in " in finished.out
+    first = finished.out.index("failed: seed=0,optimizer.lr=1e+30: The loss is nan at step 2")
+    assert first < finished.out.index("\nbest  ") < finished.out.rindex("failed: seed=0")
+    assert "Traceback" not in finished.out + finished.err
+    again = run("-m", "resume=sweep")
+    assert again.code == 1
+    assert "4 runs, 2 of them done" in again.out
+
+
+def test_a_single_run_and_one_of_an_experiment_that_is_a_sweep_can_be_resumed(
+    run: Run, tmp_path: Path
+) -> None:
+    words = ["experiment=mae_vs_cross_entropy", "trainer.max_epochs=1", "folder=sweep"]
+    assert run(*words).code == 0
+    one = run(f"resume={tmp_path}/sweep/loss=mae", "trainer.max_epochs=2")
+    assert one.code == 0, one.err
+    assert "Epoch 2/2" in one.out
+
+
+# ---- kills and signals -------------------------------------------------------------------------------------
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    with (folder / "out").open("a") as out:
+        return subprocess.Popen([*TRAIN, "-m", *words], cwd=folder, stdout=out, stderr=out, text=True)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+
+def wait_for_metrics(folder: Path, number: int = 1) -> None:
+    limit = time.monotonic() + 60
+    while len(list(folder.glob("*/metrics.csv"))) < number and time.monotonic() < limit:
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of children")
+@pytest.mark.parametrize("victim", ["parent", "worker"])
+def test_after_sigkill_a_sweep_ends_as_an_undisturbed_one(
+    undisturbed: Path, tmp_path: Path, victim: str, run: Run
+) -> None:
+    process = start(tmp_path, *WORDS, "folder=sweep", "checkpoint.every=10steps")
+    wait_for_metrics(tmp_path / "sweep", random.Random(victim).randrange(1, 5))
+    os.kill(process.pid if victim == "parent" else workers_of(process)[0], signal.SIGKILL)
+    code = process.wait(60)
+    assert code == (-9 if victim == "parent" else 1)
+    finished = run("-m", *WORDS, "checkpoint.every=10steps", "folder=sweep", "resume=true")
+    assert finished.code == 0, finished.err
+    for name in ("loss=mae,optimizer=adam", "loss=cross_entropy,optimizer=sgd"):
+        for seed in (0, 1):
+            assert_same(undisturbed / f"{name},seed={seed}", tmp_path / f"sweep/{name},seed={seed}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_every_run_and_says_how_to_go_on(tmp_path: Path, number: int, run: Run) -> None:
+    words = ["seed=0,1", "trainer.max_epochs=300", "folder=sweep", "jobs=2"]
+    process = start(tmp_path, *words)
+    wait_for_metrics(tmp_path / "sweep", 2)
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
+    out = (tmp_path / "out").read_text()
+    assert "Stopped and saved: 0 of 2 runs are done. Go on with: python " in out
+    assert " -m resume=sweep" in out
+    assert "Traceback" not in out
+    for log in tmp_path.glob("sweep/*/log.txt"):
+        assert "Stopped and saved in epoch" in log.read_text()
+    assert len(list(tmp_path.glob("sweep/*/checkpoints/last.ckpt"))) == 2
+
+
+def test_a_sweep_that_runs_is_not_run_a_second_time(tmp_path: Path, run: Run) -> None:
+    process = start(tmp_path, "seed=0,1", "trainer.max_epochs=300", "folder=sweep")
+    wait_for_metrics(tmp_path / "sweep")
+    finished = run("-m", "resume=sweep")
+    process.terminate()
+    process.wait(60)
+    assert (finished.code, finished.err) == (2, "resume=sweep: expected what has ended; this is running\n")
+
+
+# ---- parts -------------------------------------------------------------------------------------------------
+
+
+def test_folders_have_readable_names_that_differ() -> None:
+    assert name_folder(["loss=mae", "seed=0"]) == "loss=mae,seed=0"
+    assert name_folder(["model.hidden=[64,64]"]) == "model.hidden=64,64"
+    odd = {name_folder([f"data.path={text}"]) for text in ("a/b", "a b", "a:b", "x" * 300, "x" * 301)}
+    assert len(odd) == 5
+    assert all(len(name) < 150 and "/" not in name for name in odd)
+
+
+class Waiting:
+    def __init__(self, plan: Plan) -> None:
+        self.points = plan.points()
+
+    def take(self):
+        return self.points.pop(0) if self.points else None
+
+    def left(self) -> int:
+        return len(self.points)
+
+    def ended(self, point, code) -> None: ...
+
+
+def pretend(words: list[str]) -> None:
+    """A run that says which GPU it sees and who its session is."""
+    folder = Path(next(word for word in words if word.startswith("folder=")).partition("=")[2].strip("'"))
+    folder.mkdir()
+    RunFolder(folder).config.touch()
+    time.sleep(0.2)
+    text = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getsid(0) == os.getpid()}"
+    os.write(1, text.encode())  # not print, whose stream is pytest's in a forked process
+
+
+@pytest.mark.parametrize(
+    ("limits", "devices"),
+    [
+        (Limits(None, 2, ["4", "7"], None, 1, spawn=True), [["4", "7"], 2]),
+        (Limits(None, 8, ["4", "7"], None, 2, spawn=False), [["4,7"], 1]),
+        (Limits(4, 8, ["4"], None, 1, spawn=False), [["4"], 4]),
+        (Limits(None, 3, [], 2, 1, spawn=False), [["None"], 1]),
+        (Limits(None, 4, [], 1, 2, spawn=False), [["None"], 2]),
+    ],
+)
+def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
+    tmp_path: Path, limits: Limits, devices: list
+) -> None:
+    most = 0
+
+    def tell(workers: Workers) -> None:
+        nonlocal most
+        most = max(most, len(workers.running))
+
+    plan = Plan(tmp_path / "sweep", [], {"seed": ["0", "1", "2", "3"]})
+    plan.folder.mkdir()
+    workers = Workers(pretend, limits, tell)
+    assert workers.run(Waiting(plan)) is None
+    assert workers.failed == {}
+    said = [(tmp_path / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(4)]
+    assert sorted({words[0] for words in said}) == devices[0]
+    assert all(words[1] == "True" for words in said)
+    assert most == devices[1]
