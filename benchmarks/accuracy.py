@@ -1,4 +1,4 @@
-"""What the defaults reach: small tables beside scikit-learn, and the default data with every loss and optimizer.
+"""What the defaults reach: small tables beside scikit-learn, and digits with every loss and optimizer.
 
 `uv run --group benchmark python benchmarks/accuracy.py` prints three Markdown tables: the test split of six
 tables, five seeds of two pairs, and final validation accuracy of every pair (the second with the seconds

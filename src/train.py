@@ -48,7 +48,7 @@ def train(config: "DictConfig", run: "Run") -> float | None:
 
     checkpoint = rewind(run.folder) if run.resumed else None
     size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
-    title = f"{data.preview}{started}{config.name}: {size}, {data}"
+    title = f"{data.first_lines()}{started}{config.name}: {size}, {data}"
     recorder = Recorder(run, title, data.preview or f"{data}\n", data.input_shape)
     callbacks = [recorder, TypedChanges(run.changes), *build("callbacks").values()]
     loggers = list(build("logger").values())

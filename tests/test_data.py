@@ -112,6 +112,7 @@ def test_values_are_standardised_with_the_training_split() -> None:
         "outputs": 1,
         "names": ["progression"],
         "class_counts": [],
+        "fingerprint": data.fingerprint,
         "reader": {"kind": "array"},
     }
 

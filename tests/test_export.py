@@ -1,6 +1,8 @@
 """export.py: the whole model in a file that runs without this project, and gives the same."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -22,16 +24,31 @@ def test_torch_export_takes_raw_rows_of_any_number(run: Run, tmp_path: Path) -> 
     assert run(*HOUSES).code == 0
     finished = run("run=run", "format=torch_export", command="export")
     assert finished.code == 0, finished.err
-    assert "run/model.pt2: float32 inputs (batch, 5) of any batch size; on 400 samples" in finished.out
+    assert "run/model.pt2: float32 inputs (batch, 5) of any batch size; on 16 samples" in finished.out
 
     model = load(tmp_path / "run")
     assert isinstance(model.reader, TableReader)
     frame = pl.read_csv(tmp_path / "houses.csv", infer_schema=False, null_values=["NA", ""])
     inputs = to_inputs(model.reader.columns, frame, NamedPath("input", "houses.csv"))
     assert inputs.isnan().any()
-    files = {"names.json": ""}
+    files = {"names.json": "", "model.json": ""}
     exported = torch.export.load(tmp_path / "run/model.pt2", extra_files=files).module()
     assert json.loads(files["names.json"]) == ["price"]
+    described = (tmp_path / "run/model.json").read_text()
+    assert files["model.json"] == described
+    assert [c["name"] for c in json.loads(described)["reader"]["columns"]] == [
+        c.name for c in model.reader.columns
+    ]
+    (tmp_path / "rows.py").write_text(
+        "import json, sys\n"
+        "from model_reader import load_rows\n"
+        "json.dump(load_rows('houses.csv', 'run/model.json'), open('rows.json', 'w'))\n"
+        "assert not {'descent', 'polars', 'torch'} & set(sys.modules)\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path / "run")}
+    subprocess.run([sys.executable, "rows.py"], cwd=tmp_path, env=environment, check=True)
+    rows = torch.tensor(json.loads((tmp_path / "rows.json").read_text()))
+    torch.testing.assert_close(rows, inputs, equal_nan=True)
     for batch in (inputs, inputs[:1], inputs[:7]):
         torch.testing.assert_close(exported(batch), model(batch))
     again = run("run=run", "format=torch_export", command="export")
@@ -48,7 +65,9 @@ def test_onnx_gives_the_same(run: Run, tmp_path: Path, words: tuple[str, ...]) -
     assert finished.code == 0, finished.err
     session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     model = load(tmp_path / "run")
-    shape = session.get_inputs()[0].shape[1:]
+    batch, *shape = session.get_inputs()[0].shape
+    assert batch == session.get_outputs()[0].shape[0] == "batch"
+    assert session.get_modelmeta().custom_metadata_map["model"] == (tmp_path / "m.json").read_text()
     for size in (1, 33):
         inputs = torch.rand(size, *shape) * 16
         expected = model(inputs)

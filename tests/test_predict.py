@@ -71,6 +71,8 @@ def test_a_file_in_blocks_gives_what_it_gives_at_once(
     model = load(tmp_path / "run")
     at_once = model.predict(str(tmp_path / "houses.csv"))
     frame = pl.read_csv(tmp_path / "houses.csv", null_values=["NA"], try_parse_dates=True)
+    columns = ["id", "area", "town", "built", "rooms"]
+    assert model.predict(frame.select(columns)).equals(model.predict(frame))
     assert model.predict(frame).to_numpy() == pytest.approx(at_once.to_numpy(), rel=1e-5)
     frame.write_parquet(tmp_path / "houses.parquet")
     monkeypatch.setattr("descent.data.table.files.BLOCK", 1000)
@@ -183,8 +185,8 @@ def test_bad_words_are_one_line(run: Run, tmp_path: Path, digits_run: Path) -> N
     np.save(tmp_path / "x.npy", np.zeros((1, 1, 8, 8), np.float32))
     for word, expected in (
         ("keep=[town]", "keep=town: expected a column of the input"),
-        ("output=null", "output=null: expected a name that ends in .csv"),
-        ("output=x.npy", "output=x.npy: expected a name that ends in .csv"),
+        ("output=null", "output=null: expected a name that ends in .csv or .parquet"),
+        ("output=x.npy", "output=x.npy: expected a name that ends in .csv or .parquet"),
         ("input=null", "input=null: expected a file or folder to predict for"),
         ("batch_size=0", "batch_size=0: expected a whole number of at least 1"),
         ("weights=first", "weights=first: expected one of best, last"),

@@ -229,7 +229,10 @@ class Waiting:
     def left(self) -> int:
         return len(self.points)
 
-    def ended(self, point, code) -> None: ...
+    def ended(self, point) -> None: ...
+
+    def is_hopeless(self, point) -> bool:
+        return False
 
 
 def pretend(words: list[str]) -> None:

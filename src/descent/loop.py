@@ -89,9 +89,13 @@ class LeanLoop(_TrainingEpochLoop):
             data_fetcher.iterator = zip(loader._iterator.iterators[0], count(), repeat(0), strict=False)
         # torch's optimizers call the closure first of all, but for the one that calls it several times
         kind = type(trainer.optimizers[0]) if self.plain else LBFGS
+        self.module, precision = module, trainer.precision_plugin
+        self.autocast = precision.train_step_context if isinstance(precision, MixedPrecision) else None
         self.closure_first = kind.__module__.startswith("torch.optim.") and kind is not LBFGS
         self.of_optimizer = blame("optimizer")
         self.stepper = Stepper(trainer.optimizers[0])
+        # where `self.log` looks for the hook that it is in; nn.Module's own __setattr__ would take 3 µs
+        self.names = vars(module)
         self.listeners = {
             name: [
                 *(
@@ -120,10 +124,8 @@ class LeanLoop(_TrainingEpochLoop):
             self._batches_that_stepped += 1
 
     def _train_on(self, batch: Any) -> None:
-        trainer, module = self.trainer, self.trainer.lightning_module
-        optimizer, precision = trainer.optimizers[0], trainer.precision_plugin
+        trainer = self.trainer
         progress, batch_idx = self.automatic_optimization.optim_progress.optimizer, self.batch_idx + 1
-        mixed = isinstance(precision, MixedPrecision)
         if trainer.strategy.root_device.type != "cpu":
             batch = move_data_to_device(batch, trainer.strategy.root_device)
         self.batch_progress.increment_ready()
@@ -134,36 +136,14 @@ class LeanLoop(_TrainingEpochLoop):
         self.batch_progress.increment_started()
 
         outputs: dict[str, Any] = {}
-
-        def closure() -> Tensor | None:
-            set_hook(module, "training_step")  # where self.log looks
-            with precision.train_step_context() if mixed else nullcontext():
-                output = module.training_step(batch, batch_idx)
-            set_hook(module, None)
-            loss: Tensor | None = output["loss"] if isinstance(output, Mapping) else output
-            outputs.update(recursive_detach(output) if isinstance(output, Mapping) else {})
-            progress.zero_grad.increment_ready()
-            self._call("on_before_zero_grad", optimizer)
-            progress.zero_grad.increment_started()
-            self.stepper.zero_grad()
-            progress.zero_grad.increment_completed()
-            if loss is not None:  # else the step says that this batch is to be skipped
-                self._call("on_before_backward", loss)
-                loss.backward()
-                outputs["loss"] = loss.detach()
-                self._call("on_after_backward")
-            self._call("on_before_optimizer_step", optimizer)
-            if trainer.gradient_clip_val is not None:
-                module.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
-            return loss
-
         progress.step.increment_ready()
         if self.closure_first:
-            closure()
+            self._differentiate(batch, batch_idx, outputs)
             with self.of_optimizer:
                 self.stepper.step()
         else:
-            optimizer.step(torch.enable_grad()(closure))  # type: ignore[arg-type]
+            closure = partial(self._differentiate, batch, batch_idx, outputs)
+            trainer.optimizers[0].step(torch.enable_grad()(closure))
         progress.step.increment_completed()
 
         self.batch_progress.increment_processed()
@@ -178,17 +158,39 @@ class LeanLoop(_TrainingEpochLoop):
         if self._results:
             logger.update_train_step_metrics()
 
+    def _differentiate(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
+        """What an optimizer's closure does; `outputs` is filled with what the module's step returned."""
+        trainer, module = self.trainer, self.module
+        optimizer, progress = trainer.optimizers[0], self.automatic_optimization.optim_progress.optimizer
+        self.names["_current_fx_name"] = "training_step"
+        with self.autocast() if self.autocast else nullcontext():
+            output = module.training_step(batch, batch_idx)
+        self.names["_current_fx_name"] = None
+        loss: Tensor | None = output
+        if isinstance(output, Mapping):
+            loss = output["loss"]
+            outputs.update(recursive_detach(output))
+        progress.zero_grad.increment_ready()
+        self._call("on_before_zero_grad", optimizer)
+        progress.zero_grad.increment_started()
+        self.stepper.zero_grad()
+        progress.zero_grad.increment_completed()
+        if loss is not None:  # else the step says that this batch is to be skipped
+            self._call("on_before_backward", loss)
+            loss.backward()
+            outputs["loss"] = loss.detach()
+            self._call("on_after_backward")
+        self._call("on_before_optimizer_step", optimizer)
+        if trainer.gradient_clip_val is not None:
+            module.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+        return loss
+
     def _call(self, name: str, *arguments: Any) -> None:
         """A hook, of those that override it."""
         for hook in self.listeners[name]:
-            set_hook(self.trainer.lightning_module, name)
+            self.names["_current_fx_name"] = name
             hook(*arguments)
-            set_hook(self.trainer.lightning_module, None)
-
-
-def set_hook(module: LightningModule, name: str | None) -> None:
-    # nn.Module's own __setattr__ looks for parameters first, which takes 3 µs
-    vars(module)["_current_fx_name"] = name
+            self.names["_current_fx_name"] = None
 
 
 def overridden(instance: object, name: str, base: type) -> bool:

@@ -56,6 +56,7 @@ def quiet_libraries() -> None:
         "smaller than the logging interval",  # nothing is logged by step
         "exists and is not empty",  # a resumed run's folder
         "ended before the epoch ended",  # the loaders begin where they are told to
+        "recommended to use .self.log.*sync_dist=True",  # what is logged is of all processes already
         "will save all targets and predictions",  # a metric that was chosen
     ):
         warnings.filterwarnings("ignore", message=f"(?s).*{message}")

@@ -45,10 +45,15 @@ class Checkpoint(LightningCheckpoint):
         self.signals = Signals()
         self.parts: dict[str, Any] | None = None  # from the file, until the first batch
         self.saved_at, self.saved_step, self.cost = 0.0, -1, 0.0
-        self.ended = self.went_on = False
+        self.ended = False
+        self.restores = False  # what a file holds: a library's exception is about that
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = RunFolder(trainer.default_root_dir)
+        self.restores = True
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.restores = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.signals.catch()
@@ -68,7 +73,7 @@ class Checkpoint(LightningCheckpoint):
     ) -> None:
         if self.parts is not None:
             self._put_back(trainer, pl_module, self.parts)
-            self.parts, self.went_on = None, True
+            self.parts, self.restores = None, False
         elif batch_idx % trainer.accumulate_grad_batches == 0:  # else there are gradients to be lost
             stop, due = self.signals.received is not None, self._is_due(trainer, batch_idx)
             if trainer.world_size > 1:
@@ -87,9 +92,8 @@ class Checkpoint(LightningCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self.signals.release()
-        restoring = trainer.state.fn == TrainerFn.FITTING and trainer.ckpt_path and not self.went_on
         told = isinstance(exception, ConfigError | Stopped) or not isinstance(exception, Exception)
-        if restoring and not told and is_of_libraries(exception):
+        if self.restores and trainer.ckpt_path and not told and is_of_libraries(exception):
             words = " ".join(str(exception).split())[:300]
             expected = f"checkpoints of this run, which hold its state ({type(exception).__name__}: {words})"
             raise ConfigError("resume", str(self.folder), expected=expected) from exception

@@ -127,7 +127,7 @@ class Recorder(Figures):
             best = min if checkpoint.mode == "min" else max
             self.result["best"] = best(scored, key=lambda row: row[monitor], default=None)
             if self.result["best"] is self.rows[-1] and 1 < trainer.current_epoch == trainer.max_epochs:
-                self.advice = advise(monitor, checkpoint.mode, trainer.current_epoch)
+                self.advice = suggest_longer(monitor, checkpoint.mode, trainer.current_epoch)
         self._write_result()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -187,7 +187,7 @@ class Recorder(Figures):
         write_text(self.folder.result, json.dumps(self.result, indent=2) + "\n")
 
 
-def advise(monitor: str, mode: str, epochs: int) -> str:
+def suggest_longer(monitor: str, mode: str, epochs: int) -> str:
     """What to say of a run whose last epoch was its best."""
     stage, _, name = monitor.partition("/")
     figure, course = f"{stage.capitalize()} {NAMES.get(name, name)}", "falling" if mode == "min" else "rising"

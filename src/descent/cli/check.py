@@ -32,6 +32,7 @@ TYPES: dict[str, Any] = {  # of the fields that belong to no `_target_`, or that
     "checkpoint.every": str,
     "on_nan": Literal["stop", "skip"],
     "jobs": int | Literal["auto"],
+    "trials": int,
     "fold": int | None,
     "folds": int,
     "resume": bool | str | None,
@@ -40,6 +41,8 @@ TYPES: dict[str, Any] = {  # of the fields that belong to no `_target_`, or that
     "trainer.max_epochs": int | Literal["auto"] | None,
     # of evaluate, predict and export
     "run": str | None,
+    "runs": list[str],
+    "by": str | None,
     "weights": Literal["best", "last"],
     "input": str | None,
     "output": str | None,
@@ -67,7 +70,7 @@ BOUNDS = {  # of numbers that libraries do not look at, or only when it is too l
     "callbacks.summary.max_depth": (-1, inf),
 }
 COLLECTIONS = ("callbacks", "logger", "metrics")  # groups of several nodes, each with a name
-EMPTY = (*COLLECTIONS, "scheduler")  # groups that may have nothing in them
+EMPTY = (*COLLECTIONS, "scheduler", "search")  # groups that may have nothing in them
 PARTIALS: dict[str, bool | None] = {
     "optimizer": True,
     "scheduler": True,

@@ -34,7 +34,8 @@ def run_job(
     if name != "train":
         plain = resolve_references(config, overrides)
         raise_first(check(plain, overrides, list_fields(name)).problems)
-        config.run = name_run(plain["run"])
+        if "run" in plain:
+            config.run = name_run(plain["run"])
         return job(config)
     words = [word for word in words if key_of(word) != "resume"]
     found = resume(config, words, overrides, typed)

@@ -38,7 +38,8 @@ def expand(words: list[str]) -> list[str]:
     saved = read_words(folder, [*list_fields("train"), "experiment"], list_groups())
     for word in saved:
         if not parses(word):
-            raise ConfigError(str(folder.overrides), expected=f"words of a command line, and no {word[:200]!r}")
+            expected = f"words of a command line, and no {word[:200]!r}"
+            raise ConfigError(str(folder.overrides), expected=expected)
     typed = [word for word in words if key_of(word) != "resume"]
     return [*merge_words(saved, typed), f"resume={quote_literally(str(folder.path))}"]
 

@@ -1,5 +1,6 @@
 """From the words of a sweep to its plan: what varies, where it goes, and that every word of it exists."""
 
+import math
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from descent.cli.build import build_node
 from descent.cli.check import check
 from descent.cli.compose import explain, list_fields, resolve_references
 from descent.cli.job import raise_first
@@ -27,9 +29,10 @@ from descent.errors import ConfigError, require
 from descent.run.folder import RunFolder
 from descent.run.resume import is_word, key_of, merge_words, require_harmless
 from descent.sweep.plan import PLAN, Plan, find_plan, hold, read_plan
-from descent.sweep.workers import Limits
+from descent.sweep.search import RATE, Range, expand_ranges
+from descent.sweep.workers import Limits, Source
 
-OWN = ("folder", "name", "resume", "jobs")  # words that are about the sweep and not about its runs
+OWN = ("folder", "name", "resume", "jobs", "trials", "search")  # about a sweep, and not about its runs
 IMPORTS = (  # what a run needs, beside what its config names
     "lightning.pytorch", "torch.utils.tensorboard.summary", "tensorboard.plugins.hparams.plugin_data_pb2",
     "descent.callbacks.recorder", "descent.callbacks.typed_changes", "descent.metrics", "descent.losses",
@@ -45,11 +48,15 @@ class Sweep:
         plan: what is to be run.
         config: of one of the runs, plain values.
         jobs: runs at a time; None for as many as fit.
+        space: what a search draws from; empty where it is none.
+        trials: of a search, in all.
     """
 
     plan: Plan
     config: dict[str, Any]
     jobs: int | None
+    space: dict[str, Range | list[str]]
+    trials: int
 
 
 def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
@@ -63,16 +70,19 @@ def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
     """
     if any(line.flags[flag] for flag in ("--cfg", "--info", "--run", "--shell-completion")):
         return None
-    own = {key_of(word): parse(word).value() for word in words if key_of(word) in OWN}
+    if line.flags["--config-dir"]:
+        place = Path(line.flags["--config-dir"]).expanduser().resolve()
+        words = [*words, f"hydra.searchpath=[{quote_literally(f'file://{place}')}]"]
+    own = {key_of(word): parse(word).value() for word in words if is_own(word)}
     before = find_saved(own.get("resume"))
+    saved = [*before.words, *(f"{key}={','.join(v)}" for key, v in before.values.items())] if before else []
     flag = bool(line.flags["--multirun"]) or before is not None
     if not flag and not {"experiment", "hydra.mode"} & by_key(words).keys():
-        alone = "-m beside it, and several values of a word"
-        require("jobs" not in own, "jobs", own.get("jobs"), alone)
+        for key in ("jobs", "search", "trials"):
+            require(key not in own, key, own.get(key), "-m beside it, and several values of a word")
         return None
-    task = merge_words(before.words if before else [], words)
-    task = [word for word in task if key_of(word) not in OWN]
-    fixed, values, mode = expand_values(task, before.values if before else {})
+    task = [word for word in merge_words(saved, words) if not is_own(word)]
+    fixed, space, mode = expand_values(task, before.values if before else {})
     if not flag and mode != RunMode.MULTIRUN:
         return None
     if not line.flags["--multirun"] and mode == RunMode.MULTIRUN:
@@ -82,15 +92,65 @@ def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
     elif before:
         folder = before.folder
     else:
-        folder = LOGS / f"{own.get('name') or name_sweep(fixed, values)}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = LOGS / f"{own.get('name') or name_sweep(fixed, space)}-{datetime.now():%Y%m%d-%H%M%S}"
     require("${" not in str(folder), "folder", folder, "the folder of the sweep; its runs get folders in it")
-    plan = Plan(folder.resolve(), fixed, values)
+    search = read_search([word for word in words if key_of(word).partition(".")[0] == "search"], before)
+    plan = make_plan(folder.resolve(), fixed, space, search)
     settle(plan, own.get("resume"), before)
-    config = check_points(plan, by_key(words), before)
-    jobs = own.get("jobs", "auto")
-    if jobs != "auto" and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
-        raise ConfigError("jobs", jobs, expected="auto, or how many runs at a time, at least 1")
-    return Sweep(plan, config, None if jobs == "auto" else jobs)
+    config = check_points(plan, space, by_key(words), before)
+    jobs, trials = (read_count(own, key, usual) for key, usual in (("jobs", "auto"), ("trials", 20)))
+    return Sweep(plan, config, jobs, space if plan.has_trials() else {}, trials or 0)
+
+
+def make_plan(
+    folder: Path, fixed: Sequence[str], space: dict[str, Range | list[str]], search: dict[str, Any]
+) -> Plan:
+    """The plan of what a search draws from, or of every combination.
+
+    Raises:
+        ConfigError: a range without a search, or a search without anything to draw from.
+    """
+    if "epochs" in search:  # lr_range
+        space.setdefault(RATE, Range(search["low"], search["high"], log=True, whole=False))
+        fixed = merge_words(fixed, [f"trainer.max_epochs={search['epochs']}"])
+    ranges = {key: part.text for key, part in space.items() if isinstance(part, Range)}
+    plan = Plan(folder, list(fixed), expand_ranges(space, search.get("steps", 2)), search)
+    if plan.has_trials():
+        require(bool(space), "search", search["sampler"], "words with several values, or with a range")
+        plan.values |= {key: [text] for key, text in ranges.items()}
+    for key, text in ranges.items():
+        expected = "values, such as 0.1,0.2; or search=… beside it, which draws from a range"
+        require(bool(search), key, text, expected)
+    return plan
+
+
+def is_own(word: str) -> bool:
+    """Whether a word is about the sweep, and not about its runs."""
+    return key_of(word).partition(".")[0] in OWN
+
+
+def read_count(own: Mapping[str, Any], key: str, usual: Any) -> int | None:
+    """A whole number of at least 1 that was typed, or None for "auto"."""
+    value = own.get(key, usual)
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError(key, value, expected="auto, or how many runs at a time, at least 1")
+    return None if value == "auto" else value
+
+
+def read_search(words: Sequence[str], before: Plan | None) -> dict[str, Any]:
+    """The fields of the group search, as typed or as of the sweep that goes on; empty where there is none.
+
+    Raises:
+        ConfigError: a word that does not exist, or a value of the wrong kind.
+    """
+    if not words and before is not None:
+        return before.search
+    config, _ = compose(words)
+    plain = resolve_references(config, by_key(words))
+    raise_first(check(plain, by_key(words), list_fields("train")).problems)
+    if plain["search"]:
+        build_node("search", config.search, {})
+    return {key: value for key, value in plain["search"].items() if key != "_target_"}
 
 
 def find_saved(resume: object) -> Plan | None:
@@ -107,27 +167,27 @@ def find_saved(resume: object) -> Plan | None:
     plan = read_plan(folder)
     keys = [*list_fields("train"), "experiment"]
     for word in (*plan.words, *(f"{key}={value}" for key, v in plan.values.items() for value in v)):
-        if word != "hydra.mode=RUN" and not is_word(word, keys, list_groups()):
+        if not is_word(word, keys, list_groups()):
             raise ConfigError(str(folder / PLAN), expected=f"words of a run, and no {word[:200]!r}")
     return plan
 
 
 def expand_values(
     words: Sequence[str], varying: Collection[str]
-) -> tuple[list[str], dict[str, list[str]], RunMode | None]:
-    """Words that all runs have, the values of each key that varies, and how Hydra would run them.
+) -> tuple[list[str], dict[str, Range | list[str]], RunMode | None]:
+    """Words that all runs have, the values or the range of each key that varies, and Hydra's mode.
 
     Args:
         words: as typed.
         varying: keys that vary, whatever is typed.
 
     Raises:
-        ConfigError: a word that does not exist, or a range of which no values follow.
+        ConfigError: a word that does not exist.
     """
     _, own = compose([word for word in words if not is_sweep(word)])
     more = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
     fixed: dict[str, str] = {}
-    values: dict[str, list[str]] = {key: [] for key in varying}
+    values: dict[str, Range | list[str]] = {key: [] for key in varying}
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     for word in merge_words(more, words):
@@ -138,11 +198,18 @@ def expand_values(
         elif not override.is_sweep_override():
             fixed[key] = word
         elif not override.is_discrete_sweep():
-            expected = "values, such as 0.1,0.2; or search=… beside it, which draws from a range"
-            raise ConfigError(override.key_or_group, word.partition("=")[2], expected=expected)
+            values[key] = read_range(key, word.partition("=")[2], override.value())
         else:
             values[key] = list(dict.fromkeys(override.sweep_string_iterator()))
     return list(fixed.values()), values, own.mode
+
+
+def read_range(key: str, text: str, interval: Any) -> Range:
+    """An interval of Hydra's, such as `tag(log,interval(1e-4,1))` or `int(interval(1,8))`."""
+    log, whole = "log" in interval.tags, isinstance(interval.start, int)
+    least = 0 if log else -math.inf
+    require(least < interval.start < interval.end, key, text, "an interval from a lower to a higher number")
+    return Range(interval.start, interval.end, log, whole, text)
 
 
 def is_sweep(word: str) -> bool:
@@ -150,7 +217,7 @@ def is_sweep(word: str) -> bool:
     return parse(word).is_sweep_override()
 
 
-def name_sweep(fixed: Sequence[str], values: Mapping[str, Sequence[str]]) -> str:
+def name_sweep(fixed: Sequence[str], values: Collection[str]) -> str:
     """`loss-optimizer-seed-max_epochs=3`: what varies, and then what else was typed."""
     varying = [key.lstrip("+~").rpartition(".")[2] for key in values]
     words = [word for word in fixed if not key_of(word).startswith("hydra")]
@@ -185,7 +252,9 @@ def settle(plan: Plan, resume: object, before: Plan | None) -> None:
     plan.add(before)
 
 
-def check_points(plan: Plan, typed: Mapping[str, str], before: Plan | None) -> dict[str, Any]:
+def check_points(
+    plan: Plan, space: Mapping[str, Range | list[str]], typed: Mapping[str, str], before: Plan | None
+) -> dict[str, Any]:
     """Compose and check a run with each value of each key; returns the config of the last one.
 
     Raises:
@@ -194,9 +263,13 @@ def check_points(plan: Plan, typed: Mapping[str, str], before: Plan | None) -> d
     """
     from descent.cli.machine_limits import check_machine
 
-    first = {key: values[0] for key, values in plan.values.items()}
+    tried = dict(plan.values)
+    for key, part in space.items():
+        if isinstance(part, Range):
+            tried[key] = [str(part.low), str(part.high)]
+    first = {key: values[0] for key, values in tried.items()}
     plain: dict[str, Any] = {}
-    chosen = [first, *({**first, key: v} for key, values in plan.values.items() for v in values[1:])]
+    chosen = [first, *({**first, key: v} for key, values in tried.items() for v in values[1:])]
     for values in chosen:
         point = plan.point(values)
         config, _ = compose([*point.words, f"folder={quote_literally(str(point.folder.path))}"])
@@ -240,13 +313,19 @@ def run_sweep(sweep: Sweep, call: Callable[[list[str]], None], script: str) -> i
     for module in IMPORTS:
         import_module(module)
     from descent.sweep.conduct import Command, Missing, conduct
+    from descent.sweep.search import Search, Settings
 
     plan, config = sweep.plan, sweep.config
     limits = find_limits(config, sweep.jobs)
-    command = Command(call, limits, config["monitor"], config["mode"], os.path.relpath(script))
+    groups = sorted(list_groups(), key="experiment".__ne__)
+    command = Command(call, limits, config["monitor"], config["mode"], os.path.relpath(script), groups)
     with hold(plan):
         plan.write()
-        return conduct(plan, Missing(plan.points()), command)
+        source: Source = Missing(plan.points())
+        if plan.has_trials():
+            look = config["monitor"], config["mode"]
+            source = Search(plan, Settings(**plan.search), sweep.space, sweep.trials, look)
+        return conduct(plan, source, command)
 
 
 def find_limits(config: Mapping[str, Any], jobs: int | None) -> Limits:

@@ -101,6 +101,20 @@ def expect_of(error: argparse.ArgumentError) -> str:
     return f"flags that Hydra knows ({error.message})"
 
 
+def gather_paths(arguments: Sequence[str], key: str, fields: Sequence[str]) -> list[str]:
+    """The arguments of a command, with those that are neither flags nor one of its fields as one list.
+
+    Args:
+        arguments: as typed.
+        key: of the list.
+        fields: of the command, beside that one.
+    """
+    keys = [f"{field}=" for field in (key, *fields)]
+    known = [word for word in arguments if word.startswith(("-", "hydra", *keys))]
+    paths = [quote_literally(word) for word in arguments if word not in known]
+    return [*known, *([f"{key}=[{','.join(paths)}]"] if paths else [])]
+
+
 def by_key(words: Sequence[str]) -> dict[str, str]:
     """The values that words set, by key."""
     return {key_of(word): word.partition("=")[2] for word in words if "=" in word}

@@ -1,11 +1,14 @@
 """What a data set tells the rest: the model, the loss and the metrics are sized from it."""
 
+from collections import Counter
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from descent.scaling import Scaling
+
+LINES = 20  # of a preview, on a terminal
 
 
 class DataModule(LightningDataModule):
@@ -14,6 +17,7 @@ class DataModule(LightningDataModule):
     Batches are `(inputs, targets)`: inputs as `scaling.scale` gives them, class indices int64 `(batch,)`, or
     values as `scaling.scale_targets` gives them, float32 `(batch, outputs)`. A training loader with
     `start_at(batch)` begins its next epoch at that batch, so that a run resumes in the middle of an epoch.
+    For a run that starts from another one's weights it is built with `like` (see `descent.data.like`).
 
     Attributes:
         task: "classification" or "regression".
@@ -44,6 +48,15 @@ class DataModule(LightningDataModule):
     def count_batches(self) -> int | None:
         """Return the training batches of an epoch in one process; None where nobody knows before it runs."""
         return None
+
+    def first_lines(self) -> str:
+        """Return the preview as a terminal shows it: what is longer than a screen is counted."""
+        lines = self.preview.splitlines(keepends=True)
+        rest = Counter(line[2:12].strip() for line in lines[LINES:])
+        if rest.total() < 2:
+            return self.preview
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in rest.items())
+        return "".join(lines[:LINES]) + f"  …         {counts}; data.txt has them all\n"
 
     def describe(self) -> dict[str, Any]:
         """Plain values that a checkpoint keeps: all that reading new files and naming outputs needs."""

@@ -86,10 +86,16 @@ def to_onnx(model: Predictor, inputs: Tensor) -> tuple[bytes, float]:
     with warnings.catch_warnings(), blame("format"):
         warnings.simplefilter("ignore")  # on what the exporter does within itself
         program = torch.onnx.export(
-            trace(model, inputs), input_names=["inputs"], output_names=[output], verbose=False, dynamo=True
+            trace(model, inputs),
+            input_names=["inputs"],
+            output_names=[output],
+            dynamic_shapes={"inputs": {0: "batch"}},  # traced already, and named here
+            verbose=False,
+            dynamo=True,
         )
     assert program is not None
-    program.model.metadata_props |= {"names": json.dumps(model.names), "model": describe_model(model)}
+    texts = {"names": json.dumps(model.names), "model": describe_model(model)}
+    program.model.metadata_props.update(texts)
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 

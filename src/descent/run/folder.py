@@ -363,7 +363,7 @@ def find_fault(checkpoint: dict[str, Any]) -> str | None:
     for name, kind in DATA.items():
         if not isinstance(data.get(name), kind):
             return f"its data's {name} is no {kind.__name__}"
-    if not isinstance(data.get("inputs"), torch.Tensor):
+    if not is_plain_tensor(data.get("inputs")):
         return "its data's inputs are no tensor"
     if not all(isinstance(size, int) and size >= 1 for size in data["input_shape"]):
         return "its data's input_shape is no list of sizes"

@@ -59,7 +59,7 @@ def start_from(model: nn.Module, origin: Origin, targets: Sequence[str], freeze:
     names = [name for name, _ in model.named_parameters()]
     for pattern in freeze:
         if not any(fnmatchcase(name, pattern) for name in names):
-            expected = f"a pattern of names among {shorten(names)}"
+            expected = f"a pattern of names among {first_names(names)}"
             raise ConfigError("freeze", pattern, expected=expected, choices=names)
     frozen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in freeze)]
     if frozen and len(frozen) == len(names):
@@ -89,7 +89,7 @@ def copy_weights(model: nn.Module, folder: str, run: SavedRun, targets: Sequence
     if list(targets) != names:
         last = list(theirs)[-1].rpartition(".")[0]
         matched = {name: t for name, t in matched.items() if name.rpartition(".")[0] != last}
-        lines = [f"  targets {shorten(targets)}; there {shorten(names)}: the last layer starts anew"]
+        lines = [f"  targets {first_names(targets)}; there {first_names(names)}: the last layer starts anew"]
     model.load_state_dict(matched, strict=False)
     lines.insert(0, f"init_from: {len(matched)} of {len(ours)} weights start from {folder}")
     return lines + tell_others(matched, theirs, ours)
@@ -107,6 +107,6 @@ def tell_others(
     return lines + [f"  unused  {name} {tuple(t.shape)}" for name, t in theirs.items() if name not in ours]
 
 
-def shorten(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """Return names as text, the first few where there are many."""
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

@@ -190,7 +190,7 @@ def require_harmless(
             resolve_trusted(f"{key}._target_", target, kind_of(key))
     root = folder.path.resolve()
     for path in folder.path.rglob("*"):
-        if not path.resolve().is_relative_to(root) or not (path.is_file() or path.is_dir()):
+        if not (path.is_file() or path.is_dir()) or not path.resolve().is_relative_to(root):
             expected = "a folder of files, without pipes, devices and links that lead elsewhere, such as"
             raise ConfigError("resume", str(folder), expected=f"{expected} {path.relative_to(folder.path)}")
     parts = {name: config[name] for name in ("callbacks", "logger", "trainer") if config.get(name)}

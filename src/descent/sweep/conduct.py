@@ -4,16 +4,17 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from descent.errors import Stopped
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
-from descent.sweep.pictures import draw_curves, draw_map
+from descent.sweep.pictures import draw_curves, draw_line, draw_map
 from descent.sweep.plan import Plan, Point
 from descent.sweep.ranking import (
     Measure,
@@ -27,6 +28,7 @@ from descent.sweep.ranking import (
     to_markdown,
     to_text,
 )
+from descent.sweep.search import RATE, suggest_rate
 from descent.sweep.workers import Call, Limits, Source, Workers, last_line
 
 RARELY = 10.0  # seconds between two lines of progress where there is no terminal
@@ -36,7 +38,7 @@ class Missing:
     """The points of a plan whose runs are not done."""
 
     def __init__(self, points: Sequence[Point]) -> None:
-        self.waiting = [point for point in points if point.state() != "done"]
+        self.waiting = [point for point in points if not point.is_over()]
 
     def take(self) -> Point | None:
         return self.waiting.pop(0) if self.waiting else None
@@ -44,8 +46,11 @@ class Missing:
     def left(self) -> int:
         return len(self.waiting)
 
-    def ended(self, point: Point, code: int) -> None:
+    def ended(self, point: Point) -> None:
         pass
+
+    def is_hopeless(self, point: Point) -> bool:
+        return False
 
 
 class Line:
@@ -53,21 +58,24 @@ class Line:
 
     Args:
         done: runs that had ended before.
+        lenient: whether runs may fail, as those of a learning rate that is too high do.
     """
 
-    def __init__(self, done: int) -> None:
+    def __init__(self, done: int, lenient: bool) -> None:
         self.done, self.told, self.at = done, 0, time.monotonic()
+        self.lenient = lenient
         self.terminal = sys.stdout.isatty()
 
     def tell(self, workers: Workers) -> None:
         """Show how far it is, and once of each run that it failed."""
         failed = list(workers.failed.items())
-        if not workers.signals.received:
+        if not workers.signals.received and not self.lenient:
             for point, code in failed[self.told :]:
                 self.say(describe_failure(point, code))
         self.told = len(failed)
-        done = self.done + len(workers.seconds)
+        done = self.done + len(workers.seconds) + workers.pruned
         text = f"{done} done, {len(workers.running)} running, {workers.waiting} to come"
+        text += f", {workers.pruned} ended early" if workers.pruned else ""
         text += f", {len(failed)} failed" if failed else ""
         if workers.seconds:
             left = estimate(workers)
@@ -106,6 +114,7 @@ class Command:
         limits: of what runs at the same time.
         monitor, mode: what runs look at.
         script: the command, as typed.
+        groups: of words that choose a file, the recipes' first.
     """
 
     call: Call
@@ -113,6 +122,7 @@ class Command:
     monitor: str
     mode: str
     script: str
+    groups: Sequence[str]
 
 
 def conduct(plan: Plan, source: Source, command: Command) -> int:
@@ -122,30 +132,34 @@ def conduct(plan: Plan, source: Source, command: Command) -> int:
         Stopped: by a signal; every run that was at work has saved.
     """
     begun = time.monotonic()
-    points = plan.points()
-    done = sum(point.state() == "done" for point in points)
-    print(f"{plan.folder.name}: {len(points)} runs" + (f", {done} of them done" if done else ""), flush=True)
-    line = Line(done)
+    done = sum(point.is_over() for point in plan.points())
+    total = done + source.left()
+    print(f"{plan.folder.name}: {total} runs" + (f", {done} of them done" if done else ""), flush=True)
+    lenient = "epochs" in plan.search
+    line = Line(done, lenient)
     workers = Workers(command.call, command.limits, line.tell)
     received = workers.run(source)
     again = f"python {command.script} -m {shlex.quote(f'resume={RunFolder(plan.folder)}')}"
     line.say("")
     if received:
-        done = sum(point.state() == "done" for point in points)
-        text = f"Stopped and saved: {done} of {len(points)} runs are done. Go on with: {again}"
+        done = sum(point.is_over() for point in plan.points())
+        text = f"Stopped and saved: {done} of {total} runs are done. Go on with: {again}"
         raise Stopped(text, code=128 + received)
-    print(conclude(plan.folder, points, command))
-    for point, code in workers.failed.items():
+    print(conclude(plan, plan.points(), command))
+    if workers.pruned:
+        print(f"{workers.pruned} runs were ended early")
+    failed = {} if lenient else workers.failed
+    for point, code in failed.items():
         print(describe_failure(point, code))
-    if workers.failed:
+    if failed:
         print(f"Try those again with: {again}")
     print(f"{len(workers.seconds)} runs in {time.monotonic() - begun:.1f} s")
-    return len(workers.failed)
+    return len(failed)
 
 
-def conclude(folder: Path, points: Sequence[Point], command: Command) -> str:
-    """Rank runs, leave the ranking and the pictures in a folder, and return it in words."""
-    rows = collect(points)
+def conclude(plan: Plan, points: Sequence[Point], command: Command) -> str:
+    """Rank runs, leave the ranking and the pictures in the sweep's folder, and return it in words."""
+    folder, rows = plan.folder, collect(points)
     if not rows:
         return "No run has come to its end."
     figures = next(iter(rows[0].figures.values()))
@@ -165,8 +179,46 @@ def conclude(folder: Path, points: Sequence[Point], command: Command) -> str:
         f"{to_markdown(table)}\n{marks}\n\n```sh\n{typed}\n```\n",
     )
     write_pictures(folder, ranked, measure)
+    recipe = folder / "experiment" / "best.yaml"
+    recipe.parent.mkdir(exist_ok=True)
+    write_text(
+        recipe,
+        to_experiment(best.points[repeat], command.groups, f"the best of {folder.name} by {measure.metric}"),
+    )
+    lines.append(f"As a recipe: python {command.script} --config-dir {RunFolder(folder)} experiment=best")
+    if RATE in plan.values and "epochs" in plan.search:
+        values = {float(row.values[RATE]): mean(row.of(measure.metric)) for row in ranked}
+        rate = suggest_rate(values, [float(rate) for rate in plan.values[RATE]], measure.lower)
+        lines.insert(0, f"Suggestion:  {RATE}={rate:g}, the best together with its neighbours")
     where = [f"All of it:   {RunFolder(folder)}", f"TensorBoard: tensorboard --logdir {RunFolder(folder)}"]
     return "\n".join([to_text(table), "", marks, "", *lines, *where])
+
+
+def to_experiment(point: Point, groups: Sequence[str], comment: str) -> str:
+    """A file of the group experiment with the words of a run."""
+    pairs = [word.lstrip("+~").partition("=")[::2] for word in point.words if not word.startswith("hydra")]
+    choices = [f"  - {value}" for key, value in pairs if key == "experiment"]
+    choices += [f"  - override /{key}: {value}" for key, value in pairs if key in groups[1:]]
+    fields: dict[str, Any] = {}
+    for key, value in pairs:
+        *parents, last = key.split(".")
+        node = fields
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        if key not in groups:
+            node[last] = value
+    lines = ["# @package _global_", f"# {comment}", *(["defaults:", *choices] if choices else [])]
+    return "\n".join([*lines, *to_yaml(fields)]) + "\n"
+
+
+def to_yaml(fields: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Lines of YAML with values as they were typed, which keeps 1e-4 a number."""
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}:"
+            yield from to_yaml(value, indent + "  ")
+        else:
+            yield f"{indent}{key}: {value}"
 
 
 def write_pictures(folder: Path, rows: Sequence[Row], measure: Measure) -> None:
@@ -174,3 +226,5 @@ def write_pictures(folder: Path, rows: Sequence[Row], measure: Measure) -> None:
     draw_curves(rows, measure, folder / "curves.png")
     if len(rows[0].values) == 2:
         draw_map(rows, measure, folder / "map.png")
+    elif len(rows[0].values) == 1:
+        draw_line(rows, measure, folder / "line.png")

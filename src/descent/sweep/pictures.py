@@ -4,11 +4,12 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 from descent.run.folder import RunFolder
 from descent.sweep.ranking import Measure, Row
 
+WIDE = 30  # from the least to the largest number, above which an axis is logarithmic
 NAMED = 6  # choices that get a colour and a name; the others are grey
 
 
@@ -28,6 +29,15 @@ def read_curve(folder: RunFolder, metric: str) -> tuple[list[float], list[float]
             epochs.append(epoch)
             values.append(value)
     return epochs, values
+
+
+def read_names(folder: RunFolder) -> list[str]:
+    """The metrics that a run has logged."""
+    try:
+        with folder.metrics.open(encoding="utf-8") as file:
+            return next(csv.reader(file), [])
+    except OSError:
+        return []
 
 
 def draw_curves(rows: Sequence[Row], measure: Measure, file: Path | io.StringIO) -> None:
@@ -56,6 +66,26 @@ def draw_curves(rows: Sequence[Row], measure: Measure, file: Path | io.StringIO)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], fontsize="small")
     figure.savefig(file, dpi=120, format=None if isinstance(file, Path) else "svg")
+
+
+def draw_line(rows: Sequence[Row], measure: Measure, file: Path) -> bool:
+    """Draw the figure over one number that was varied; returns whether it is a number."""
+    from matplotlib.figure import Figure
+
+    try:
+        values = {float(*row.values.values()): row.of(measure.metric) for row in rows}
+    except ValueError:
+        return False
+    xs = sorted(values)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    errors = [stdev(values[x]) if len(values[x]) > 1 else 0 for x in xs]
+    axes.errorbar(xs, [mean(values[x]) for x in xs], errors, fmt="o-", capsize=3)
+    if min(xs) > 0 and max(xs) > WIDE * min(xs):
+        axes.set_xscale("log")
+    axes.set(xlabel=next(iter(rows[0].values)), ylabel=measure.metric)
+    figure.savefig(file, dpi=120)
+    return True
 
 
 def draw_map(rows: Sequence[Row], measure: Measure, file: Path) -> bool:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import product
 from pathlib import Path
@@ -19,6 +19,7 @@ from descent.run.folder import RunFolder, read_yaml
 
 PLAN = "sweep.yaml"
 DONE = ".done"  # a run that ended as it should, though it may have tested nothing
+PRUNED = ".pruned"  # a run that a search has ended before its time
 LONGEST = 120  # characters of a folder's name
 PATIENCE = 60.0  # seconds for the runs of a sweep that was killed to save what they have
 
@@ -43,11 +44,17 @@ class Point:
         return self.folder.path.name
 
     def state(self) -> str:
-        """Whether its run is "done", "begun" or "missing"."""
+        """Whether its run is "done", "pruned", "begun" or "missing"."""
         if not self.folder.config.exists():
             return "missing"
+        if (self.folder.path / PRUNED).exists():
+            return "pruned"
         done = (self.folder.path / DONE).exists() or "test" in read_result(self.folder)
         return "done" if done else "begun"
+
+    def is_over(self) -> bool:
+        """Whether nothing is to be done for it any more."""
+        return self.state() in ("done", "pruned")
 
 
 @dataclass
@@ -57,15 +64,19 @@ class Plan:
     Attributes:
         folder: of the sweep.
         words: that all runs have.
-        values: of each key that varies, as typed.
+        values: of each key that varies, as typed; of a search, what it draws from.
+        search: settings of the group search, if there are any.
     """
 
     folder: Path
     words: list[str]
     values: dict[str, list[str]]
+    search: dict[str, Any] = field(default_factory=dict)
 
     def points(self) -> list[Point]:
-        """Every combination, the last key varying fastest."""
+        """Every combination, the last key varying fastest; of a search, the trials that there are."""
+        if self.has_trials():
+            return list(self.trials().values())
         return [
             self.point(dict(zip(self.values, chosen, strict=True)))
             for chosen in product(*self.values.values())
@@ -77,20 +88,46 @@ class Plan:
         folder = RunFolder(self.folder / name_folder(varying))
         return Point(values, (*self.words, *varying), folder)
 
+    def has_trials(self) -> bool:
+        """Whether runs are proposed as it goes; else all combinations are run."""
+        return "sampler" in self.search
+
+    def trial(self, number: int, values: Mapping[str, str]) -> Point:
+        """A run of a search, from 0."""
+        point = self.point(values)
+        return Point(values, point.words, RunFolder(self.folder / f"{number:03},{point.name}"))
+
+    def trials(self) -> dict[int, Point]:
+        """The runs of a search that have a folder, by their numbers."""
+        found = {}
+        for path in sorted(self.folder.glob("[0-9]*,*")):
+            number, words = path.name.partition(",")[0], RunFolder(path).overrides
+            if number.isdecimal() and words.is_file():
+                saved = dict(str(word).partition("=")[::2] for word in read_yaml(words))
+                values = {key: saved[key] for key in self.values if key in saved}
+                if values.keys() == self.values.keys():
+                    found[int(number)] = Point(values, self.point(values).words, RunFolder(path))
+        return found
+
     def is_like(self, other: "Plan") -> bool:
         """Whether another sweep differs in the values alone."""
-        return sorted(self.words) == sorted(other.words) and set(self.values) == set(other.values)
+        same = sorted(self.saved()) == sorted(other.saved()) and set(self.values) == set(other.values)
+        return same and self.search == other.search and (not self.has_trials() or self.values == other.values)
 
     def add(self, other: "Plan") -> None:
         """Take another sweep's values first, and then what is new in this one."""
-        self.words = other.words
+        self.words = [*other.saved(), *(word for word in self.words if word not in self.saved())]
         self.values = {
             key: list(dict.fromkeys([*values, *self.values[key]])) for key, values in other.values.items()
         }
 
+    def saved(self) -> list[str]:
+        """The words that all runs have, without those to Hydra itself."""
+        return [word for word in self.words if not word.startswith("hydra")]
+
     def write(self) -> None:
         """Write the plan into its folder."""
-        content = {"words": self.words, "values": self.values}
+        content = {"words": self.saved(), "values": self.values, "search": self.search}
         write_text(self.folder / PLAN, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
@@ -107,7 +144,9 @@ def read_plan(folder: Path) -> Plan:
     words, values = content.get("words"), content.get("values")
     if not isinstance(values, dict) or not all(map(is_texts, [words, *values.values()])):
         raise ConfigError(str(folder / PLAN), expected="what a sweep writes: words, and values by key")
-    return Plan(folder, list(words or ()), {str(key): texts for key, texts in values.items()})
+    search = content.get("search")
+    settings = search if isinstance(search, dict) else {}
+    return Plan(folder, list(words or ()), {str(key): texts for key, texts in values.items()}, settings)
 
 
 def find_plan(wanted: Plan, parent: Path) -> Plan | None:

@@ -65,7 +65,12 @@ def choose_measure(monitor: str, mode: str, varying: Sequence[str], figures: Map
         return Measure(monitor, mode == "min", f"{monitor} at each run's best epoch")
     metric = others[0]
     note = f"{metric} at each run's best epoch by {monitor}, for values of different losses do not compare"
-    return Measure(metric, metric.partition("/")[2] in LOWER, note)
+    return Measure(metric, is_less_better(metric), note)
+
+
+def is_less_better(metric: str) -> bool:
+    """Whether of a metric's values the lower one is better, by its name."""
+    return metric.partition("/")[2] in LOWER
 
 
 def collect(points: Sequence[Point]) -> list[Row]:
@@ -110,10 +115,10 @@ def holds_zero(differences: Sequence[float]) -> bool | None:
 def tabulate(rows: Sequence[Row], measure: Measure) -> list[list[str]]:
     """The ranking as texts, its head first."""
     tests = [name for name in rows[0].figures[next(iter(rows[0].figures))] if name.startswith("test/")]
-    repeat = "runs" if any(len(row.figures) > 1 for row in rows) else "run"
-    table = [["", *rows[0].values, measure.metric, *tests, repeat, "seconds"]]
+    table = [["", *rows[0].values, measure.metric, *tests, "runs", "seconds"]]
+    unsure = "?" if has_repeats(rows) else ""
     for number, row in enumerate(rows, 1):
-        mark = {True: "≈", False: "", None: "?"}[row.near] if number > 1 else "best"
+        mark = {True: "≈", False: "", None: unsure}[row.near] if number > 1 else "best"
         figures = [mean_and_spread(row.of(name)) for name in (measure.metric, *tests)]
         table.append(
             [mark, *row.values.values(), *figures, str(len(row.figures)), f"{mean(row.seconds):.1f}"]
@@ -128,12 +133,19 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return f"{mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
+def has_repeats(rows: Sequence[Row]) -> bool:
+    """Whether there is a choice with several runs."""
+    return any(len(row.figures) > 1 for row in rows)
+
+
 def explain_marks(rows: Sequence[Row], measure: Measure) -> str:
     """What the table says, in words."""
     lines = [f"Ranked by {measure.note}: mean ± standard deviation."]
     if any(row.near for row in rows):
         lines.append("≈: within the noise of the best (95 % interval of the paired differences holds 0).")
-    if any(row.near is None for row in rows[1:]):
+    if not has_repeats(rows):
+        lines.append("One run of each, so nothing is said of noise: seed=0,1,2 would tell.")
+    elif any(row.near is None for row in rows[1:]):
         lines.append("?: fewer than two seeds in common with the best, so nothing is said of noise.")
     return "\n".join(lines)
 

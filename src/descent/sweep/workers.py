@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from descent.run.folder import RunFolder
 from descent.run.signals import ENDING, Signals
-from descent.sweep.plan import DONE, Point
+from descent.sweep.plan import DONE, PRUNED, Point
 
 POLL = 0.1  # seconds between two looks at what the runs have come to
 Call = Callable[[list[str]], None]  # runs one command line, and ends its process where that fails
@@ -38,8 +38,11 @@ class Source(Protocol):
     def left(self) -> int:
         """How many are still to be taken."""
 
-    def ended(self, point: Point, code: int) -> None:
-        """A run has ended, with this exit status."""
+    def ended(self, point: Point) -> None:
+        """A run is no longer at work."""
+
+    def is_hopeless(self, point: Point) -> bool:
+        """Whether a run that is at work had better end."""
 
 
 @dataclass
@@ -72,6 +75,13 @@ class Worker:
     gpus: list[str]
     log: Path  # beside the run's folder until there is one
     begun: float = field(default_factory=time.monotonic)
+    pruned: bool = False
+
+    def prune(self) -> None:
+        """End the run before its time."""
+        self.pruned = True
+        (self.point.folder.path / PRUNED).touch()
+        self.send(signal.SIGTERM)
 
     def place_log(self) -> None:
         """Put what the run prints into its folder, which the run makes itself."""
@@ -92,7 +102,7 @@ class Worker:
             self.point.folder.path.mkdir(exist_ok=True)
             self.log.replace(self.point.folder.log)
         code = self.process.exitcode or 0
-        if code == 0:
+        if code == 0 and not self.pruned:
             (self.point.folder.path / DONE).touch()
         return code
 
@@ -112,6 +122,7 @@ class Workers:
         self.alive, self.mine = self.context.Pipe(duplex=False)
         self.signals = Signals()
         self.running: list[Worker] = []
+        self.pruned = 0  # runs
         self.failed: dict[Point, int] = {}  # the exit status of each run that failed
         self.seconds: list[float] = []  # that the others took
         self.threads = limits.threads
@@ -177,14 +188,18 @@ class Workers:
             if worker.process.exitcode is None:
                 worker.place_log()
                 self.threads = self.threads or read_threads(worker.point.folder)
+                if not worker.pruned and source.is_hopeless(worker.point):
+                    worker.prune()
                 continue
             self.running.remove(worker)
             code = worker.end()
-            if code:
+            source.ended(worker.point)
+            if worker.point.state() == "pruned":
+                self.pruned += 1
+            elif code:
                 self.failed[worker.point] = code
             else:
                 self.seconds.append(time.monotonic() - worker.begun)
-            source.ended(worker.point, code)
 
     def _pass_on(self, number: int) -> None:
         for worker in self.running:

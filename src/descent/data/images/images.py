@@ -142,7 +142,8 @@ def decode_all(
         each image, float64 `(n, 2, channels)`; and by row why an image can not be decoded.
     """
     shape = (reader.channels, *reader.size)
-    kept = torch.empty(len(files) if keep else 0, *shape, dtype=torch.uint8)
+    # zeros, for those that can not be decoded are a part of the data's fingerprint
+    kept = torch.zeros(len(files) if keep else 0, *shape, dtype=torch.uint8)
     moments = torch.zeros(len(files), 2, reader.channels, dtype=torch.float64)
     damaged = {}
     for row, image in enumerate(decode_each(files, reader.size, reader.channels)):

@@ -96,7 +96,9 @@ def tidy(frame: pl.DataFrame, missing: list[str]) -> pl.DataFrame:
         values = pl.col(name)
         if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
             values = values.cast(pl.String).str.strip_chars()
-            columns.append(pl.when(values.is_in(["", "nan", "NaN", *missing]).not_()).then(values).alias(name))
+            columns.append(
+                pl.when(values.is_in(["", "nan", "NaN", *missing]).not_()).then(values).alias(name)
+            )
         elif dtype.is_numeric():
             values = values.fill_nan(None) if dtype.is_float() else values
             unknown = values.cast(pl.Float64).is_in(numbers) if numbers else pl.lit(False)

@@ -58,6 +58,8 @@ def describe_column(column: Column, values: Tensor) -> str:
         shown += f"; {gaps:,} missing" if gaps else ""
         return f"{len(column.words)} words: {shown}" + (f"; {others:,} of other words" if others else "")
     gaps = int(values.isnan().sum())
+    if column.kind == "truth":
+        return f"true in {values.nanmean():.0%} of the rows" + (f"; {gaps:,} missing" if gaps else "")
     low, high = values.nan_to_num(float("inf")).min(), values.nan_to_num(float("-inf")).max()
     taken_as = f"; {gaps:,} missing, taken as {show_value(column, column.fill)}" if gaps else ""
     return f"from {show_value(column, float(low))} to {show_value(column, float(high))}{taken_as}"

@@ -68,15 +68,11 @@ def table(
         ConfigError: a file or column that is not there, a file without rows, text among numbers, or a target
             with one value only.
     """
-    if not path:
-        raise ConfigError("path", path, expected="a CSV or Parquet file, such as data.path=houses.csv")
+    require(bool(path), "path", path, "a CSV or Parquet file, such as data.path=houses.csv")
     require(max_categories >= 1, "max_categories", max_categories, "a whole number of at least 1")
-    if "%" not in dates:
-        require_one_of(DATES, "dates", dates, f"one of {', '.join(DATES)}, or a form such as %d.%m.%Y")
-    format = Format([str(word) for word in missing], find_encoding(encoding), decimal, dates)
     given = {"path": path, "val_path": val_path, "test_path": test_path}
     files = [NamedPath(key, file) for key, file in given.items() if file]
-    format.separator = separator_of(files[0], format)
+    format = choose_format(files[0], missing, decimal, dates, encoding)
     frames = [read_whole(file, format) for file in files]
     frame, targets = frames[0], [target] if isinstance(target, str) else list(target or ())
     named = {"target": targets, "columns": columns, "exclude": exclude, "categories": categories}
@@ -179,13 +175,18 @@ class Tables:
         return rules, left_out, inputs
 
 
-def find_encoding(encoding: str) -> str:
-    """Return the name of an encoding, as Python has it, of what is not marked to be in UTF-8."""
+def choose_format(file: NamedPath, missing: list[str], decimal: str, dates: str, encoding: str) -> Format:
+    """Return how files are written, by what a person said of them and by the first one; as of `table`."""
+    if "%" not in dates:
+        require_one_of(DATES, "dates", dates, f"one of {', '.join(DATES)}, or a form such as %d.%m.%Y")
     try:
-        return codecs.lookup("utf-8" if encoding == "auto" else encoding).name
+        codec = codecs.lookup("utf-8" if encoding == "auto" else encoding).name
     except LookupError as error:
         known = "auto, or an encoding that Python knows, such as latin-1, utf-16 or cp949"
         raise ConfigError("encoding", encoding, expected=known) from error
+    format = Format([str(word) for word in missing], codec, decimal, dates)
+    format.separator = separator_of(file, format)
+    return format
 
 
 def require_columns(frame: pl.DataFrame, named: Mapping[str, Sequence[str] | None]) -> None:
