@@ -51,7 +51,7 @@ def differing(one: Path, other: Path) -> int:
 
 def weights(folder: Path) -> dict[str, bytes]:
     """The last and the best weights of a run, by name."""
-    found = {}
+    found: dict[str, bytes] = {}
     for name in ("last", "best"):
         state = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
         found |= {f"{name} {key}": value.numpy().tobytes() for key, value in state.items()}

@@ -143,7 +143,7 @@ class LeanLoop(_TrainingEpochLoop):
                 self.stepper.step()
         else:
             closure = partial(self._differentiate, batch, batch_idx, outputs)
-            trainer.optimizers[0].step(torch.enable_grad()(closure))
+            trainer.optimizers[0].step(torch.enable_grad()(closure))  # type: ignore[arg-type]
         progress.step.increment_completed()
 
         self.batch_progress.increment_processed()
@@ -166,10 +166,8 @@ class LeanLoop(_TrainingEpochLoop):
         with self.autocast() if self.autocast else nullcontext():
             output = module.training_step(batch, batch_idx)
         self.names["_current_fx_name"] = None
-        loss: Tensor | None = output
-        if isinstance(output, Mapping):
-            loss = output["loss"]
-            outputs.update(recursive_detach(output))
+        loss: Tensor | None = output["loss"] if isinstance(output, Mapping) else output
+        outputs.update(recursive_detach(output) if isinstance(output, Mapping) else {})
         progress.zero_grad.increment_ready()
         self._call("on_before_zero_grad", optimizer)
         progress.zero_grad.increment_started()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from descent.cli.build import build_node
 from descent.cli.check import check
 from descent.cli.compose import explain, list_fields, resolve_references
 from descent.cli.job import raise_first
+from descent.cli.launching import launch
 from descent.cli.paths import CONF, LOGS, list_groups
 from descent.cli.resuming import list_targets
 from descent.cli.words import CommandLine, by_key, parse, quote_literally
@@ -50,6 +52,7 @@ class Sweep:
         jobs: runs at a time; None for as many as fit.
         space: what a search draws from; empty where it is none.
         trials: of a search, in all.
+        launcher: words to Hydra's launcher; empty where runs are started here.
     """
 
     plan: Plan
@@ -57,6 +60,7 @@ class Sweep:
     jobs: int | None
     space: dict[str, Range | list[str]]
     trials: int
+    launcher: list[str]
 
 
 def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
@@ -81,7 +85,8 @@ def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
         for key in ("jobs", "search", "trials"):
             require(key not in own, key, own.get(key), "-m beside it, and several values of a word")
         return None
-    task = [word for word in merge_words(saved, words) if not is_own(word)]
+    launcher = [word for word in words if re.match(r"hydra[./]launcher\b", key_of(word))]
+    task = [word for word in merge_words(saved, words) if not is_own(word) and word not in launcher]
     fixed, space, mode = expand_values(task, before.values if before else {})
     if not flag and mode != RunMode.MULTIRUN:
         return None
@@ -95,11 +100,13 @@ def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
         folder = LOGS / f"{own.get('name') or name_sweep(fixed, space)}-{datetime.now():%Y%m%d-%H%M%S}"
     require("${" not in str(folder), "folder", folder, "the folder of the sweep; its runs get folders in it")
     search = read_search([word for word in words if key_of(word).partition(".")[0] == "search"], before)
+    if launcher and "sampler" in search:
+        raise ConfigError("search", search["sampler"], expected="no launcher beside it: it looks at its runs")
     plan = make_plan(folder.resolve(), fixed, space, search)
     settle(plan, own.get("resume"), before)
     config = check_points(plan, space, by_key(words), before)
     jobs, trials = (read_count(own, key, usual) for key, usual in (("jobs", "auto"), ("trials", 20)))
-    return Sweep(plan, config, jobs, space if plan.has_trials() else {}, trials or 0)
+    return Sweep(plan, config, jobs, space if plan.has_trials() else {}, trials or 0, launcher)
 
 
 def make_plan(
@@ -312,7 +319,7 @@ def run_sweep(sweep: Sweep, call: Callable[[list[str]], None], script: str) -> i
     """
     for module in IMPORTS:
         import_module(module)
-    from descent.sweep.conduct import Command, Missing, conduct
+    from descent.sweep.conduct import Command, Missing, conduct, conduct_elsewhere
     from descent.sweep.search import Search, Settings
 
     plan, config = sweep.plan, sweep.config
@@ -321,6 +328,10 @@ def run_sweep(sweep: Sweep, call: Callable[[list[str]], None], script: str) -> i
     command = Command(call, limits, config["monitor"], config["mode"], os.path.relpath(script), groups)
     with hold(plan):
         plan.write()
+        if sweep.launcher:
+            script = str(Path(script).resolve())
+            start = partial(launch, plan=plan, words=sweep.launcher, script=script)
+            return conduct_elsewhere(plan, start, command)
         source: Source = Missing(plan.points())
         if plan.has_trials():
             look = config["monitor"], config["mode"]

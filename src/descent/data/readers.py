@@ -61,22 +61,24 @@ class ArrayReader:
 
         inputs = self._load_array(file, "inputs")
         for start in range(0, len(inputs), ROWS):
-            yield pl.DataFrame(), torch.from_numpy(inputs[start : start + ROWS].copy())
+            yield pl.DataFrame(), to_tensor(inputs[start : start + ROWS])
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs `(n, *shape)` and targets.
 
         Raises:
-            ConfigError: no such file, or arrays of another name, shape or length.
+            ConfigError: no such file, or arrays of another name, type, shape or length.
         """
         inputs, targets = (self._load_array(file, name) for name in ("inputs", "targets"))
         if len(inputs) != len(targets):
             raise file.error(f"a target each for {len(inputs)} inputs, not {len(targets)}")
         for start in range(0, len(inputs), ROWS):
             rows = slice(start, start + ROWS)
-            part = torch.as_tensor(targets[rows])
+            part = to_tensor(targets[rows])
+            if classes and part.is_floating_point() and bool((part != part.long()).any()):
+                raise file.error("targets that are numbers of classes, which are whole")
             part = part.long() if classes else part.float().reshape(len(part), -1)
-            yield torch.from_numpy(inputs[rows].copy()), part
+            yield to_tensor(inputs[rows]), part
 
     def notes(self) -> list[str]:
         """Return nothing, for an array is what it is."""
@@ -97,7 +99,14 @@ class ArrayReader:
             raise file.error("inputs and targets in an .npz file")
         if name == "inputs" and tuple(array.shape[1:]) != self.shape:
             raise file.error(f"samples of shape {self.shape}, not {tuple(array.shape[1:])}")
+        if array.dtype.kind not in "biuf" or not hasattr(torch, array.dtype.name):
+            raise file.error(f"numbers as {name}, not {array.dtype.name}")
         return array
+
+
+def to_tensor(array: Any) -> Tensor:
+    """Return a copy of an array of NumPy, of any byte order."""
+    return torch.from_numpy(array.astype(array.dtype.name))
 
 
 def reader_of(description: Mapping[str, Any], input_shape: Sequence[int]) -> Reader:

@@ -4,7 +4,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -132,18 +132,15 @@ def conduct(plan: Plan, source: Source, command: Command) -> int:
         Stopped: by a signal; every run that was at work has saved.
     """
     begun = time.monotonic()
-    done = sum(point.is_over() for point in plan.points())
-    total = done + source.left()
-    print(f"{plan.folder.name}: {total} runs" + (f", {done} of them done" if done else ""), flush=True)
+    total = announce(plan, source.left())
     lenient = "epochs" in plan.search
-    line = Line(done, lenient)
+    line = Line(total - source.left(), lenient)
     workers = Workers(command.call, command.limits, line.tell)
     received = workers.run(source)
-    again = f"python {command.script} -m {shlex.quote(f'resume={RunFolder(plan.folder)}')}"
     line.say("")
     if received:
         done = sum(point.is_over() for point in plan.points())
-        text = f"Stopped and saved: {done} of {total} runs are done. Go on with: {again}"
+        text = f"Stopped and saved: {done} of {total} runs are done. Go on with: {go_on(plan, command)}"
         raise Stopped(text, code=128 + received)
     print(conclude(plan, plan.points(), command))
     if workers.pruned:
@@ -152,9 +149,38 @@ def conduct(plan: Plan, source: Source, command: Command) -> int:
     for point, code in failed.items():
         print(describe_failure(point, code))
     if failed:
-        print(f"Try those again with: {again}")
+        print(f"Try those again with: {go_on(plan, command)}")
     print(f"{len(workers.seconds)} runs in {time.monotonic() - begun:.1f} s")
     return len(failed)
+
+
+def conduct_elsewhere(plan: Plan, launch: Callable[[list[Point]], None], command: Command) -> int:
+    """Have something else run what is missing, and rank all of it; returns how many runs are not done."""
+    missing = [point for point in plan.points() if not point.is_over()]
+    announce(plan, len(missing))
+    if missing:
+        launch(missing)
+    print(conclude(plan, plan.points(), command))
+    failed = [point for point in plan.points() if not point.is_over()]
+    for point in failed:
+        print(describe_failure(point, 1))
+    if failed:
+        print(f"Try those again with: {go_on(plan, command)}")
+    return len(failed)
+
+
+def announce(plan: Plan, missing: int) -> int:
+    """Say how many runs there are; returns that."""
+    done = sum(point.is_over() for point in plan.points())
+    print(
+        f"{plan.folder.name}: {done + missing} runs" + (f", {done} of them done" if done else ""), flush=True
+    )
+    return done + missing
+
+
+def go_on(plan: Plan, command: Command) -> str:
+    """The command line that goes on with a sweep."""
+    return f"python {command.script} -m {shlex.quote(f'resume={RunFolder(plan.folder)}')}"
 
 
 def conclude(plan: Plan, points: Sequence[Point], command: Command) -> str:

@@ -47,10 +47,9 @@ class Point:
         """Whether its run is "done", "pruned", "begun" or "missing"."""
         if not self.folder.config.exists():
             return "missing"
-        if (self.folder.path / PRUNED).exists():
-            return "pruned"
-        done = (self.folder.path / DONE).exists() or "test" in read_result(self.folder)
-        return "done" if done else "begun"
+        if (self.folder.path / DONE).exists() or "test" in read_result(self.folder):
+            return "done"
+        return "pruned" if (self.folder.path / PRUNED).exists() else "begun"
 
     def is_over(self) -> bool:
         """Whether nothing is to be done for it any more."""

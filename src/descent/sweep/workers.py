@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -83,11 +84,6 @@ class Worker:
         (self.point.folder.path / PRUNED).touch()
         self.send(signal.SIGTERM)
 
-    def place_log(self) -> None:
-        """Put what the run prints into its folder, which the run makes itself."""
-        if self.log.exists() and self.point.folder.config.exists():
-            self.log.replace(self.point.folder.log)
-
     def send(self, number: int) -> None:
         """Send the run a signal."""
         if self.process.pid is not None:
@@ -95,16 +91,9 @@ class Worker:
                 os.kill(self.process.pid, number)
 
     def end(self) -> int:
-        """Leave the run's output in its folder; returns the exit status."""
+        """Wait for its end; returns the exit status."""
         self.process.join()
-        self.place_log()
-        if self.log.exists():  # it has ended before it had a folder
-            self.point.folder.path.mkdir(exist_ok=True)
-            self.log.replace(self.point.folder.log)
-        code = self.process.exitcode or 0
-        if code == 0 and not self.pruned:
-            (self.point.folder.path / DONE).touch()
-        return code
+        return leave(self.log, self.point, self.process.exitcode or 0)
 
 
 class Workers:
@@ -167,13 +156,7 @@ class Workers:
         taken = [gpu for worker in self.running for gpu in worker.gpus]
         gpus = sorted(self.limits.gpus, key=taken.count)[: self.limits.processes]
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-        log = point.folder.log
-        if point.state() == "missing":
-            log = log.parent.with_name(f".{point.name}.log")
-            for left_over in (log, point.folder.log, point.folder.path / DONE):
-                left_over.unlink(missing_ok=True)
-            with suppress(OSError):  # a run that failed before it had a folder has left its output there
-                point.folder.path.rmdir()
+        log = prepare_log(point)
         mine = None if self.limits.spawn else self.mine
         words = [*point.words, *resume_words(point)]
         arguments = (self.call, words, log, visible, (self.alive, mine))
@@ -186,7 +169,7 @@ class Workers:
         """See which runs have ended, and what the others have come to."""
         for worker in list(self.running):
             if worker.process.exitcode is None:
-                worker.place_log()
+                place_log(worker.log, worker.point)
                 self.threads = self.threads or read_threads(worker.point.folder)
                 if not worker.pruned and source.is_hopeless(worker.point):
                     worker.prune()
@@ -204,6 +187,55 @@ class Workers:
     def _pass_on(self, number: int) -> None:
         for worker in self.running:
             worker.send(number)
+
+
+def run_apart(arguments: Sequence[str], point: Point) -> int:
+    """Run a point by a command of its own, unless it is over; returns its exit status.
+
+    Args:
+        arguments: of the command, without the point's words.
+        point: to be run, on this machine or another one that sees its folder.
+    """
+    if point.is_over():
+        return 0
+    log = prepare_log(point)
+    with log.open("ab") as out:
+        words = [*point.words, *resume_words(point)]
+        process = subprocess.Popen([*arguments, *words], stdout=out, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL)
+            place_log(log, point)
+    return leave(log, point, process.returncode)
+
+
+def prepare_log(point: Point) -> Path:
+    """Where a run's output goes: to its folder, or beside it until it has made that."""
+    if point.state() != "missing":
+        return point.folder.log
+    log = point.folder.path.with_name(f".{point.name}.log")
+    for left_over in (log, point.folder.log, point.folder.path / DONE):
+        left_over.unlink(missing_ok=True)
+    with suppress(OSError):  # a run that failed before it had a folder has left its output there
+        point.folder.path.rmdir()
+    return log
+
+
+def place_log(log: Path, point: Point) -> None:
+    """Put what a run prints into its folder, once it has made that."""
+    if log != point.folder.log and log.exists() and point.folder.config.exists():
+        log.replace(point.folder.log)
+
+
+def leave(log: Path, point: Point, code: int) -> int:
+    """Leave a run's output in its folder, and a mark if it ended as it should; returns the exit status."""
+    place_log(log, point)
+    if log != point.folder.log and log.exists():  # it has ended before it had a folder
+        point.folder.path.mkdir(exist_ok=True)
+        log.replace(point.folder.log)
+    if code == 0:
+        (point.folder.path / DONE).touch()
+    return code
 
 
 def resume_words(point: Point) -> list[str]:

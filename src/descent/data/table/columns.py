@@ -241,13 +241,15 @@ def find_fault(values: pl.Series) -> str:
     """Return why nothing can be learned from a column, or ""."""
     import polars as pl
 
-    dtype, known = values.dtype, values.drop_nulls()
+    dtype, gaps = values.dtype, values.null_count()
     if dtype.is_nested() or dtype in (pl.Time, pl.Binary, pl.Object):
         return f"of type {dtype}"
-    if len(known) == 0:
+    if gaps == len(values):
         return "no values"
-    constant = len(known) == len(values) and known.min() == known.max()
-    return f"{known[0]} in every row" if constant else ""
+    ends_alike = (
+        gaps == 0 and values[0] == values[-1]
+    )  # as hardly any column's: else all need not be compared
+    return f"{values[0]} in every row" if ends_alike and values.min() == values.max() else ""
 
 
 def find_words(values: pl.Series, most: int) -> tuple[list[str], str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 BLOCK = 1 << 24  # bytes of a CSV, or numbers of a Parquet file, that are read at once
+NOTHING = ("", "nan", "NaN")  # texts that stand for no value, whatever a person says
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -50,9 +51,10 @@ def read_blocks(named: NamedPath, format: Format) -> Iterator[pl.DataFrame]:
 
     file, total = locate_table(named), 0
     try:
-        for frame in read_parquet(file) if is_parquet(file) else read_csv(file, named, format):
+        blocks = read_parquet(file, format) if is_parquet(file) else read_csv(file, named, format)
+        for frame in blocks:
             total += len(frame)
-            yield tidy(frame, format.missing)
+            yield frame
     except (pl.exceptions.PolarsError, OSError, EOFError, UnicodeError) as error:
         raise named.error(f"a table that polars can read ({explain(file, format, error)})") from error
     if total == 0:
@@ -66,25 +68,29 @@ def read_whole(named: NamedPath, format: Format) -> pl.DataFrame:
     return pl.concat(list(read_blocks(named, format)), rechunk=False)
 
 
-def read_parquet(file: Path) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a Parquet file."""
+def read_parquet(file: Path, format: Format) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a Parquet file, as of `tidy`."""
     import polars as pl
 
     scan = pl.scan_parquet(file)
     rows = max(1, BLOCK // max(1, len(scan.collect_schema())))
     for start in range(0, scan.select(pl.len()).collect().item(), rows):
-        yield scan.slice(start, rows).collect()
+        yield tidy(scan.slice(start, rows).collect(), format.missing)
 
 
 def read_csv(file: Path, named: NamedPath, format: Format) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a CSV, every column as text."""
+    """Yield the rows of a CSV, every column as text, as of `tidy`."""
     import polars as pl
 
+    missing = [*NOTHING, *format.missing]
     with open_csv(file, format) as stream:
         header = read_header(stream, named)
         separator = find_separator(header, format)
         for block in cut_at_rows(stream):
-            yield pl.read_csv(BytesIO(header + block), infer_schema=False, separator=separator)
+            rows = BytesIO(header + block)
+            frame = pl.read_csv(rows, infer_schema=False, separator=separator, null_values=missing)
+            # a million rows of numbers, without a space anywhere, are not looked through for spaces
+            yield frame if block.isascii() and b" " not in block else tidy(frame, format.missing)
 
 
 def tidy(frame: pl.DataFrame, missing: list[str]) -> pl.DataFrame:
@@ -96,9 +102,7 @@ def tidy(frame: pl.DataFrame, missing: list[str]) -> pl.DataFrame:
         values = pl.col(name)
         if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
             values = values.cast(pl.String).str.strip_chars()
-            columns.append(
-                pl.when(values.is_in(["", "nan", "NaN", *missing]).not_()).then(values).alias(name)
-            )
+            columns.append(pl.when(values.is_in([*NOTHING, *missing]).not_()).then(values).alias(name))
         elif dtype.is_numeric():
             values = values.fill_nan(None) if dtype.is_float() else values
             unknown = values.cast(pl.Float64).is_in(numbers) if numbers else pl.lit(False)

@@ -44,7 +44,7 @@ def describe_columns(columns: Sequence[Column], left_out: Mapping[str, str], inp
         left_out: by name, why other columns are not learned from.
         inputs: of the training rows, `(rows, columns)`.
     """
-    pairs = zip(columns, inputs.T, strict=True)
+    pairs = zip(columns, inputs.T.contiguous(), strict=True)
     lines = [f"  {column.kind:<9} {column.name:<20} {describe_column(column, v)}" for column, v in pairs]
     return lines + [f"  left out  {name:<20} {reason}" for name, reason in left_out.items()]
 
@@ -60,7 +60,7 @@ def describe_column(column: Column, values: Tensor) -> str:
     gaps = int(values.isnan().sum())
     if column.kind == "truth":
         return f"true in {values.nanmean():.0%} of the rows" + (f"; {gaps:,} missing" if gaps else "")
-    low, high = values.nan_to_num(float("inf")).min(), values.nan_to_num(float("-inf")).max()
+    low, high = (values[~values.isnan()] if gaps else values).aminmax()
     taken_as = f"; {gaps:,} missing, taken as {show_value(column, column.fill)}" if gaps else ""
     return f"from {show_value(column, float(low))} to {show_value(column, float(high))}{taken_as}"
 
