@@ -47,6 +47,8 @@ def test_there_is_no_command_that_no_test_runs() -> None:
         "src/",
         "uvx pip-audit",
         "pip install uv",
+        "uv venv",
+        "uv pip install",
         "uv run pytest",
         "uv run ruff",
         "uv run mypy",
