@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from descent.cli.command import command
+from descent.cli.command import command, end
 
 
 def evaluate(config: DictConfig) -> None:
@@ -31,3 +31,4 @@ def evaluate(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     command(evaluate, "evaluate")
+    end()

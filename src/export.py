@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from descent.cli.command import command
+from descent.cli.command import command, end
 
 
 def export(config: DictConfig) -> None:
@@ -44,3 +44,4 @@ def export(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     command(export, "export")
+    end()

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from descent.cli.command import command
+from descent.cli.command import command, end
 
 
 def predict(config: DictConfig) -> None:
@@ -35,3 +35,4 @@ def predict(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     command(predict, "predict")
+    end()

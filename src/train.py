@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from descent.cli.command import command
+from descent.cli.command import command, end
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -66,3 +66,4 @@ def train(config: "DictConfig", run: "Run") -> float | None:
 
 if __name__ == "__main__":
     command(train, "train")
+    end()

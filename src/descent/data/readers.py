@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from zipfile import BadZipFile
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from descent.data.images.reader import ImageReader
 from descent.data.paths import NamedPath
 from descent.data.table.reader import TableReader
+from descent.errors import first_line
 
 if TYPE_CHECKING:  # half a second of import that only those who read files pay for
     import polars as pl
@@ -75,8 +77,9 @@ class ArrayReader:
         for start in range(0, len(inputs), ROWS):
             rows = slice(start, start + ROWS)
             part = to_tensor(targets[rows])
-            if classes and part.is_floating_point() and bool((part != part.long()).any()):
-                raise file.error("targets that are numbers of classes, which are whole")
+            whole = not part.is_floating_point() or bool((part == part.long()).all())
+            if classes and not (whole and part.ndim == 1):
+                raise file.error("targets that are numbers of classes, one a sample, which are whole")
             part = part.long() if classes else part.float().reshape(len(part), -1)
             yield to_tensor(inputs[rows]), part
 
@@ -89,12 +92,14 @@ class ArrayReader:
 
         path = Path(file.path).expanduser()
         try:
+            if not path.is_file():  # a pipe would be waited for
+                raise ValueError("there is no regular file")
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-            array = array[name] if path.suffix == ".npz" else array
-        except (OSError, ValueError, KeyError, EOFError) as error:
+            array = np.asanyarray(array[name] if path.suffix == ".npz" else array)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             of_both = "inputs and targets in an .npz file"
             wanted = of_both if name == "targets" else "a NumPy file, .npy or .npz"
-            raise file.error(f"{wanted} ({error})") from error
+            raise file.error(f"{wanted} ({first_line(error)})") from error
         if name == "targets" and path.suffix != ".npz":
             raise file.error("inputs and targets in an .npz file")
         if name == "inputs" and tuple(array.shape[1:]) != self.shape:

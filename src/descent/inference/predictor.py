@@ -101,6 +101,9 @@ class Predictor(nn.Module):
         for rows, inputs in self._read(source):
             outputs = torch.cat([self(batch.to(self.device)).cpu() for batch in inputs.split(batch_size)])
             empty = False
+            if not bool(outputs.isfinite().all()):
+                name = str(source) if isinstance(source, str | Path) else "…"
+                raise ConfigError("input", name, expected="values for which the model gives numbers, not NaN")
             yield self._frame(rows, keep, outputs)
         if empty:
             rows = pl.DataFrame({name: [] for name in keep})
@@ -246,7 +249,7 @@ def require_finite(reader: Reader, file: NamedPath, inputs: Tensor, first: int) 
     """
     if isinstance(reader, TableReader) or not inputs.is_floating_point():
         return
-    finite = inputs.flatten(1).isfinite().all(1)
+    finite = inputs.float().flatten(1).isfinite().all(1)  # which is what a network computes with
     if not finite.all():
         row = first + int(finite.int().argmin()) + 1
         raise file.error(f"finite numbers, but row {row:,} has one that is infinite or NaN")

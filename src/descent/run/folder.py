@@ -329,7 +329,7 @@ def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
     from descent.run.checkpoints import read
 
     folder = RunFolder(Path(path).expanduser())
-    if not os.path.exists(folder.config):  # False as well for a name that is too long
+    if not folder.config.exists():
         siblings = [p.name for p in folder.path.parent.glob("*") if p.is_dir()]
         expected = f"a run's folder, with {folder.config.name} and {folder.checkpoints.name}/"
         raise ConfigError(key, str(path), expected=expected, choices=siblings)

@@ -90,7 +90,8 @@ def read_csv(file: Path, named: NamedPath, format: Format) -> Iterator[pl.DataFr
             rows = BytesIO(header + block)
             frame = pl.read_csv(rows, infer_schema=False, separator=separator, null_values=missing)
             # a million rows of numbers, without a space anywhere, are not looked through for spaces
-            yield frame if block.isascii() and b" " not in block else tidy(frame, format.missing)
+            spaced = any(space in block for space in (b" ", b"\t") if space != separator.encode())
+            yield tidy(frame, format.missing) if spaced or not block.isascii() else frame
 
 
 def tidy(frame: pl.DataFrame, missing: list[str]) -> pl.DataFrame:
@@ -133,6 +134,8 @@ def cut_at_rows(stream: IO[bytes]) -> Iterator[bytes]:
 def locate_table(named: NamedPath) -> Path:
     """Return the path of a file that is there and not empty; else raise a `ConfigError`."""
     file = named.locate("file")
+    if not file.is_file():
+        raise named.error("a regular file, which can be read twice, and no pipe or device")
     if file.stat().st_size == 0:
         raise named.error("a table, but the file is empty")
     return file
