@@ -96,10 +96,17 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
     ("words", "told"),
     [
         (["loss=mae,mea"], "loss=mea: expected one of"),
-        (["trainer.max_epochs=1,many"], "trainer.max_epochs=many: expected a whole number"),
+        (["data.batch_size=16,many"], "data.batch_size=many: expected a whole number"),
         (["optimizer.lr=interval(0.1,1)"], "or search="),
         (["seed=0,1", "folder=${name}"], "expected the folder of the sweep"),
         (["seed=0,1", "resume=true"], "expected a sweep of these words"),
+        (["search=tpee", "optimizer.lr=interval(0.1,1)"], "search=tpee: expected one of"),
+        (
+            ["search=random", "search.startup=0", "optimizer.lr=interval(0.1,1)"],
+            "search.startup=0: expected a",
+        ),
+        (["search=random", "loss=mae"], "expected words with several values, or with a range"),
+        (["search=random", "optimizer.lr=tag(log,interval(0,1))"], "expected an interval from a lower"),
         (["seed=0,1", "jobs=0"], "jobs=0: expected auto, or how many"),
         (["seed=0,1", "nope=1"], "nope=1: expected a key of the config"),
     ],
@@ -116,7 +123,11 @@ def test_bad_words_end_before_the_first_run(run: Run, tmp_path: Path, words: lis
 
 
 def test_another_sweep_in_the_folder_is_refused(run: Run, undisturbed: Path) -> None:
-    for words in (["seed=0,1"], ["seed=0,1", "resume=true"], ["model.hidden=[8],[9]", f"resume={undisturbed}"]):
+    for words in (
+        ["seed=0,1"],
+        ["seed=0,1", "resume=true"],
+        ["model.hidden=[8],[9]", f"resume={undisturbed}"],
+    ):
         finished = run("-m", *words, f"folder={undisturbed}")
         assert (finished.code, finished.err.count("\n")) == (2, 1)
     finished = run("-m", *WORDS, f"folder={undisturbed}")
@@ -240,7 +251,7 @@ def pretend(words: list[str]) -> None:
     folder = Path(next(word for word in words if word.startswith("folder=")).partition("=")[2].strip("'"))
     folder.mkdir()
     RunFolder(folder).config.touch()
-    time.sleep(0.2)
+    time.sleep(1)
     text = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getsid(0) == os.getpid()}"
     os.write(1, text.encode())  # not print, whose stream is pytest's in a forked process
 
