@@ -11,9 +11,9 @@ import torch
 from conftest import Run
 from test_table import houses
 
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 from descent.data.table.columns import to_inputs
-from descent.data.table.reader import TableReader
+from descent.data.table.table_reader import TableReader
 from descent.inference import load
 
 HOUSES = ("data=table", "data.path=houses.csv", "data.target=price", "loss=mae", "trainer.max_epochs=1")

@@ -10,7 +10,13 @@ from descent.data.digits import digits
 from descent.data.samples import FromSamples, Samples
 from descent.errors import ConfigError
 
-SETTINGS = {"batch_size": 16, "eval_batch_size": 64, "val_fraction": 0.1, "test_fraction": 0.1, "label_noise": 0.0}
+SETTINGS = {
+    "batch_size": 16,
+    "eval_batch_size": 64,
+    "val_fraction": 0.1,
+    "test_fraction": 0.1,
+    "label_noise": 0.0,
+}
 
 
 def fold(source, number: int, folds: int = 5, seed: int = 0) -> FromSamples:

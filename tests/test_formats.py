@@ -15,11 +15,11 @@ import pytest
 import torch
 from test_table import data_of
 
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 from descent.data.readers import reader_of
 from descent.data.samples import FromSamples
 from descent.data.table.files import tidy
-from descent.data.table.reader import TableReader
+from descent.data.table.table_reader import TableReader
 from descent.errors import ConfigError
 from descent.inference.plain_reader import load_rows
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from descent.data.diabetes import diabetes
 from descent.data.digits import digits
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
 from descent.inference import load
 from descent.losses import MeanAbsoluteError

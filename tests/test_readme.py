@@ -70,7 +70,9 @@ def test_a_training_command_runs(run: Run, tmp_path: Path, words: list[str]) -> 
     if "--help" in words or "--cfg" in words:
         assert run(*words).code == 0
         return
-    finished = run(*words, *SHORT, f"folder={tmp_path}/sweep" if "-m" in words else f"folder={tmp_path}/${{name}}")
+    finished = run(
+        *words, *SHORT, f"folder={tmp_path}/sweep" if "-m" in words else f"folder={tmp_path}/${{name}}"
+    )
     if "trainer.accelerator=gpu" in words and not (
         torch.cuda.is_available() or torch.backends.mps.is_available()
     ):
@@ -172,7 +174,15 @@ def test_the_table_of_choices_is_complete() -> None:
         assert sorted(words) == list_choices(group), group
 
 
-EXAMPLES = ("loss", "loss", "module", "metrics", "optimizer", "model", "data")  # the groups, as README has them
+EXAMPLES = (
+    "loss",
+    "loss",
+    "module",
+    "metrics",
+    "optimizer",
+    "model",
+    "data",
+)  # the groups, as README has them
 
 
 def test_what_it_shows_to_add_works_and_touches_one_yaml_and_one_python_file_each(tmp_path: Path) -> None:
@@ -189,7 +199,10 @@ def test_what_it_shows_to_add_works_and_touches_one_yaml_and_one_python_file_eac
     for more in ([], ["loss=mine1"], ["module=mine2", "loss.gamma=0.5"]):
         folder = f"folder={tmp_path}/run{len(more)}{''.join(more)[:6]}"
         finished = finish(
-            [str(tmp_path / "src/train.py"), *words, *more, folder, "trainer.max_epochs=15"], tmp_path, {}, 120
+            [str(tmp_path / "src/train.py"), *words, *more, folder, "trainer.max_epochs=15"],
+            tmp_path,
+            {},
+            120,
         )
         assert finished.code == 0, finished.err
         assert float(finished.out.split("Test Acc: ")[1][:6]) > 0.8

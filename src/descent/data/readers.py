@@ -10,9 +10,9 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor, nn
 
-from descent.data.images.reader import ImageReader
-from descent.data.paths import NamedPath
-from descent.data.table.reader import TableReader
+from descent.data.images.image_reader import ImageReader
+from descent.data.named_path import NamedPath
+from descent.data.table.table_reader import TableReader
 from descent.errors import first_line
 
 if TYPE_CHECKING:  # half a second of import that only those who read files pay for

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from descent.data.module import DataModule
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 from descent.errors import ConfigError, blame, require
 from descent.inference.plots import plot_confusion, plot_values, shorten
 from descent.inference.predictor import Predictor, require_finite

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from descent.data.table.reader import TableReader
+from descent.data.table.table_reader import TableReader
 from descent.errors import ConfigError, blame
 from descent.inference.predictor import Predictor
 
@@ -35,7 +35,7 @@ def describe_model(model: Predictor) -> str:
     return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
 
 
-def describe_files(model: Predictor, output: Path) -> dict[Path, str]:
+def describe_model(model: Predictor, output: Path) -> dict[Path, str]:
     """Return what is written beside an exported model, by path: its description, and for tables a reader."""
     texts = {output.with_suffix(".json"): describe_model(model)}
     if isinstance(model.reader, TableReader):

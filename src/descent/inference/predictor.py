@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from descent.data.images.reader import ImageReader
-from descent.data.paths import NamedPath
+from descent.data.images.image_reader import ImageReader
+from descent.data.named_path import NamedPath
 from descent.data.readers import Reader, reader_of
 from descent.data.table.columns import as_values
-from descent.data.table.reader import TableReader
+from descent.data.table.table_reader import TableReader
 from descent.errors import ConfigError, blame, require
 from descent.run.folder import SavedRun, read_run
 from descent.run.trust import build

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -18,7 +18,7 @@ def find_images(root: Path) -> list[Path]:
     )
 
 
-def find_folders(root: Path) -> list[Path]:
+def list_class_folders(root: Path) -> list[Path]:
     """Return the folders in a folder by name, without hidden ones."""
     return sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith("."))
 
@@ -33,7 +33,7 @@ def find_labelled(root: Path, named: NamedPath) -> tuple[list[Path], list[int], 
     Raises:
         ConfigError: it is no folder or has none in it, or the folder of a class has no image.
     """
-    folders = find_folders(root)
+    folders = list_class_folders(root)
     if not folders:
         raise named.error("a folder with a folder of images for each class")
     files: list[Path] = []
@@ -57,7 +57,7 @@ def find_split(root: Path, named: NamedPath) -> tuple[list[Path], list[int], lis
     Raises:
         ConfigError: as of `find_labelled`, or a class that the folder train has not.
     """
-    folders = {folder.name.lower(): folder for folder in find_folders(root)}
+    folders = {folder.name.lower(): folder for folder in list_class_folders(root)}
     if "train" not in folders or not set(folders) <= set(SPLITS):
         folders = {"train": root}
     files, targets, classes = find_labelled(folders.pop("train"), named)

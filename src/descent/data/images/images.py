@@ -13,9 +13,9 @@ from torch import Tensor
 from descent.data.images.augmentation import build_augmentation
 from descent.data.images.decoding import decode_each
 from descent.data.images.folders import find_split
-from descent.data.images.reader import ImageReader
+from descent.data.images.image_reader import ImageReader
 from descent.data.images.stored import StoredImages
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 from descent.data.samples import Samples, StoredInputs
 from descent.errors import ConfigError, require
 

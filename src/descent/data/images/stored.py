@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from descent.data.images.decoding import decode
-from descent.data.images.reader import ImageReader
+from descent.data.images.image_reader import ImageReader
 from descent.errors import require
 
 

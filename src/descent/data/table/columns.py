@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 from descent.data.table.files import Format
 from descent.data.table.forms import (
     SHARE,
@@ -213,7 +213,7 @@ def fit_columns(
     for name, rule in rules.items():
         series = frame.drop_in_place(name)
         known = series.filter(train)
-        reason = find_fault(known)
+        reason = explain_no_rule(known)
         if reason or isinstance(rule, str):
             left_out[name] = reason or str(rule)
             continue
@@ -237,7 +237,7 @@ def fit_columns(
     return columns, left_out, torch.stack(inputs, 1) if inputs else torch.empty(len(frame), 0)
 
 
-def find_fault(values: pl.Series) -> str:
+def explain_no_rule(values: pl.Series) -> str:
     """Return why nothing can be learned from a column, or ""."""
     import polars as pl
 

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 from descent.errors import first_line
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def read_blocks(named: NamedPath, format: Format) -> Iterator[pl.DataFrame]:
             total += len(frame)
             yield frame
     except (pl.exceptions.PolarsError, OSError, EOFError, UnicodeError) as error:
-        raise named.error(f"a table that polars can read ({explain(file, format, error)})") from error
+        raise named.error(f"a table that polars can read ({explain_table(file, format, error)})") from error
     if total == 0:
         raise named.error("rows beneath the header, but there are none")
 
@@ -205,7 +205,7 @@ def separator_of(named: NamedPath, format: Format) -> str:
         return find_separator(read_header(stream, named), format)
 
 
-def explain(file: Path, format: Format, error: Exception) -> str:
+def explain_table(file: Path, format: Format, error: Exception) -> str:
     """Say why a file can not be read: its first row longer than the header, else the error's first line."""
     if "more fields" in str(error):
         with open_csv(file, format) as stream:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
 from descent.data.table.columns import Column, Encoder, find_rules, fit_columns, to_inputs, to_targets
 from descent.data.table.files import Format, read_whole, separator_of
 from descent.data.table.forms import TRUTHS, as_numbers, as_words
 from descent.data.table.preview import describe_columns, describe_splits, describe_targets
-from descent.data.table.reader import TableReader
+from descent.data.table.table_reader import TableReader
 from descent.errors import ConfigError, require, require_one_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from descent.data.images.decoding import decode_each
 from descent.data.images.folders import SUFFIXES, find_images, find_labelled
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 from descent.errors import nearest
 
 if TYPE_CHECKING:

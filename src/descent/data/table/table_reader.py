@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from descent.data.paths import NamedPath
+from descent.data.named_path import NamedPath
 from descent.data.table.columns import Column, Encoder, to_inputs, to_targets
 from descent.data.table.files import Format, read_blocks, tidy
 
