@@ -11,14 +11,14 @@ def export(config: DictConfig) -> None:
 
     from descent.errors import require
     from descent.inference import load
-    from descent.inference.exporting import FORMATS, TOLERANCE, describe_model
+    from descent.inference.exporting import FORMATS, TOLERANCE, list_companions
     from descent.inference.output import open_output, require_free
 
     convert, suffix = FORMATS[config.format]
     output = config.output or str(Path(config.run) / f"model{suffix}")
     require_free(output, config.overwrite)
     model = load(config.run, config.weights, allow=list(config.allow))
-    inputs, beside = model.run.data["inputs"], describe_model(model, Path(output))
+    inputs, beside = model.run.data["inputs"], list_companions(model, Path(output))
     for file, text in beside.items():
         if not file.is_file() or file.read_bytes() != text.encode():  # as another format may have written it
             require_free(str(file), config.overwrite)

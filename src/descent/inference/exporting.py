@@ -35,7 +35,7 @@ def describe_model(model: Predictor) -> str:
     return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
 
 
-def describe_model(model: Predictor, output: Path) -> dict[Path, str]:
+def list_companions(model: Predictor, output: Path) -> dict[Path, str]:
     """Return what is written beside an exported model, by path: its description, and for tables a reader."""
     texts = {output.with_suffix(".json"): describe_model(model)}
     if isinstance(model.reader, TableReader):
