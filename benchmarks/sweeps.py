@@ -1,7 +1,7 @@
 """A sweep against its runs one by one: `python benchmarks/sweeps.py`, and killed at random: `--kills 30`.
 
 Twelve runs on digits, as separate commands, as a sweep of one run at a time, and as a sweep with all cores;
-the ideal is what one command takes to import, and the rest of twelve commands shared by the cores. All
+the ideal is one command's imports, and the rest of twelve commands shared by the cores. All
 weights are compared bit for bit. With `--kills`, sweeps are killed by SIGKILL, their parent or one of their
 workers, at random moments, and resumed until they end.
 """
@@ -37,11 +37,12 @@ def clock(*arguments: list[str]) -> tuple[float, float]:
 
 
 def importing() -> float:
-    """Seconds that a command takes before it does anything."""
-    begun = time.perf_counter()
+    """Seconds of a core that a command takes before it does anything."""
+    before = os.times()
     code = "import hydra, torch, lightning.pytorch, torch.utils.tensorboard, torchmetrics"
     subprocess.run([sys.executable, "-c", code], check=True)
-    return time.perf_counter() - begun
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def differing(one: Path, other: Path) -> int:
@@ -75,8 +76,8 @@ def compare(epochs: int, repeats: int) -> None:
                 other = differing(folder / "alone", folder / jobs)
                 print(f"| a sweep, jobs={jobs} | {seconds:.1f} | {cpu:.1f} | {other} of 12 |", flush=True)
             imports = importing()
-            ideal = imports + (alone[0] - 12 * imports) / cores
-            print(f"| ideal on {cores} cores | {ideal:.1f} | | |", flush=True)
+            ideal = imports + (alone[1] - 12 * imports) / cores  # by seconds of a core: others may use them
+            print(f"| ideal on {cores} idle cores | {ideal:.1f} | | |", flush=True)
 
 
 def kills(number: int, epochs: int, chance: random.Random) -> None:

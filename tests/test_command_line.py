@@ -316,6 +316,9 @@ def test_what_a_resume_changes_is_kept_with_the_run(run: Run, made: Path) -> Non
         "callbacks.checkpoint.folder=/tmp/x",
         "callbacks.best_weights.filename=../../x",
         "seed=1",
+        "model.hidden=[" * 50,
+        "seed={'a':",
+        "loss=mae,mse",
     ],
 )
 def test_a_folder_whose_words_are_not_those_of_its_run_is_refused_in_one_line(
@@ -382,3 +385,25 @@ def test_it_runs_as_a_script_from_any_working_directory(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     assert (tmp_path / "here/result.json").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
+
+
+@pytest.mark.parametrize("text", ["", "a", "3", "[]", "a: !!bool x", "a: &a [*a]", "a: !!int x", "? [a]: 1", "\0"])
+def test_a_config_that_is_none_is_one_line(run: Run, made: Path, text: str) -> None:
+    for name in ("config.yaml", "overrides.yaml"):
+        before = (made / name).read_text()
+        (made / name).write_text(text)
+        finished = run(f"resume={made}", f"folder={made}")
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished
+        (made / name).write_text(before)
+
+
+def test_a_name_that_is_too_long_is_one_line(run: Run) -> None:
+    for word in ("run", "input"):
+        finished = run(f"{word}={'x' * 300}", "run=run" if word == "input" else "", command="evaluate")
+        assert finished.code == 2
+        assert finished.err.count("\n") == 1
+
+
+def test_a_command_that_is_no_sweep_leaves_no_folder_of_one(run: Run) -> None:
+    finished = run("-m", "run=nowhere", command="evaluate")
+    assert_one_line(finished, "run=nowhere")

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT, Run
 from test_table import houses
 from test_train import DDP
@@ -222,3 +224,69 @@ def test_what_is_printed_to_go_on_with_goes_on_after_an_extension(run: Run, tmp_
     finished = run("resume=run")
     assert finished.code == 0, finished.err
     assert "Epoch 150/150" in finished.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_starting_and_one_after_training_end_it_quietly(tmp_path: Path, number: int) -> None:
+    for name, line in (("starting", None), ("after", "Epoch 2/2")):
+        words = [sys.executable, str(ROOT / "src/train.py"), "trainer.max_epochs=2", f"folder={tmp_path}/{name}"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            if line is None:
+                time.sleep(0.7)
+            else:
+                next(text for text in process.stdout if text.startswith(line))
+            process.send_signal(number)
+            out, error = process.communicate(timeout=30)
+        assert (process.returncode in (128 + number, 0), "Traceback" in out + error) == (True, False), error
+    assert [path.name for path in tmp_path.iterdir()] == ["after"]
+
+
+def test_a_folder_with_links_pipes_or_devices_is_not_written_to(run: Run, tmp_path: Path) -> None:
+    assert run("trainer.max_epochs=1", "trainer.limit_train_batches=2").code == 0
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    for name in (".lock", "hparams.yaml", "metrics.csv", "checkpoints/x"):
+        path = tmp_path / "run" / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(mine)
+        finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2")
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+        assert "links that lead elsewhere, such as" in finished.err
+        path.unlink()
+    os.mkfifo(tmp_path / "run/hparams.yaml")
+    finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2", timeout=30)
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+    assert mine.read_text() == "precious"
+
+
+def test_a_state_that_lacks_a_part_is_one_line(run: Run, tmp_path: Path) -> None:
+    assert run(*SHORT).code == 0
+    file = tmp_path / "run/checkpoints/last.ckpt"
+    whole = file.read_bytes()
+
+    def change(path: str, value: Any) -> None:
+        *above, name = path.split("/")
+        checkpoint = part = torch.load(file)
+        for step in above:
+            part = part[step]
+        if value is None:
+            del part[name]
+        else:
+            part[name] = value
+        torch.save(checkpoint, file)
+
+    for path, value in (
+        ("parts", None),
+        ("parts/folder", 3),
+        ("parts/processes", None),
+        ("loops/fit_loop/epoch_progress/total", None),
+        ("state_dict/model.1.weight", None),
+        ("state_dict/scaling.input_std", "x"),
+        ("optimizer_states", []),
+        ("epoch", "x"),
+    ):
+        change(path, value)
+        finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=3")
+        assert (finished.code, finished.err.count("\n")) == (2, 1), (path, finished)
+        file.write_bytes(whole)

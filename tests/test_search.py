@@ -32,7 +32,8 @@ def test_numbers_are_drawn_from_their_range_and_can_be_typed_again() -> None:
 
 
 def test_a_grid_cuts_ranges_into_steps() -> None:
-    space = {"lr": Range(1e-4, 1.0, log=True, whole=False), "loss": ["mae", "mse"]}
+    space: dict[str, Range | list[str]] = {"loss": ["mae", "mse"]}
+    space["lr"] = Range(1e-4, 1.0, log=True, whole=False)
     assert expand_ranges(space, 5) == {
         "lr": ["0.0001", "0.001", "0.01", "0.1", "1.0"],
         "loss": ["mae", "mse"],
@@ -55,7 +56,7 @@ def propose(folder: Path, sampler: str, number: int) -> list[dict[str, str]]:
     """The values of trials one after another, each with a figure that its rate decides."""
     space = {"optimizer.lr": Range(1e-4, 1.0, log=True, whole=False), "model.hidden": ["[8]", "[16]"]}
     plan = Plan(folder, [], {"optimizer.lr": [""], "model.hidden": ["[8]", "[16]"]}, {"sampler": sampler})
-    found = []
+    found: list[dict[str, str]] = []
     while len(found) < number:  # anew each time, as after a kill
         search = Search(plan, Settings(sampler, 3, None), space, number, ("val/acc", "max"))  # type: ignore[arg-type]
         point = search.take()
@@ -120,10 +121,10 @@ def test_a_search_that_is_killed_goes_on_with_the_same_trials(run: Run, tmp_path
 def test_halving_ends_runs_early_and_the_best_is_a_recipe(run: Run, tmp_path: Path) -> None:
     words = [
         "search=halving",
-        "optimizer.lr=0.00001,0.1",
+        "optimizer.lr=tag(log,interval(1e-5,0.1))",
         "optimizer=sgd",
         "trials=4",
-        "trainer.max_epochs=60",
+        "trainer.max_epochs=30",
     ]
     finished = run("-m", *words, "jobs=1", "folder=sweep")
     assert finished.code == 0, finished.err

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, Run
 
 from descent.run.folder import RunFolder
-from descent.sweep.plan import Plan, name_folder
+from descent.sweep.plan import PLAN, Plan, find_plan, name_folder
 from descent.sweep.workers import Limits, Workers
 
 SHORT = ["trainer.max_epochs=2", "data.batch_size=64"]
@@ -41,7 +41,11 @@ def results(folder: Path) -> dict[str, dict]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     answer = subprocess.run(
-        [*TRAIN, "-m", *WORDS, f"folder={folder}/sweep"], cwd=folder, capture_output=True, text=True
+        [*TRAIN, "-m", *WORDS, f"folder={folder}/sweep"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert answer.returncode == 0, answer.stderr
     (folder / "out").write_text(answer.stdout)
@@ -217,6 +221,65 @@ def test_a_sweep_that_runs_is_not_run_a_second_time(tmp_path: Path, run: Run) ->
     process.terminate()
     process.wait(60)
     assert (finished.code, finished.err) == (2, "resume=sweep: expected what has ended; this is running\n")
+
+
+def test_what_a_sweeps_folder_says_runs_no_code(run: Run, tmp_path: Path) -> None:
+    for word in (
+        "loss._target_=os.system",
+        "+callbacks.x={_target_: os.system}",
+        "hydra/launcher=joblib",
+        "seed",
+    ):
+        folder = tmp_path / "crafted"
+        folder.mkdir(exist_ok=True)
+        plan = Plan(folder, [word], {"seed": ["0", "1"]})
+        content = {"words": plan.words, "values": plan.values, "search": {}}
+        (folder / PLAN).write_text(json.dumps(content))
+        finished = run("-m", "resume=crafted")
+        assert (finished.code, finished.err.count("\n")) == (2, 1), word
+        assert [path.name for path in folder.iterdir()] == [PLAN]
+
+
+def test_the_newest_sweep_of_the_same_words_is_found(tmp_path: Path) -> None:
+    plans = [Plan(tmp_path / name, ["a=1"], {"seed": ["0"]}) for name in ("old", "new", "other")]
+    plans[2].words = ["a=2"]
+    for at, plan in enumerate(plans):
+        plan.folder.mkdir()
+        plan.write()
+        os.utime(plan.folder / PLAN, (at, at))
+    found = find_plan(Plan(tmp_path / "x", ["a=1"], {"seed": ["0", "1"]}), tmp_path)
+    assert found is not None
+    assert found.folder.name == "new"
+    assert find_plan(Plan(tmp_path / "x", ["a=1"], {"loss": ["mae"]}), tmp_path) is None
+
+
+def test_a_run_of_two_processes_is_a_command_of_its_own(tmp_path: Path) -> None:
+    words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "seed=0,1", *SHORT]
+    assert start(tmp_path, *words, "folder=sweep").wait(120) == 0
+    assert [result["steps"] for result in results(tmp_path / "sweep").values()] == [2 * 12] * 2
+
+
+# ---- Hydra's launchers -------------------------------------------------------------------------------------
+
+
+def test_a_launcher_of_hydras_gives_the_same_runs_and_the_ranking(run: Run, tmp_path: Path) -> None:
+    words = ["loss=mae,cross_entropy", "seed=0", "optimizer=adam", *SHORT]
+    ours = run("-m", *words, "folder=ours")
+    theirs = run("-m", "hydra/launcher=basic", *words, "folder=theirs")
+    assert (ours.code, theirs.code) == (0, 0), theirs.err
+    for loss in ("mae", "cross_entropy"):
+        assert_same(tmp_path / f"ours/loss={loss}", tmp_path / f"theirs/loss={loss}")
+        assert "Epoch 2/2" in (tmp_path / f"theirs/loss={loss}/log.txt").read_text()
+    assert "\nbest  " in theirs.out
+    again = run("-m", "hydra/launcher=basic", "resume=theirs", "loss=mae,mse")
+    assert again.code == 0, again.err
+    assert "3 runs, 2 of them done" in again.out
+
+
+def test_a_launcher_that_is_not_there_is_one_line(run: Run) -> None:
+    finished = run("-m", "hydra/launcher=nope", "seed=0,1", "folder=sweep")
+    assert (finished.code, finished.err.count("\n")) == (2, 1)
+    assert "hydra/launcher" in finished.err
 
 
 # ---- parts -------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ def command(job: Callable[..., Any], name: str) -> None:
     from descent.cli.resuming import expand
     from descent.cli.sweeping import plan_sweep, run_sweep
     from descent.cli.words import by_key, quote_values, split
+    from descent.run.folder import give_up
 
     register_resolvers()
     typed: dict[str, str] = {}
@@ -66,6 +67,8 @@ def command(job: Callable[..., Any], name: str) -> None:
 
         def begin(*arguments: Any) -> Any:
             signals.cleans_up = True
+            if name == "train":
+                signals.clean_up = partial(give_up, arguments[1].folder)
             watch_for_garbage()
             return job(*arguments)
 
@@ -132,12 +135,14 @@ class Signals:
 
     Attributes:
         received: the number of the signal, or 0.
-        cleans_up: whether there may be something to clean up, such as a folder that nothing is in yet.
+        cleans_up: whether there may be something to clean up, such as a file that is not whole yet.
+        clean_up: does it for a run, once that has its folder.
     """
 
     def __init__(self) -> None:
         self.received = 0
         self.cleans_up = False
+        self.clean_up: Callable[[], None] | None = None
 
     def catch(self) -> None:
         """Take over the signals that do what they usually do; nohup and some shells have them ignored."""
@@ -147,8 +152,14 @@ class Signals:
                 signal.signal(number, self.leave)
 
     def leave(self, number: int, frame: types.FrameType | None) -> NoReturn:
-        """End the process."""
+        """End the process.
+
+        An exception in the middle of an import can abort it, and one in the middle of a library's locks, such
+        as those of TensorBoard's thread, can leave it waiting for ever.
+        """
         self.received = number
-        if not self.cleans_up:
-            os._exit(128 + number)  # an exception in the middle of an import can abort the process
-        sys.exit(128 + number)
+        if self.cleans_up and self.clean_up is None:
+            sys.exit(128 + number)
+        if self.clean_up is not None:
+            self.clean_up()
+        os._exit(128 + number)

@@ -30,6 +30,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.made: list[Path] = []  # it and those above it, as far as this process made them for a new run
         self.config = self.path / "config.yaml"  # composed and resolved
         self.overrides = self.path / "overrides.yaml"  # the words of the command line
         self.environment = self.path / "environment.json"
@@ -130,6 +131,7 @@ def claim(path: str, resume: bool, files: Callable[[RunFolder], Mapping[Path, st
     parents = [parent for parent in folder.path.parents if not parent.exists()]
     if not resume:
         folder = make(folder, files)
+        folder.made = [folder.path, *parents]
     os.environ[SHARED] = str(folder.path)
     lock = FileLock(folder.lock, timeout=0)  # the system lifts it when the process ends, however it ends
     try:
@@ -142,8 +144,7 @@ def claim(path: str, resume: bool, files: Callable[[RunFolder], Mapping[Path, st
     try:
         yield folder
     except BaseException as error:
-        if not resume and not folder.worth_keeping():
-            give_up(folder, parents)
+        give_up(folder)
         if isinstance(error, OSError) and (error.errno in FULL or not folder.path.is_dir()):
             reason = f"{folder}: could not be written to ({error.strerror or error})"
             raise Stopped(f"{reason}. {folder.advise()}", code=1) from error
@@ -178,12 +179,14 @@ def make(folder: RunFolder, files: Callable[[RunFolder], Mapping[Path, str]]) ->
     raise AssertionError("count() has no end")
 
 
-def give_up(folder: RunFolder, parents: list[Path]) -> None:
-    """Remove what a run made, and then the folders that are empty."""
+def give_up(folder: RunFolder) -> None:
+    """Remove what a new run made, unless it has something to show, and then the folders that are empty."""
+    if not folder.made or folder.worth_keeping():
+        return
     for file in folder.files():
         file.unlink(missing_ok=True)
     below = sorted((path for path in folder.path.rglob("*") if path.is_dir()), reverse=True)
-    for empty in (*below, folder.path, *parents):
+    for empty in (*below, *folder.made):
         with suppress(OSError):  # somebody else's file is in it
             empty.rmdir()
 

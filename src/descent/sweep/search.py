@@ -100,9 +100,8 @@ def suggest_rate(values: Mapping[float, float], tried: Sequence[float], lower: b
     signed = {rate: value if lower else -value for rate, value in values.items()}
     worst, rates = max(signed.values()), sorted(tried)
     found = [signed.get(rate, worst) for rate in rates]
-    smooth = {
-        rate: mean(found[max(0, place - 1) : place + 2]) for place, rate in enumerate(rates) if rate in signed
-    }
+    found = [found[0], *found, found[-1]]
+    smooth = {rate: mean(found[place : place + 3]) for place, rate in enumerate(rates) if rate in signed}
     return min(smooth, key=smooth.__getitem__)
 
 
