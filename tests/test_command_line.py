@@ -159,7 +159,7 @@ def test_a_target_of_another_kind_is_one_line(run: Run, word: str, expected: str
         ("+optimizer.foo=1", "optimizer.foo=1: expected an argument of torch.optim.Adam"),
         (
             "++loss.wieght=1",
-            "loss.wieght=1: expected an argument of torch.nn.CrossEntropyLoss; nearest: weight",
+            "loss.wieght=1: expected an argument of descent.losses.by_task; nearest: weight",
         ),
         ("+data.nan_at=3", "data.nan_at=3: expected an argument of descent.data.samples.FromSamples"),
         ("+checkpoint.evry=1", "checkpoint.evry=1: expected a key of the config"),
@@ -333,12 +333,15 @@ def test_a_folder_whose_words_are_not_those_of_its_run_is_refused_in_one_line(
 
 
 def test_a_folder_of_any_name_is_resumed(run: Run, tmp_path: Path) -> None:
-    name = f"{tmp_path}/a $HOME 'c'\\"
+    name = f"{tmp_path}/a $1 'c'\\"
     first = run(f"folder={name}", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
     assert first.code == 0, first.err
     assert (Path(name) / "result.json").exists()
     again = run(f"resume={name}", "trainer.max_epochs=2", "folder=.")
     assert "Resumes" in again.out, again
+    assert list(Path(name).glob("events.*"))
+    refused = run(f"folder={tmp_path}/a $HOME b")  # TensorBoard's logger would write elsewhere
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
 
 
 def test_no_run_and_the_latest_run_are_told_by_name(run: Run) -> None:
@@ -387,7 +390,9 @@ def test_it_runs_as_a_script_from_any_working_directory(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 
 
-@pytest.mark.parametrize("text", ["", "a", "3", "[]", "a: !!bool x", "a: &a [*a]", "a: !!int x", "? [a]: 1", "\0"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "3", "[]", "a: !!bool x", "a: &a [*a]", "a: !!int x", "? [a]: 1", "\0"]
+)
 def test_a_config_that_is_none_is_one_line(run: Run, made: Path, text: str) -> None:
     for name in ("config.yaml", "overrides.yaml"):
         before = (made / name).read_text()
@@ -404,6 +409,6 @@ def test_a_name_that_is_too_long_is_one_line(run: Run) -> None:
         assert finished.err.count("\n") == 1
 
 
-def test_a_command_that_is_no_sweep_leaves_no_folder_of_one(run: Run) -> None:
-    finished = run("-m", "run=nowhere", command="evaluate")
-    assert_one_line(finished, "run=nowhere")
+def test_a_sweep_of_a_command_that_has_none_is_one_line(run: Run) -> None:
+    for word in ("-m", "hydra.mode=MULTIRUN"):
+        assert_one_line(run(word, "run=nowhere", command="evaluate"), "--multirun: expected src/train.py")

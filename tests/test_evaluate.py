@@ -158,6 +158,10 @@ def test_targets_that_a_run_can_not_be_held_against_are_one_line(run: Run, tmp_p
         ("none", "run", images[:0], np.zeros(0, int), "expected samples with targets, but there are none"),
         ("missing", "values", rows, [np.nan] * 3, "expected samples with targets, but there are none"),
         ("width", "values", rows, np.ones((3, 2)), "expected 1 target values a sample, not (2,)"),
+        ("halves", "run", images, [0.0, 0.5, 1.0], "numbers of classes, one a sample, which are whole"),
+        ("onehot", "run", images, np.eye(3), "numbers of classes, one a sample, which are whole"),
+        ("words", "values", rows, ["a", "b", "c"], "expected numbers as targets, not str"),
+        ("dates", "values", rows, np.zeros(3, "M8[D]"), "expected numbers as targets, not datetime64[D]"),
         ("one", "values", rows[:1], [100.0], "Needs at least two samples to calculate r2 score"),
     ):
         np.savez(tmp_path / f"{name}.npz", inputs=inputs, targets=np.asarray(targets))

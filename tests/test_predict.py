@@ -151,6 +151,22 @@ def test_arrays_that_hold_no_numbers_or_no_samples(run: Run, tmp_path: Path, dig
     line = "input=nan.npy: expected finite numbers, but row 2 has one that is infinite or NaN\n"
     assert (finished.code, finished.err) == (2, line)
     assert not (tmp_path / "nan.csv").exists()
+    np.save(tmp_path / "large.npy", np.full((3, 1, 8, 8), 1e300))
+    np.save(tmp_path / "dates.npy", np.zeros((3, 1, 8, 8), "M8[D]"))
+    np.savez(tmp_path / "cut.npz", inputs=images)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:300])
+    os.mkfifo(tmp_path / "pipe.npy")
+    for name, told in (
+        ("large.npy", "expected finite numbers"),
+        ("dates.npy", "expected numbers as inputs, not datetime64[D]"),
+        ("cut.npz", "expected a NumPy file, .npy or .npz"),
+        ("pipe.npy", "there is no regular file"),
+    ):
+        finished = run(f"run={digits_run}", f"input={name}", "output=x.csv", command="predict", timeout=30)
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+        assert told in finished.err
+    np.save(tmp_path / "other.npy", np.zeros((3, 1, 8, 8), ">f4"))
+    assert run(f"run={digits_run}", "input=other.npy", "output=x.csv", command="predict").code == 0
 
 
 def test_only_a_regular_file_that_is_not_the_input_is_ever_replaced(tmp_path: Path) -> None:

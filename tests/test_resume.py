@@ -37,7 +37,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     ("words", "line"),
     [
         (["data.batch_size=32"], "data.batch_size=32: expected 64, as in the run that is resumed"),
-        (["loss=mae"], "loss._target_=descent.losses.MeanAbsoluteError: expected torch.nn.CrossEntropyLoss"),
+        (["loss=mae"], "loss._target_=descent.losses.MeanAbsoluteError: expected descent.losses.by_task"),
         (["data.label_noise=0.5"], "data.label_noise=0.5: expected 0.0"),
         (["model.hidden=[32]"], "model.hidden=[32]: expected [256]"),
         (["optimizer=sgd"], "optimizer._target_=torch.optim.SGD: expected torch.optim.Adam"),
@@ -229,7 +229,12 @@ def test_what_is_printed_to_go_on_with_goes_on_after_an_extension(run: Run, tmp_
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_starting_and_one_after_training_end_it_quietly(tmp_path: Path, number: int) -> None:
     for name, line in (("starting", None), ("after", "Epoch 2/2")):
-        words = [sys.executable, str(ROOT / "src/train.py"), "trainer.max_epochs=2", f"folder={tmp_path}/{name}"]
+        words = [
+            sys.executable,
+            str(ROOT / "src/train.py"),
+            "trainer.max_epochs=2",
+            f"folder={tmp_path}/{name}",
+        ]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             if line is None:
@@ -290,3 +295,30 @@ def test_a_state_that_lacks_a_part_is_one_line(run: Run, tmp_path: Path) -> None
         finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=3")
         assert (finished.code, finished.err.count("\n")) == (2, 1), (path, finished)
         file.write_bytes(whole)
+
+
+def test_a_file_that_may_grow_no_further_is_one_line(tmp_path: Path) -> None:
+    for blocks in (1, 4, 200):
+        command = f"ulimit -f {blocks}; exec {sys.executable} {ROOT}/src/train.py folder={tmp_path}/{blocks}"
+        answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert answer.returncode in (1, 2), answer
+        assert answer.stderr.count("\n") == 1, answer.stderr
+        assert "File too large" in answer.stderr
+
+
+def test_the_lines_of_lightning_s_csv_logger_go_on_in_a_resumed_run(run: Run, tmp_path: Path) -> None:
+    words = (*SHORT, "logger=csv")
+    for name, epochs in (("long", 3), ("short", 2)):
+        assert run(*words, f"folder={tmp_path}/{name}", f"trainer.max_epochs={epochs}").code == 0
+    finished = run(f"resume={tmp_path}/short", "trainer.max_epochs=3")
+    assert finished.code == 0, finished.err
+    long, short = (
+        [
+            line
+            for line in (tmp_path / name / "csv/metrics.csv").read_text().splitlines()
+            if "test" not in line
+        ]
+        for name in ("long", "short")
+    )
+    assert len(short) >= len(long)
+    assert set(long[1:3]) <= set(short)

@@ -53,9 +53,10 @@ def test_one_line_an_epoch_as_the_tutorial_prints_it(finished: Finished) -> None
 
 
 def test_it_ends_with_a_summary_the_folder_and_the_line_for_tensorboard(finished: Finished) -> None:
-    *_, test, trained, folder, tensorboard = finished.out.splitlines()
+    *_, test, trained, advice, folder, tensorboard = finished.out.splitlines()
     assert re.fullmatch(r"Test Loss: .*, Test Acc: 0\.\d{4} \(the best checkpoint, of epoch 3\)", test)
     assert re.fullmatch(r"Trained 3 epochs in [\d.]+ s, [\d,]+ samples/s", trained)
+    assert advice.startswith("Val Loss was still falling at the last epoch: more epochs may help")
     assert folder == "Run folder:  run"
     assert tensorboard.endswith("tensorboard --logdir .")
 

@@ -15,14 +15,15 @@ from torch import nn
 from descent.errors import require_one_of
 
 CPUS = torch.get_num_threads()  # before any run of a sweep changes it
-NUMBERS_A_THREAD = 4096  # of a batch, for a thread to bring more than it costs (benchmarks/threads.py)
+NUMBERS_A_THREAD = 65_536  # of a batch, for a thread to cost little on a machine that is busy with others
 
 
 def set_threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...]) -> None:
     """CPU threads for torch: the setting, or for "auto" as many as a batch has work for, at most torch's own.
 
-    Threads that share a step of a few microseconds wait for each other most of the time, and stall
-    whenever another program takes one of the cores.
+    Threads that share a step of a few milliseconds stall whenever another program takes one of the cores:
+    steps then took 6 to 50 times as long (docs/performance.md). The rule knows sizes alone and does not try
+    what is faster, for the number of threads changes the order of sums, and so the weights.
     """
     if setting == "auto":
         setting = max(1, min(CPUS, batch_size * prod(input_shape) // NUMBERS_A_THREAD))

@@ -122,7 +122,8 @@ class Checkpoint(LightningCheckpoint):
             # a run that early stopping has ended stays so
             trainer.should_stop = self.parts["ended"] and self.parts["should_stop"]
             further = trainer.max_steps == -1 or trainer.max_steps > checkpoint["global_step"]
-            if self.parts["ended"] and not self.parts["whole"] and further:
+            cut_short = self.parts["ended"] and not self.parts["whole"] and not self.parts["should_stop"]
+            if cut_short and further:
                 expected = f"{checkpoint['global_step']}, for the run has ended there, within an epoch"
                 raise ConfigError("trainer.max_steps", trainer.max_steps, expected=expected)
 

@@ -1,5 +1,6 @@
 """Every value of a config against the signature of what it is meant for, before anything is built."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
@@ -212,8 +213,10 @@ class Check:
                 self.check_value(key, value, TYPES[key])
         if prefix == "" and ".." in Path(str(values.get("name"))).parts:
             self.refuse("name", values["name"], "a name that leads nowhere else")
-        if prefix == "" and "${" in str(values.get("folder")):  # what is built of it would be a reference
-            self.refuse("folder", values["folder"], "a path without ${")
+        folder = str(values.get("folder"))
+        if prefix == "" and ("${" in folder or os.path.expandvars(folder) != folder):
+            # what is built of it would be a reference, and some loggers replace what a shell would
+            self.refuse("folder", folder, "a path without ${ and names of variables")
 
     def check_value(self, key: str, value: Any, hint: Any) -> None:
         """Check a plain value against a type and its bounds."""

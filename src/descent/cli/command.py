@@ -29,10 +29,13 @@ def command(job: Callable[..., Any], name: str) -> None:
             other commands `(config)`. What it returns is what a sweep optimises.
         name: of the command.
     """
+    # read when torch is loaded: its threads are to sleep, and not to spin, while they wait for each other
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     gc.disable()  # it would look several times, in vain, through all that is imported
     signals = Signals()
     signals.catch()
     survive_without_terminal()
+    threading.excepthook = tell_of_thread
     # imported here, so that Ctrl-C is quiet while Hydra is loaded
     from descent.cli.compose import compose_and_call
     from descent.cli.help import print_help
@@ -52,6 +55,8 @@ def command(job: Callable[..., Any], name: str) -> None:
             return
         words = quote_values(line)
         typed.update(by_key(words))
+        if name != "train" and (line.flags["--multirun"] or "hydra.mode" in typed):
+            raise ConfigError("--multirun", expected="src/train.py, which alone has sweeps")
         if name == "train" and (sweep := plan_sweep(line, words)) is not None:
             signals.cleans_up = True
             watch_for_garbage()
@@ -100,6 +105,12 @@ def watch_for_garbage() -> None:
     gc.freeze()
     gc.enable()
     atexit.register(gc.unfreeze)  # else some libraries complain about what they find at the end
+
+
+def tell_of_thread(ended: threading.ExceptHookArgs) -> None:
+    """Print a traceback of a thread; the full disk that ends TensorBoard's is met by the main one as well."""
+    if not isinstance(ended.exc_value, OSError):
+        threading.__excepthook__(ended)
 
 
 @contextmanager

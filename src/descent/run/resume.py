@@ -123,7 +123,8 @@ def require_same(
         if isinstance(was, str):
             was = was.replace(str(before["folder"]), str(folder.path))
         referred = re.findall(r"\$\{([\w.]+)\}", str(references.get(key)))
-        if was != value and key != "resume" and not any(is_set(k, typed) for k in (key, *referred)):
+        known = key in old and key != "resume"
+        if was != value and known and not any(is_set(k, typed) for k in (key, *referred)):
             expected = f"that {key} stays {as_typed(was)}; it would be {as_typed(value)} now"
             raise ConfigError("resume", str(folder), expected=expected)
 
@@ -144,7 +145,8 @@ def require_kept(
         was = old.get(key)
         if isinstance(was, str):
             was = was.replace(str(before["folder"]), str(folder.path))
-        if was != value and is_kept(key, before):
+        known = key in old or is_set(key, typed)  # else it is one that the target does not take
+        if was != value and known and is_kept(key, before):
             way = f"a new run can start from its weights, by init_from={folder}"
             expected = f"{as_typed(was)}, as in the run that is resumed; {way}"
             raise ConfigError(key, value, expected=expected)

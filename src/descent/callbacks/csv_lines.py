@@ -1,0 +1,38 @@
+"""Lets Lightning's CSV logger go on with its file in a run that is resumed."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerFn
+
+from descent.run.atomic import write_text
+
+
+class CsvLines(Callback):
+    """Keeps the lines of each `CSVLogger` in the checkpoints, for it removes its file when it begins."""
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["csv"] = []
+        for logger in find_loggers(trainer):
+            logger.save()
+            file = Path(logger.experiment.metrics_file_path)
+            checkpoint["csv"].append(file.read_text(encoding="utf-8") if file.exists() else "")
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        for logger, text in zip(find_loggers(trainer), checkpoint["csv"], strict=True):
+            if text:
+                write_text(Path(logger.experiment.metrics_file_path), text)
+                logger.experiment.metrics_keys = text.splitlines()[0].split(",")
+
+
+def find_loggers(trainer: Trainer) -> list[CSVLogger]:
+    """The loggers that write a CSV, of the first process."""
+    return [logger for logger in trainer.loggers if trainer.is_global_zero and isinstance(logger, CSVLogger)]

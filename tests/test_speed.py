@@ -1,0 +1,69 @@
+"""What a run does not do, so that it is fast: counted, not timed."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import nn
+
+from descent.data.digits import digits
+from descent.data.samples import FromSamples
+from descent.models import MLP
+from descent.module import Supervised
+from descent.trainer import Trainer
+
+
+def test_no_step_on_the_cpu_asks_for_a_gpus_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: asked.append("driver") or 0)
+    sizes = {"batch_size": 256, "eval_batch_size": 512, "val_fraction": 0.1, "test_fraction": 0.1}
+    data = FromSamples(digits, **sizes, seed=0, label_noise=0.0)  # type: ignore[arg-type]
+    optimizer = partial(torch.optim.Adam, lr=0.01)  # not fused: torch's own step runs
+    counts = []
+    for epochs in (1, 5):
+        monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning sets it
+        asked.clear()
+        model = MLP(data.input_shape, data.outputs, hidden=[8], dropout=0.0)
+        module = Supervised(model, nn.CrossEntropyLoss(), optimizer, None, {}, data.scaling)
+        trainer = Trainer(
+            loop="lean",
+            compile=False,
+            accelerator="cpu",
+            max_epochs=epochs,
+            logger=False,
+            default_root_dir=tmp_path,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, data)
+        counts.append(len(asked))
+    assert counts[0] == counts[1]
+
+
+LOOK = """
+import atexit, os, runpy, sys, torch
+sys.argv = sys.argv[1:]
+atexit.register(lambda: print("threads", torch.get_num_threads(), os.environ["OMP_WAIT_POLICY"]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("word", "code", "lines"), [("seed=1", 0, 0), ("optimizer.lr=-1", 2, 1)])
+def test_a_process_ends_at_once_and_quietly_with_all_that_it_has_printed(
+    tmp_path: Path, word: str, code: int, lines: int
+) -> None:
+    words = [word, "trainer.max_epochs=1", "trainer.accelerator=cpu", f"folder={tmp_path}/run"]
+    # a process of its own, for one that is forked from another never takes itself apart
+    finished = subprocess.run(
+        [sys.executable, "-c", LOOK, str(ROOT / "src/train.py"), *words], capture_output=True, text=True
+    )
+    assert finished.returncode == code
+    assert len(finished.stderr.splitlines()) == lines, finished.stderr
+    # small batches have one thread, and several would sleep while they wait for each other
+    assert finished.stdout.splitlines()[-1] == "threads 1 PASSIVE"
+    assert code or finished.stdout.splitlines()[-2].startswith("TensorBoard: ")
