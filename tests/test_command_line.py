@@ -1,6 +1,5 @@
 """The command line as users meet it: words, help, and bad input told in one line."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -350,20 +349,15 @@ def test_no_run_and_the_latest_run_are_told_by_name(run: Run) -> None:
 
 @pytest.mark.parametrize("word", ["--help", "--cfg=job"])
 def test_help_and_cfg_import_nothing_heavy(word: str) -> None:
-    code = f"""
-import runpy, sys
-sys.argv = [{str(TRAIN)!r}, *{word.split("=")!r}]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-except SystemExit:
-    pass
-print([name for name in ("torch", "lightning", "numpy", "torchmetrics", "sklearn") if name in sys.modules])
-"""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-X", "importtime", TRAIN, *word.split("=")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert answer.stdout.splitlines()[-1] == "[]", answer.stdout
+    imported = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
+    assert "descent.cli.command" in imported
+    assert not imported & {"torch", "lightning", "numpy", "torchmetrics", "sklearn"}
 
 
 def test_any_other_loss_by_its_name_in_torch(run: Run) -> None:

@@ -68,10 +68,7 @@ class Recorder(Figures):
         self._write_rows()  # without those of after the checkpoint, which will come again
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and self.resumed:
-            for file, text in self.run.files.items():  # with what was typed for going on
-                write_text(file, text)
-        elif trainer.is_global_zero:
+        if trainer.is_global_zero and not self.resumed:
             texts = {
                 self.folder.data: self.data,
                 self.folder.environment: json.dumps(describe_environment(), indent=2),
@@ -106,6 +103,10 @@ class Recorder(Figures):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._flush(trainer)
+        if trainer.is_global_zero and self.resumed:
+            for file, text in self.run.files.items():  # what was typed for going on holds from here on
+                write_text(file, text)
+            self.resumed = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = self.seconds + time.perf_counter() - self.begun

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from descent.run.folder import RunFolder
-from descent.run.resume import flatten
+from descent.run.resume import flatten, read_config
 
 TRAINER = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
 
@@ -61,7 +61,7 @@ def list_monitors(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def list_changes(config: Mapping[str, Any], typed: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of the optimizer that were typed, with their values."""
-    fields = {key.partition(".")[2] for key in typed if key.startswith("optimizer.")}
-    return {name: value for name, value in config["optimizer"].items() if name in fields}
+def list_changes(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """The optimizer's values that are other ones than those of the run in a folder, by name."""
+    before = read_config(folder)["optimizer"]
+    return {name: value for name, value in config["optimizer"].items() if value != before.get(name)}
