@@ -14,7 +14,6 @@ def train(config: "DictConfig", run: "Run") -> float | None:
     # imported here, so that --help and --cfg need not wait for torch
     from lightning.pytorch import seed_everything
 
-    from descent.callbacks.csv_lines import CsvLines
     from descent.callbacks.recorder import Recorder
     from descent.callbacks.typed_changes import TypedChanges
     from descent.cli.build import builder
@@ -51,7 +50,7 @@ def train(config: "DictConfig", run: "Run") -> float | None:
     size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
     title = f"{data.first_lines()}{started}{config.name}: {size}, {data}"
     recorder = Recorder(run, title, data.preview or f"{data}\n", data.input_shape)
-    callbacks = [recorder, CsvLines(), TypedChanges(run.changes), *build("callbacks").values()]
+    callbacks = [recorder, TypedChanges(run.changes), *build("callbacks").values()]
     loggers = list(build("logger").values())
     epochs = count_epochs(config.trainer.max_epochs, data.count_batches())
     trainer = build(

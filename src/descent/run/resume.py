@@ -17,7 +17,7 @@ MATHEMATICS = (
     "limit_train_batches", "limit_val_batches", "val_check_interval", "check_val_every_n_epoch",
     "sync_batchnorm", "use_distributed_sampler", "reload_dataloaders_every_n_epochs",
 )  # fmt: skip
-STATELESS = ("progress", "summary", "nan_guard", "best_weights", "checkpoint")
+STATELESS = ("progress", "summary", "nan_guard", "best_weights", "checkpoint", "csv_lines")
 LENGTHS = ("T_max", "total_steps", "total_iters")  # of a schedule; null is the whole run
 FOLDERS = ("folder", "dirpath", "save_dir", "default_root_dir", "root_dir", "log_dir")  # that a run writes to
 NAMES = ("filename", "name", "version", "sub_dir")  # of what it writes there
