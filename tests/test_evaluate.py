@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import Run
 from sklearn.metrics import classification_report, confusion_matrix
 from test_table import bundled, houses
@@ -169,6 +170,12 @@ def test_targets_that_a_run_can_not_be_held_against_are_one_line(run: Run, tmp_p
         assert (finished.code, finished.err.count("\n")) == (2, 1), (name, finished.err)
         assert expected in finished.err
     assert not (tmp_path / "run/evaluation").exists()
+    file = tmp_path / "run/config.yaml"
+    partial = {"_target_": "descent.metrics.Accuracy", "_partial_": True}
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "metrics": partial}))
+    finished = run("run=run", command="evaluate")
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+    assert "expected metrics, each with its name" in finished.err
 
 
 def test_targets_that_are_all_alike_have_no_r2(run: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 from subprocess import run as execute
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ import yaml
 from conftest import ROOT, Run, finish
 from test_table import bundled, houses
 
+from descent.data.table.table_reader import TableReader
 from descent.errors import ConfigError
 from descent.inference import load
 from descent.inference.output import require_free
@@ -211,6 +213,21 @@ def test_bad_words_are_one_line(run: Run, tmp_path: Path, digits_run: Path) -> N
         finished = run(f"run={digits_run}", "input=x.npy", word, command="predict")
         assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
         assert finished.err.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [{"name": 0}, {"name": "a", "kind": 1}, {"name": "a", "kind": "category", "words": [1]}, {"x": 1}],
+)
+def test_rules_of_a_table_that_are_of_other_types_are_none(column: dict[str, Any]) -> None:
+    values = {
+        "path": "x.csv",
+        "format": {"missing": []},
+        "targets": [],
+        "columns": [{"kind": "number", **column}],
+    }
+    with pytest.raises(TypeError):
+        TableReader.from_description(values)
 
 
 def test_a_crafted_run_builds_nothing_else_than_a_model_that_fits(digits_run: Path, tmp_path: Path) -> None:

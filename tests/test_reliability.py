@@ -6,7 +6,9 @@ import random
 import shutil
 import signal
 import sys
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ import fuzz
 from descent.callbacks.checkpoint import parse_interval
 from descent.callbacks.nan_guard import LAG, Losses, finite_gradients
 from descent.errors import ConfigError
-from descent.run.checkpoints import read
+from descent.run.checkpoints import DamagedError, read
 
 SHORT = ["data.batch_size=64", "trainer.max_epochs=2", "checkpoint.every=5steps"]
 
@@ -90,6 +92,55 @@ def test_on_nan_skip_passes_over_the_batch(run: Run) -> None:
 
 def test_a_checkpoint_that_would_run_something_is_refused(tmp_path: Path) -> None:
     assert_none(faults.crafted(tmp_path))
+
+
+def repack(file: Path, records: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    """Write an archive again, with some records in the place of its own or beside them."""
+    with zipfile.ZipFile(file) as archive:
+        whole = {name: archive.read(name) for name in archive.namelist()}
+    top = next(iter(whole)).partition("/")[0]
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in (
+            whole | {f"{top}/{name}": content for name, content in records.items()}
+        ).items():
+            archive.writestr(name, content)
+
+
+def test_a_checkpoint_is_bounded_by_its_own_size(tmp_path: Path) -> None:
+    ring: list[Any] = [torch.zeros(2)]
+    ring.append(ring)
+    file = tmp_path / "x.ckpt"
+
+    def refuse(expected: str) -> None:
+        with pytest.raises(DamagedError) as error:
+            read(file)
+        assert expected in str(error.value)
+        assert "\n" not in str(error.value)
+
+    for weights in (torch.zeros(1).expand(10**6, 10**6), torch.empty(10**6, 10**6, device="meta")):
+        torch.save({"x": weights, "ring": ring}, file)
+        refuse("expected tensors that fit in the file; one has 1,000,000,000,000 numbers")
+    for content, expected in (
+        (
+            b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\xff\xff\xff\xff\xff\x0f\x85R.",
+            "an archive of another kind",
+        ),
+        (b"\x80\x02}(X\x01\x00\x00\x00aX\xff\xff\xff\x7f.", "a checkpoint of torch"),
+        (b"\x80\x02]" + b"]" * 100_000 + b".", "it holds a list"),
+    ):
+        torch.save({"x": torch.zeros(2)}, file)
+        repack(file, {"data.pkl": content})
+        refuse(expected)
+    torch.save({"x": torch.zeros(2)}, file)
+    repack(file, {"data/1": bytes(10**8)}, zipfile.ZIP_DEFLATED)
+    refuse("an archive of another kind")
+    torch.save({"x": torch.zeros(2)}, file)
+    repack(file, {"constants.pkl": b"", "code/x.py": b""})  # as TorchScript has
+    refuse("an archive of another kind")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match="it is not a regular file"):
+        read(file)
 
 
 def test_resume_without_a_run_to_resume_is_one_line(run: Run) -> None:

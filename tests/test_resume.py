@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from test_train import DDP
 from descent.errors import ConfigError
 from descent.run.checkpoints import read
 from descent.run.folder import RunFolder, claim, read_yaml
+from descent.run.resume import find_run
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import random
@@ -322,3 +324,45 @@ def test_the_lines_of_lightning_s_csv_logger_go_on_in_a_resumed_run(run: Run, tm
     )
     assert len(short) >= len(long)
     assert set(long[1:3]) <= set(short)
+
+
+def test_words_with_which_a_run_goes_on_are_applied_and_quiet(run: Run, tmp_path: Path) -> None:
+    assert run(*SHORT).code == 0
+    for word in ("on_nan=skip", "checkpoint.every=3steps", "monitor=val/acc", "logger=csv", "threads=1"):
+        shutil.copytree(tmp_path / "run", tmp_path / "again")
+        finished = run(f"resume={tmp_path}/again", "trainer.max_epochs=3", word)
+        assert (finished.code, finished.err) == (0, ""), (word, finished)
+        shutil.rmtree(tmp_path / "again")
+    fewer = run(f"resume={tmp_path}/run", "trainer.max_epochs=1")
+    assert (fewer.code, fewer.err.count("\n")) == (2, 1), fewer.err
+    assert fewer.err.startswith("trainer.max_epochs=1: expected values that it takes")
+
+
+def test_a_run_without_an_end_says_so_and_ctrl_c_saves_it(tmp_path: Path) -> None:
+    train = [sys.executable, str(ROOT / "src/train.py"), "trainer.max_epochs=-1", f"folder={tmp_path}/run"]
+    with subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = [line for line, _ in zip(process.stdout, range(3), strict=False)]
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert said[1] == "trainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves\n"
+    assert process.returncode == 130
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
+
+
+def test_other_processes_than_the_run_had_are_one_line(run: Run, tmp_path: Path) -> None:
+    assert run(*SHORT, "trainer.accelerator=cpu", "trainer=ddp", "trainer.devices=1").code == 0
+    command = [sys.executable, str(ROOT / "src/train.py"), f"resume={tmp_path}/run", "trainer.max_epochs=3"]
+    answer = subprocess.run([*command, "trainer.devices=2"], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr.count("\n")) == (2, 1), answer.stderr
+
+
+def test_a_folder_that_is_no_run_is_passed_over_by_resume_true(tmp_path: Path) -> None:
+    for name in ("run", "without_words", "pipe"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run/overrides.yaml").write_text("- seed=1\n")
+    (tmp_path / "without_words/config.yaml").write_text("seed: 1\n")
+    os.mkfifo(tmp_path / "pipe/overrides.yaml")
+    found = find_run(True, tmp_path / "new", ["seed=1"])
+    assert found is not None
+    assert found.path == tmp_path / "run"

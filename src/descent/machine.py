@@ -56,6 +56,7 @@ def quiet_libraries() -> None:
         "LeafSpec",  # Lightning 2.6.6 on torch 2.12 and later
         "smaller than the logging interval",  # nothing is logged by step
         "exists and is not empty",  # a resumed run's folder
+        "Be aware that when using `ckpt_path`",  # and monitor=, which begins anew with the best weights
         "ended before the epoch ended",  # the loaders begin where they are told to
         "recommended to use .self.log.*sync_dist=True",  # what is logged is of all processes already
         "will save all targets and predictions",  # a metric that was chosen

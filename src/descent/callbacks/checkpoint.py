@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from descent.errors import ConfigError, Stopped, is_of_libraries, require
 from descent.run.checkpoints import rotate
@@ -92,7 +93,8 @@ class Checkpoint(LightningCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self.signals.release()
-        told = isinstance(exception, ConfigError | Stopped) or not isinstance(exception, Exception)
+        told = isinstance(exception, ConfigError | Stopped | MisconfigurationException)
+        told = told or not isinstance(exception, Exception)
         if self.restores and trainer.ckpt_path and not told and is_of_libraries(exception):
             words = " ".join(str(exception).split())[:300]
             expected = f"checkpoints of this run, which hold its state ({type(exception).__name__}: {words})"
@@ -158,6 +160,8 @@ class Checkpoint(LightningCheckpoint):
     def _put_back(self, trainer: Trainer, pl_module: Any, parts: dict[str, Any]) -> None:
         """Make everything as it was at this same point when the checkpoint was saved."""
         processes = parts["processes"]
+        if len(processes) != trainer.world_size and not trainer.is_global_zero:
+            raise Stopped("", code=2)
         if len(processes) != trainer.world_size:
             expected = f"{len(processes)} processes in all, as in the run that is resumed"
             raise ConfigError("trainer.devices", trainer.world_size, expected=expected)

@@ -27,7 +27,8 @@ class CsvLines(Callback):
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        for logger, text in zip(find_loggers(trainer), checkpoint["csv"], strict=True):
+        # a logger that was typed for the resumed run has no lines yet
+        for logger, text in zip(find_loggers(trainer), checkpoint.get("csv", []), strict=False):
             if text:
                 write_text(Path(logger.experiment.metrics_file_path), text)
                 logger.experiment.metrics_keys = text.splitlines()[0].split(",")

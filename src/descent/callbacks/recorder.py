@@ -82,6 +82,8 @@ class Recorder(Figures):
                     writer.add_text(file.name, f"```yaml\n{file.read_text(encoding='utf-8')}\n```")
                 add_graph(writer, pl_module, self.input_shape)
         self.say(self.title)
+        if trainer.max_epochs == trainer.max_steps == -1:
+            self.say("trainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves")
         self.begun = time.perf_counter()
 
     def on_figures(

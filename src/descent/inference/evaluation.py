@@ -134,7 +134,9 @@ def build_module(model: Predictor, allow: Sequence[str]) -> Any:
     task, outputs = data["task"], data["outputs"]
     weights = size_loss(config["loss"], data["task"], data["class_counts"])
     criterion = adapt(build("loss", {**config["loss"], **weights}, allow), task, outputs)
-    metrics = size_metrics(build("metrics", config.get("metrics", {}), allow), task, outputs)
+    chosen = build("metrics", config.get("metrics", {}), allow)
+    require(isinstance(chosen, dict), "metrics", config.get("metrics"), "metrics, each with its name")
+    metrics = size_metrics(chosen, task, outputs)
     parts = {"model": model.model, "criterion": criterion, "metrics": metrics, "scaling": model.scaling}
     module = build("module", config["module"], allow, **parts, optimizer=None, schedule=None)
     with blame("run"):

@@ -50,7 +50,7 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             expected=f"tensors and plain values alone, and nothing of it was run ({reason.split('. ')[0]})",
         ) from error
     # a crafted file makes torch stumble in any of these ways
-    except (RuntimeError, KeyError, EOFError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except (RuntimeError, LookupError, EOFError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise DamagedError(str(path), expected=f"a checkpoint of torch ({first_line(error)})") from error
     require_plain(checkpoint, path, path.stat().st_size)
     return checkpoint
@@ -63,16 +63,20 @@ def compare_checksums(path: Path) -> None:
         raise ConfigError(str(path), expected=f"a checkpoint; {there}")
     try:
         with zipfile.ZipFile(path) as archive:
-            packed = any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist())
-            script = any(record.filename.endswith("/constants.pkl") for record in archive.infolist())
-            damaged = None if packed or script else archive.testzip()
+            records = archive.infolist()
+            other = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+            other = other or any(record.filename.endswith("/constants.pkl") for record in records)
+            # a bytearray is as large as it is told to be; no run's state has one
+            pickles = [record for record in records if record.filename.endswith("/data.pkl")]
+            other = other or any(b"\nbytearray\n" in archive.read(record) for record in pickles)
+            damaged = None if other else archive.testzip()
     # a file that is cut or overwritten anywhere makes zipfile stumble in any of these ways
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         reason = first_line(error)
         raise DamagedError(
             str(path), expected=f"a whole checkpoint; this file is damaged ({reason})"
         ) from error
-    if packed or script:
+    if other:
         raise DamagedError(str(path), expected="what torch.save writes; this is an archive of another kind")
     if damaged is not None:
         raise DamagedError(str(path), expected=f"a whole checkpoint; the checksum of {damaged} differs")

@@ -40,9 +40,13 @@ class TableReader:
 
     @classmethod
     def from_description(cls, values: Mapping[str, Any]) -> TableReader:
-        """Return the reader that `describe` told of."""
+        """Return the reader that `describe` told of; a TypeError where that is none."""
         goals, columns = ([Column(**column) for column in values[part]] for part in ("targets", "columns"))
-        return cls(values["path"], goals, Format(**values["format"]), columns)
+        format = Format(**values["format"])
+        require_types(format, Format([]))
+        for column in (*goals, *columns):
+            require_types(column, Column("", "number"))
+        return cls(values["path"], goals, format, columns)
 
     def encoder(self) -> Encoder:
         """Return what makes features of the columns."""
@@ -93,3 +97,11 @@ class TableReader:
         return [
             f"column {n}: {c:,} values are none of the words that training knew" for n, c in unseen.items()
         ]
+
+
+def require_types(rules: Column | Format, like: Column | Format) -> None:
+    """Raise a TypeError unless all values are of the types of those of another one; lists are of texts."""
+    for name, value in vars(rules).items():
+        texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
+        if type(value) is not type(getattr(like, name)) or not texts:
+            raise TypeError(f"{name} is a {type(value).__name__}, as no table has it")
