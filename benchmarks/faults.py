@@ -156,7 +156,7 @@ def points(folder: Path) -> list[tuple[str, int, float]]:
 
     return sorted(
         (value.tag, event.step, float(torch.tensor(value.tensor.float_val or [value.simple_value])[0]))
-        for path in folder.glob("events*")
+        for path in folder.rglob("events*")
         for event in event_file_loader.EventFileLoader(str(path)).Load()
         for value in event.summary.value
         if value.tag == "lr" or value.tag.startswith(("train/", "val/", "test/"))

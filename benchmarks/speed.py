@@ -2,15 +2,17 @@
 
 Each repetition is a new process. Contenders take turns, so that a busy minute of the machine falls on
 all of them. An epoch's time is what passes between the lines that two epochs print: training, and but
-for the limit also validation, metrics, logs and checkpoints. Prints tables, and writes them, their raw
-figures as JSON and a chart to a folder.
+for the limits also validation, metrics, logs and checkpoints. Prints tables, and writes them, a chart,
+and every repetition as JSON and as CSV to a folder.
 """
 
 import argparse
+import csv
 import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -29,6 +32,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TRAIN = str(ROOT / "src/train.py")
 LIMIT = "the limit"
+CPP = "C++"  # a loop by the same kernels, by hand; for MLPs, on the CPU
 CONTENDERS = {  # by name: the file, and the threads of torch (0: its own choice)
     f"{LIMIT}, 1 thread": ("limit", 1),
     f"{LIMIT}, all threads": ("limit", 0),
@@ -36,8 +40,15 @@ CONTENDERS = {  # by name: the file, and the threads of torch (0: its own choice
     "the tutorial's loop": ("tutorial_loop", 0),
     "lightning-hydra-template": ("hydra_template", 0),
     "plain Lightning": ("plain_lightning", 0),
+    "Keras 3 on torch": ("keras_torch", 0),
+    "Hugging Face Trainer": ("hf_trainer", 0),
+    CPP: ("cpp_limit", 1),
 }
-SHOWN = [name for name in CONTENDERS if not name.startswith(LIMIT)]
+NEEDS = {
+    "Keras 3 on torch": "keras",
+    "Hugging Face Trainer": "transformers",
+    "lightning-hydra-template": "rich",
+}
 
 
 @dataclass
@@ -101,15 +112,34 @@ def race(key: str, contender: str, samples: int, epochs: int, accelerator: str, 
         return measure([sys.executable, TRAIN, *arguments], {**environment, "PYTHONPATH": path})
 
 
+def leave_out(accelerator: str) -> None:
+    """Drop the contenders that cannot run here, and say so."""
+    for name in [name for name, module in NEEDS.items() if find_spec(module) is None]:
+        say(f"Left out: {name}, for {NEEDS[name]} is not installed (uv run --group benchmark …)")
+        del CONTENDERS[name]
+    if accelerator != "cpu" or not (shutil.which("c++") and shutil.which("ninja")):
+        say(f"Left out: {CPP}, which needs the CPU, a C++ compiler and ninja")
+        del CONTENDERS[CPP]
+    else:
+        race("digits-64", CPP, 1437, 1, accelerator, [])  # compiles it
+
+
+def shown() -> list[str]:
+    """The contenders that are compared with the limit."""
+    return [name for name in CONTENDERS if not name.startswith(LIMIT) and name != CPP]
+
+
 def speeds(keys: list[str], repeats: int, shrink: int, accelerator: str, words: list[str]) -> dict:
     """Every job by every contender, in turns; `runs[job][contender]` is a list of `Run`s."""
-    runs: dict[str, dict[str, list[Run]]] = {key: {name: [] for name in CONTENDERS} for key in keys}
+    runs: dict[str, dict[str, list[Run]]] = {
+        key: {name: [] for name in CONTENDERS if name != CPP or not JOBS[key].channels} for key in keys
+    }
     for repeat in range(repeats):
         for key in keys:
             job = JOBS[key]
             small = job.shape == (1, 8, 8)
             samples = job.samples if small else job.samples // shrink
-            for name in [*CONTENDERS] * (3 if small else 1):  # milliseconds need more repetitions
+            for name in [*runs[key]] * (3 if small else 1):  # milliseconds need more repetitions
                 run = race(key, name, samples, job.epochs, accelerator, words)
                 runs[key][name].append(run)
                 epoch = statistics.median(run.epochs)
@@ -135,21 +165,21 @@ def ratio(runs: Mapping[str, list[Run]], name: str) -> tuple[float, float, float
 
 
 def ratio_table(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str]) -> str:
-    rows = [["Seconds per epoch, as multiples of the limit", "the limit", *SHOWN]]
+    bare = [CPP] if CPP in CONTENDERS else []
+    rows = [["Seconds per epoch, as multiples of the limit", "the limit", *bare, *shown()]]
     for key, of in runs.items():
         limit = of[limit_of(of)]
         cells = [titles[key], f"{middle(r.epochs for r in limit)[0]:.3g} s"]
-        for name in SHOWN:
-            median, least, most = ratio(of, name)
-            cells.append(f"{median:.2f} ({least:.2f}–{most:.2f})")
+        for name in (*bare, *shown()):
+            cells.append("{:.2f} ({:.2f}–{:.2f})".format(*ratio(of, name)) if name in of else "–")
         rows.append(cells)
     return markdown(rows)
 
 
 def command_table(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str]) -> str:
-    rows = [["Seconds from command to result", *SHOWN]]
+    rows = [["Seconds from command to result", *shown()]]
     for key, of in runs.items():
-        rows.append([titles[key], *(f"{middle([r.command] for r in of[n])[0]:.1f}" for n in SHOWN)])
+        rows.append([titles[key], *(f"{middle([r.command] for r in of[n])[0]:.1f}" for n in shown())])
     return markdown(rows)
 
 
@@ -162,7 +192,7 @@ def memory(runs: Mapping[str, Mapping[str, list[Run]]], shrink: int, accelerator
         if size < 10e6:
             continue
         table[key] = {}
-        for name in SHOWN:
+        for name in shown():
             # the template also holds a test split, an eighth of the training data
             held = size * 10 / 9 if name == "descent" else size
             base = race(key, name, 2_000, min(job.epochs, 3), accelerator, []).peak
@@ -176,9 +206,11 @@ def data_size(key: str, shrink: int) -> float:
 
 
 def memory_table(peaks: Mapping[str, Mapping[str, float]], titles: Mapping[str, str], shrink: int) -> str:
-    rows = [["Peak memory beyond that on 2,000 samples, over the data's own size", "data", *SHOWN]]
+    rows = [["Peak memory beyond that on 2,000 samples, over the data's own size", "data", *shown()]]
     for key, of in peaks.items():
-        rows.append([titles[key], f"{data_size(key, shrink) / 1e6:.0f} MB", *(f"{of[n]:.2f}" for n in SHOWN)])
+        rows.append(
+            [titles[key], f"{data_size(key, shrink) / 1e6:.0f} MB", *(f"{of[n]:.2f}" for n in shown())]
+        )
     return markdown(rows)
 
 
@@ -243,34 +275,46 @@ def machine(accelerator: str) -> str:
     )
 
 
-def chart(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str]) -> str:
-    """Bars of the ratios, as SVG."""
-    colours = ["#2563eb", "#9ca3af", "#f59e0b", "#ef4444"]
-    group, bar, left = 22 * len(SHOWN) + 34, 18, 200
-    most = max(ratio(of, name)[0] for of in runs.values() for name in SHOWN)
-    scale = 680 / most
-    height = group * len(runs) + 40
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="960" height="{height}"'
-        ' font-family="sans-serif" font-size="13">',
-        '<rect width="100%" height="100%" fill="white"/>',
-    ]
-    for row, (key, of) in enumerate(runs.items()):
-        top = 24 + row * group
-        parts.append(f'<text x="8" y="{top + 14}" font-weight="bold">{titles[key]}</text>')
-        for line, (name, colour) in enumerate(zip(SHOWN, colours, strict=True)):
-            y = top + 22 + line * 22
-            times = ratio(of, name)[0]
-            parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>')
-            width = times * scale
-            parts.append(f'<rect x="{left}" y="{y}" width="{width:.0f}" height="{bar}" fill="{colour}"/>')
-            parts.append(f'<text x="{left + width + 6:.0f}" y="{y + 13}">{times:.2f}</text>')
-    parts.append(
-        f'<line x1="{left + scale}" y1="20" x2="{left + scale}" y2="{height}" stroke="black"'
-        ' stroke-dasharray="4"/>'
+def chart(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str], path: Path) -> None:
+    """Draw the ratios as bars, one axes a job, on a logarithmic scale; the line is the limit."""
+    from matplotlib import pyplot
+
+    figure, grid = pyplot.subplots(
+        len(runs), 1, figsize=(9, 0.6 + 1.9 * len(runs)), sharex=True, squeeze=False, layout="constrained"
     )
-    parts.append(f'<text x="{left + scale}" y="14" text-anchor="middle">the limit</text></svg>')
-    return "\n".join(parts) + "\n"
+    for axes, (key, of) in zip(grid[:, 0], runs.items(), strict=True):
+        names = [name for name in (*shown(), CPP) if name in of]
+        ratios = [ratio(of, name)[0] for name in names]
+        colours = ["tab:blue" if name == "descent" else "tab:gray" for name in names]
+        axes.bar_label(axes.barh(names, ratios, color=colours), fmt="%.2f", padding=3)
+        axes.axvline(1, color="black", linestyle="--")
+        axes.set(title=titles[key], xscale="log")
+        axes.invert_yaxis()
+        axes.margins(x=0.1)
+    grid[-1, 0].set_xlabel("seconds per epoch, as multiples of the limit")
+    figure.savefig(path)
+
+
+def save_csv(runs: Mapping[str, Mapping[str, list[Run]]], path: Path) -> None:
+    """Write a row for each process."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(
+            [
+                "job",
+                "contender",
+                "repetition",
+                "epoch_seconds",
+                "command_seconds",
+                "cpu_seconds",
+                "peak_bytes",
+            ]
+        )
+        for key, of in runs.items():
+            for name, repetitions in of.items():
+                for number, run in enumerate(repetitions):
+                    epoch = statistics.median(run.epochs)
+                    rows.writerow([key, name, number, epoch, run.command, run.cpu, run.peak])
 
 
 def markdown(rows: list[list[str]]) -> str:
@@ -310,6 +354,7 @@ def main() -> None:
         titles = {k: t if k == "digits-64" else f"{t} (a tenth of the data)" for k, t in titles.items()}
 
     here = machine(arguments.accelerator)
+    leave_out(arguments.accelerator)
     runs = speeds(arguments.jobs, repeats, shrink, arguments.accelerator, arguments.words)
     peaks = memory(runs, shrink, arguments.accelerator)
     start = start_up(repeats)
@@ -334,9 +379,10 @@ def main() -> None:
     result = {"settings": settings, "runs": raw, "memory": peaks, "start_up": start, "growth": grown}
     (arguments.output / f"{name}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     (arguments.output / f"{name}.md").write_text(text, encoding="utf-8")
-    (arguments.output / f"{name}.svg").write_text(chart(runs, titles), encoding="utf-8")
+    save_csv(runs, arguments.output / f"{name}.csv")
+    chart(runs, titles, arguments.output / f"{name}.svg")
     say("\n" + text)
-    say(f"Written to {os.path.relpath(arguments.output)}/{name}.md, .json and .svg")
+    say(f"Written to {os.path.relpath(arguments.output)}/{name}.md, .json, .csv and .svg")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,17 @@ SYNTAX = [
     "trainer._target_=builtins.int", "loss._partial_=true", "model._convert_=x", "model._recursive_=1",
     "callbacks.checkpoint.filename={epoch:zz}", "callbacks.checkpoint.filename=last",
     "logger.tensorboard.save_dir=/proc/x", "resume=/dev/null", "resume=latest",
+    "--shell-completion", "-h=1", "-1", "---", "--package", "--experimental-rerun=x", "--config-dir",
+    "callbacks.nan_guard._target_=lightning.pytorch.callbacks.DeviceStatsMonitor",
+    "callbacks.nan_guard._target_=lightning.pytorch.callbacks.ModelPruning",
+    "logger.tensorboard._target_=lightning.pytorch.loggers.WandbLogger",
+    "loss._target_=torch.nn.CTCLoss", "loss._target_=torch.nn.GaussianNLLLoss",
+    "model._target_=torch.nn.Embedding", "data.source._target_=torch.tensor",
+    "trainer._target_=functools.partial", "+metrics.x={_target_:torchmetrics.MetricCollection}",
+    "+loss.x={_target_:builtins.print,a:1}", "~seed", "~trainer.max_steps", "~data.batch_size",
+    "~callbacks.checkpoint", "seed.x=1", "seed.__class__=1", "data.batch_size.0=1", "mode._target_=x",
+    "init_from=/dev/null", "init_from=/proc", "freeze=[]", "freeze=[nothing]", "folder=a$HOME",
+    "init_from=" + "x" * 300, "resume=" + "x" * 300, "data=table data.path=" + "x" * 300,
 ]  # fmt: skip
 CONFLICTS = [
     ["loss=cross_entropy", "data=diabetes"], ["loss=nll", "data=diabetes"], ["model=cnn", "data=diabetes"],

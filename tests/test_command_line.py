@@ -216,6 +216,8 @@ def test_flags_stand_anywhere_among_the_words() -> None:
         (["-m", "--cfg", "job"], "--cfg --multirun: expected one of"),
         (["--con=x"], "expected flags that Hydra knows (ambiguous option"),
         (["--package"], "--package/-p: expected a value"),
+        (["-sc"], "--shell-completion: expected install=bash"),
+        (["--experimental-rerun=x"], "--experimental-rerun: expected resume="),
     ],
 )
 def test_a_wrong_flag_is_one_line(words: list[str], told: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,15 @@ def test_a_failing_run_removes_what_it_made_and_nothing_else(tmp_path: Path) -> 
     assert RunFolder(tmp_path / "saved").config.exists()
 
 
+def test_a_file_that_a_new_run_cannot_read_is_no_folder_that_went_away(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileNotFoundError),
+        claim(str(tmp_path / "run"), False, lambda folder: {folder.config: "a: 1\n"}),
+    ):
+        (tmp_path / "nothing").read_text()
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_reader_of_the_output_may_go_away(tmp_path: Path) -> None:
     train = f"{sys.executable} {ROOT}/src/train.py trainer.max_epochs=2"
     for number, rest in enumerate(("| head -1", ">&-", "> /dev/full", "2>&1 | true")):
@@ -177,8 +187,11 @@ def test_a_folder_that_goes_away_is_one_line(tmp_path: Path) -> None:
     assert "could not be written" in job.error()
 
 
-def test_a_process_that_is_killed_ends_the_others_with_one_line(tmp_path: Path) -> None:
-    words = [*DDP, "trainer.max_epochs=400", f"folder={tmp_path}/run"]
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_is_killed_or_stopped_ends_the_others_with_one_line(
+    tmp_path: Path, number: int
+) -> None:
+    words = [*DDP, "trainer.max_epochs=400", "trainer.strategy.timeout=10", f"folder={tmp_path}/run"]
     with subprocess.Popen(
         [sys.executable, str(ROOT / "src/train.py"), *words],
         cwd=tmp_path,
@@ -192,9 +205,13 @@ def test_a_process_that_is_killed_ends_the_others_with_one_line(tmp_path: Path) 
         found = subprocess.run(
             ["pgrep", "-P", str(process.pid), "-f", "train.py"], capture_output=True, text=True, check=True
         )
-        os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
-        begun, error = time.monotonic(), process.stderr.read()
-        assert process.wait() == 1
+        other = int(found.stdout.split()[0])
+        os.kill(other, number)
+        begun, code = time.monotonic(), process.wait(60)
+        with suppress(OSError):
+            os.kill(other, signal.SIGKILL)  # a stopped one has the pipe open
+        error = process.stderr.read()
+        assert code == 1, error
     assert time.monotonic() - begun < 60
     assert error.startswith("Another process of this run has ended or does not answer.")
     assert error.count("\n") == 1

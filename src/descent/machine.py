@@ -49,6 +49,8 @@ def quiet_libraries() -> None:
     """Keep what no user can act on out of a run's output, such as remarks on Lightning's own code."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # says that a process was killed while starting, before it ends the others
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     # compile=true on a machine with CUDA's toolkit and no GPU
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for message in (

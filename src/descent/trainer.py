@@ -57,14 +57,15 @@ class Trainer(lightning.pytorch.Trainer):
             compile_in_place(model.model, self.strategy.root_device)  # type: ignore[arg-type]
         try:
             super().fit(model, *arguments, **more)
-        except (MisconfigurationException, ValueError) as error:
-            if isinstance(error, ConfigError) or not is_raised_by_lightning(error):
+        except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:
+            if isinstance(error, ConfigError) or not is_raised_by(error, "lightning"):
                 raise
             raise ConfigError("trainer", expected=f"values that it takes ({first_line(error)})") from error
         except RuntimeError as error:
-            # gloo raises nothing of a type of its own
-            alone = self.world_size == 1 or not (isinstance(error, DistError) or "gloo" in str(error))
-            if alone:
+            # gloo raises nothing of a type of its own, and within the backward pass
+            told = isinstance(error, DistError) or "gloo" in str(error)
+            told = told or is_raised_by(error, "torch.distributed", "torch.nn.parallel")
+            if self.world_size == 1 or not told:
                 raise
             advice = RunFolder(self.default_root_dir).advise()
             raise Stopped(f"Another process of this run has ended or does not answer. {advice}", 1) from error
@@ -104,7 +105,8 @@ class CheckpointFiles(TorchCheckpointIO):
         return checkpoints.read(Path(path), map_location)
 
 
-def is_raised_by_lightning(error: Exception) -> bool:
-    """Whether Lightning itself refuses something, and not what it calls."""
+def is_raised_by(error: Exception, *packages: str) -> bool:
+    """Whether one of these packages itself refuses something, and not what it calls."""
     *_, (frame, _) = walk_tb(error.__traceback__)
-    return frame.f_globals.get("__name__", "").startswith("lightning.")
+    module = frame.f_globals.get("__name__", "")
+    return any(module == package or module.startswith(f"{package}.") for package in packages)

@@ -92,6 +92,8 @@ def end() -> None:
     That would take a second. What libraries want done at the end is done; where a thread still works, Python
     waits for it and ends as it always does.
     """
+    if "torch" not in sys.modules:  # there is little to take apart
+        return
     others = (thread for thread in threading.enumerate() if thread is not threading.main_thread())
     if all(thread.daemon for thread in others):
         atexit._run_exitfuncs()

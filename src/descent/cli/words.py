@@ -34,6 +34,7 @@ FLAGS: dict[tuple[str, ...], dict[str, Any]] = {  # Hydra's, as its documentatio
     ("--experimental-rerun",): {},
     ("--info", "-i"): {"nargs": "?", "const": "all", "choices": INFO},
 }
+COMPLETION = ("install", "uninstall", "query")  # of a shell: what `--shell-completion` does
 ALONE = ("--cfg", "--run", "--multirun", "--shell-completion", "--info")  # Hydra does one of these
 
 
@@ -90,6 +91,10 @@ def split(arguments: Sequence[str]) -> CommandLine:
         raise ConfigError(" ".join(several), expected=f"one of {', '.join(ALONE)} at a time")
     if flags["--resolve"] and not flags["--cfg"]:
         raise ConfigError("--resolve", expected="--cfg beside it")
+    if flags["--experimental-rerun"]:
+        raise ConfigError("--experimental-rerun", expected="resume=logs/…, for no run writes what this reads")
+    if flags["--shell-completion"] and not any(word.partition("=")[0] in COMPLETION for word in words):
+        raise ConfigError("--shell-completion", expected="install=bash, or uninstall= or query=, beside it")
     return CommandLine(flags, words)
 
 

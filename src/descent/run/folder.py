@@ -144,8 +144,9 @@ def claim(path: str, resume: bool, files: Callable[[RunFolder], Mapping[Path, st
     try:
         yield folder
     except BaseException as error:
+        gone = not folder.path.is_dir()
         give_up(folder)
-        if isinstance(error, OSError) and (error.errno in FULL or not folder.path.is_dir()):
+        if isinstance(error, OSError) and (error.errno in FULL or gone):
             reason = f"{folder}: could not be written to ({error.strerror or error})"
             raise Stopped(f"{reason}. {folder.advise()}", code=1) from error
         raise
