@@ -194,9 +194,7 @@ class FromSamples(DataModule):
     def take(self, split: str) -> tuple[Tensor, Tensor]:
         """Return a copy of the inputs, as they are kept, and of the targets of a split, in a fixed order."""
         rows = self.rows[split]
-        if isinstance(self.inputs, Tensor):
-            return self.inputs[rows], self.targets[rows]
-        return torch.stack([self.inputs[row] for row in rows.tolist()]), self.targets[rows]
+        return pick(self.inputs, rows), self.targets[rows]
 
     def count_batches(self) -> int:
         """Return the training batches of an epoch in one process."""
@@ -290,20 +288,24 @@ def mean_and_std(mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), std.float()
 
 
+def pick(inputs: Tensor | StoredInputs, rows: Tensor) -> Tensor:
+    """Return a copy of the inputs of some rows, int64."""
+    if isinstance(inputs, Tensor):
+        return inputs[rows]
+    return torch.stack([inputs[row] for row in rows.tolist()])
+
+
 def take_examples(inputs: Tensor | StoredInputs, train: Tensor) -> Tensor:
     """Return up to `EXAMPLES` raw inputs of the training rows, int64, as long as they are not large."""
     first = inputs[int(train[0])]
-    rows = train[: max(1, min(EXAMPLES, EXAMPLE_BYTES // max(1, first.nbytes)))].tolist()
-    return torch.stack([inputs[row] for row in rows]).clone()
+    return pick(inputs, train[: max(1, min(EXAMPLES, EXAMPLE_BYTES // max(1, first.nbytes)))])
 
 
 def take_fingerprint(inputs: Tensor | StoredInputs, targets: Tensor, scaling: Scaling) -> str:
     """Hash the targets, rows spread over the inputs, and the mean and deviation that all of them have."""
-    parts = [targets, *scaling.buffers()]
-    if isinstance(inputs, Tensor):
-        parts.append(inputs[:: 1 + inputs.numel() // FINGERPRINT])
+    step = 1 + len(inputs) * inputs[0].numel() // FINGERPRINT
     digest = blake2b(digest_size=16)
-    for part in parts:
+    for part in (targets, *scaling.buffers(), pick(inputs, torch.arange(0, len(inputs), step))):
         digest.update(part.contiguous().numpy().tobytes())
     return digest.hexdigest()
 

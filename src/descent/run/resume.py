@@ -12,6 +12,7 @@ from descent.run.trust import kind_of, resolve_trusted, targets
 
 WORD = re.compile(r"[+~]{0,2}(?P<key>[A-Za-z_][\w-]*(\.[\w-]+)*)(=(?P<value>.*))?", re.DOTALL)
 KEPT = ("data", "model", "loss", "metrics", "module", "scheduler", "seed", "init_from", "freeze")
+ELSEWHERE = ("data.in_memory", "data.workers")  # who reads the data, and when: the batches are the same
 MATHEMATICS = (
     "precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "overfit_batches",
     "limit_train_batches", "limit_val_batches", "val_check_interval", "check_val_every_n_epoch",
@@ -170,7 +171,7 @@ def is_kept(key: str, before: Mapping[str, Any]) -> bool:
         return name in before["callbacks"] and name not in STATELESS
     if group == "trainer":
         return field in MATHEMATICS
-    return group in KEPT or key == "optimizer._target_"
+    return (group in KEPT and key not in ELSEWHERE) or key == "optimizer._target_"
 
 
 def require_harmless(

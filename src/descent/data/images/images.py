@@ -61,17 +61,17 @@ def images(
     reader = ImageReader(str(root.resolve()), size, channels, classes, corrupt)
     if in_memory == "auto":
         in_memory = len(files) * channels * size[0] * size[1] <= MEMORY
-    kept, moments, damaged = decode_all(files, reader, in_memory)
+    kept, sums, damaged = decode_all(files, reader, in_memory)
     if corrupt == "fail":
         refuse_damaged(damaged, files, named)
-    targets, whole = torch.tensor(labels), torch.ones(len(files), dtype=torch.bool)
-    whole[list(damaged)] = False
-    counts = count_images(targets[whole], classes, named)
+    whole = [row for row in range(len(files)) if row not in damaged]
+    targets = torch.tensor([labels[row] for row in whole])
+    counts = count_images(targets, classes, named)
     inputs: Tensor | StoredInputs = kept
     if change is not None or not in_memory:
-        inputs = StoredImages(files, kept, reader, moments, change, workers)
+        inputs = StoredImages([files[row] for row in whole], kept, reader, sums, change, workers)
     rows = {
-        split: (whole & torch.tensor([word == split for word in given])).nonzero().flatten()
+        split: torch.tensor([given[row] == split for row in whole]).nonzero().flatten()
         for split in ("train", "val", "test")
     }
     storage = "kept in memory" if in_memory else "read from the files"
@@ -138,23 +138,23 @@ def decode_all(
         keep: whether to return the images.
 
     Returns:
-        The images, uint8 `(n, channels, height, width)`, or none of them; mean and mean square a channel of
-        each image, float64 `(n, 2, channels)`; and by row why an image can not be decoded.
+        Those that can be decoded, uint8 `(n, channels, height, width)`, or none of them; the sum and the sum
+        of squares a channel of each, float64 `(n, 2, channels)`, which are exact; and by row why the others
+        can not be decoded.
     """
     shape = (reader.channels, *reader.size)
-    # zeros, for those that can not be decoded are a part of the data's fingerprint
-    kept = torch.zeros(len(files) if keep else 0, *shape, dtype=torch.uint8)
-    moments = torch.zeros(len(files), 2, reader.channels, dtype=torch.float64)
+    kept = torch.empty(len(files) if keep else 0, *shape, dtype=torch.uint8)
+    sums: list[Tensor] = []
     damaged = {}
     for row, image in enumerate(decode_each(files, reader.size, reader.channels)):
         if isinstance(image, str):
             damaged[row] = image
             continue
-        values = image.flatten(1).float()
-        moments[row] = torch.stack([values.mean(1), values.square().mean(1)])
         if keep:
-            kept[row] = image
-    return kept, moments, damaged
+            kept[len(sums)] = image
+        values = image.flatten(1).double()
+        sums.append(torch.stack([values.sum(1), values.square().sum(1)]))
+    return kept[: len(sums)], torch.stack(sums) if sums else torch.empty(0, 2, reader.channels), damaged
 
 
 def refuse_damaged(damaged: dict[int, str], files: Sequence[Path], named: NamedPath) -> None:

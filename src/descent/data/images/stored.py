@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ class StoredImages:
         files: the images.
         kept: those images, uint8 `(n, channels, height, width)`, or none of them, and then they are decoded.
         reader: says size and channels.
-        moments: mean and mean square a channel of each image, float64 `(n, 2, channels)`.
+        sums: sum and sum of squares a channel of each image, float64 `(n, 2, channels)`.
         augment: a random change of one training image, or None.
         workers: processes that read; "auto" is one a core but for the one that trains, and at most 8.
 
@@ -32,11 +33,11 @@ class StoredImages:
         files: Sequence[Path],
         kept: Tensor,
         reader: ImageReader,
-        moments: Tensor,
+        sums: Tensor,
         augment: Callable[[Tensor], Tensor] | None,
         workers: int | Literal["auto"],
     ) -> None:
-        self.files, self.kept, self.reader, self.of_each = files, kept, reader, moments
+        self.files, self.kept, self.reader, self.sums = files, kept, reader, sums
         self.augment = augment
         self.workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if workers == "auto" else workers
         require(self.workers >= 0, "workers", workers, "auto, or a whole number of at least 0")
@@ -52,5 +53,5 @@ class StoredImages:
 
     def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and mean square a channel over some rows, float64 `(channels, 1, 1)`."""
-        mean, square = self.of_each[rows].mean(0)
+        mean, square = self.sums[rows].sum(0) / (len(rows) * prod(self.reader.size))
         return mean.reshape(-1, 1, 1), square.reshape(-1, 1, 1)
