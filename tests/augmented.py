@@ -40,7 +40,8 @@ class Poisoned(Loader):
 def digits(source: Callable[[], Samples], batch_size: int, eval_batch_size: int, val_fraction: float,
            test_fraction: float, seed: int, label_noise: float, nan_at: int = -1,
            workers: int = 2) -> FromSamples:  # fmt: skip
-    data = FromSamples(source, batch_size, eval_batch_size, val_fraction, test_fraction, seed, label_noise)
+    shares = val_fraction, test_fraction
+    data = FromSamples(source, batch_size, eval_batch_size, *shares, seed, label_noise, fold=None, folds=5)
 
     def train_dataloader() -> Loader:
         order = Order(data.rows["train"], batch_size, seed)

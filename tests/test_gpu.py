@@ -35,7 +35,7 @@ class NoWaiting(Callback):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_no_step_waits_for_the_device(precision: str) -> None:
     sizes = {"batch_size": 64, "eval_batch_size": 512, "val_fraction": 0.1, "test_fraction": 0.1}
-    data = FromSamples(digits, **sizes, seed=0, label_noise=0.0)  # type: ignore[arg-type]
+    data = FromSamples(digits, **sizes, seed=0, label_noise=0.0, fold=None, folds=5)  # type: ignore[arg-type]
     model = CNN(data.input_shape, data.outputs, channels=[8, 16], dropout=0.1)
     criterion = adapt(MeanAbsoluteError(), data.task, data.outputs)
     optimizer = partial(torch.optim.Adam, fused=True)

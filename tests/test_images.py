@@ -33,6 +33,8 @@ SETTINGS: dict[str, Any] = {
     "test_fraction": 0.2,
     "seed": 0,
     "label_noise": 0.0,
+    "fold": None,
+    "folds": 5,
 }
 
 

@@ -79,7 +79,7 @@ def fit(own: bool, kind: type[Supervised], folder: Path, **arguments: Any) -> tu
     torch.set_num_threads(1)
     torch.manual_seed(0)
     sizes = {"batch_size": 256, "eval_batch_size": 512, "val_fraction": 0.1, "test_fraction": 0.1}
-    data = FromSamples(digits, **sizes, seed=0, label_noise=0.0)  # type: ignore[arg-type]
+    data = FromSamples(digits, **sizes, seed=0, label_noise=0.0, fold=None, folds=5)  # type: ignore[arg-type]
     witness = Witness()
     trainer = Trainer(
         accelerator="cpu",

@@ -29,6 +29,8 @@ SIZES: dict[str, Any] = {
     "test_fraction": 0.1,
     "seed": 0,
     "label_noise": 0.0,
+    "fold": None,
+    "folds": 5,
 }
 
 

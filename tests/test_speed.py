@@ -26,7 +26,7 @@ def test_no_step_on_the_cpu_asks_for_a_gpus_driver(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(torch.cuda, "device_count", count_devices)
     sizes = {"batch_size": 256, "eval_batch_size": 512, "val_fraction": 0.1, "test_fraction": 0.1}
-    data = FromSamples(digits, **sizes, seed=0, label_noise=0.0)  # type: ignore[arg-type]
+    data = FromSamples(digits, **sizes, seed=0, label_noise=0.0, fold=None, folds=5)  # type: ignore[arg-type]
     optimizer = partial(torch.optim.Adam, lr=0.01)  # not fused: torch's own step runs
     counts = []
     for epochs in (1, 5):

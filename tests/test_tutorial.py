@@ -71,7 +71,7 @@ def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
     assert finished.code == 0, finished.err
 
     torch.set_num_threads(1)  # as the run chooses for data as small as this
-    data = FromSamples(digits, **SIZES, seed=0, label_noise=0.0)  # type: ignore[arg-type]
+    data = FromSamples(digits, **SIZES, seed=0, label_noise=0.0, fold=None, folds=5)  # type: ignore[arg-type]
     seed_everything(0, verbose=False)
     model = MLP(data.input_shape, data.outputs, hidden=[256], dropout=0.0)
     assert isinstance(data.inputs, Tensor)
@@ -130,7 +130,7 @@ def test_gradients_accumulate_without_zero_grad() -> None:
 
 
 def supervised(model: nn.Module) -> tuple[Supervised, Any]:
-    data = FromSamples(digits, **SIZES, seed=0, label_noise=0.0)  # type: ignore[arg-type]
+    data = FromSamples(digits, **SIZES, seed=0, label_noise=0.0, fold=None, folds=5)  # type: ignore[arg-type]
     optimizer = partial(torch.optim.SGD, lr=0.01)
     metrics = {"acc": Accuracy()}
     return Supervised(model, nn.CrossEntropyLoss(), optimizer, None, metrics, data.scaling), data

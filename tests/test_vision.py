@@ -38,8 +38,9 @@ def test_the_official_test_split_is_the_test_data(monkeypatch: pytest.MonkeyPatc
     stand_in: Any = lambda key, value: SimpleNamespace(datasets=SimpleNamespace(Photos=Photos))  # noqa: E731
     monkeypatch.setattr(torchvision_sets, "import_torchvision", stand_in)
     settings = {"batch_size": 8, "eval_batch_size": 8, "val_fraction": 0.25, "test_fraction": None, "seed": 0}
+    settings |= {"label_noise": 0.0, "fold": None, "folds": 5}
     words = {"name": "Photos", "folder": str(tmp_path), "download": False}
-    data = FromSamples(torchvision_sets.torchvision_set, **settings, label_noise=0.0, **words)  # type: ignore[arg-type]
+    data = FromSamples(torchvision_sets.torchvision_set, **settings, **words)  # type: ignore[arg-type]
     assert str(data) == "30 train, 10 val, 10 test samples of shape (3, 4, 4), 2 classes"
     assert data.take("test")[0].unique().tolist() == [200]
     assert data.scaling.input_mean.flatten().tolist() == [100, 100, 100]

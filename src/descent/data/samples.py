@@ -128,8 +128,8 @@ class FromSamples(DataModule):
         test_fraction: float | None,
         seed: int,
         label_noise: float,
-        fold: int | None = None,
-        folds: int = 5,
+        fold: int | None,
+        folds: int,
         like: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
