@@ -3,10 +3,11 @@
 import logging
 import os
 import platform
+import sys
 import warnings
 from datetime import UTC, datetime
-from importlib.metadata import distributions
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,7 +81,8 @@ def compile_in_place(model: nn.Module, device: torch.device) -> None:
 
 def describe_environment() -> dict[str, Any]:
     """The machine and every installed package, enough to set the same up again."""
-    packages = {distribution.name: distribution.version for distribution in distributions()}
+    # the names of the folders say it, and reading what is in them would take a tenth of a second
+    folders = (path for place in sys.path for path in Path(place).glob("*.dist-info"))
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -88,5 +90,5 @@ def describe_environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "packages": dict(sorted(packages.items())),
+        "packages": dict(sorted(folder.stem.split("-", 1) for folder in folders)),
     }

@@ -42,7 +42,7 @@ class BestWeights(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        self.held: dict[str, dict[str, Any]] = {}  # by path, not written yet
+        self.held: dict[str, dict[str, Any]] = {}  # by path, what was best and is not written yet
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.dirpath = str(RunFolder(trainer.default_root_dir).checkpoints)
@@ -50,8 +50,10 @@ class BestWeights(ModelCheckpoint):
 
     def write(self, trainer: Trainer) -> None:
         """Write what is held in memory."""
-        for path, checkpoint in self.held.items():
-            trainer.strategy.save_checkpoint(checkpoint, path)
+        if self.held:
+            now = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
+            for path, then in self.held.items():
+                trainer.strategy.save_checkpoint(now | then, path)
         self.held = {}
 
     def on_save_checkpoint(
@@ -72,10 +74,12 @@ class BestWeights(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         # what ModelCheckpoint calls to write a file
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
-        weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value.cpu().clone() for name, value in weights.items()}
-        self.held[filepath] = checkpoint
+        weights = trainer.strategy.lightning_module_state_dict()
+        self.held[filepath] = {
+            "epoch": trainer.current_epoch,
+            "global_step": trainer.global_step,
+            "state_dict": {name: value.cpu().clone() for name, value in weights.items()},
+        }
         self._last_global_step_saved = trainer.global_step
 
     def _monitor_candidates(self, trainer: Trainer) -> dict[str, Any]:
