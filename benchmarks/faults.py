@@ -29,7 +29,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-from conftest import execute, server  # noqa: E402
+import conftest  # noqa: E402
 from fuzz import fault  # noqa: E402
 
 from descent.errors import ConfigError  # noqa: E402
@@ -95,9 +95,7 @@ class Job:
         argv = [str(ROOT / "src" / "train.py"), *self.words, f"folder={self.folder}/run", *more]
         out, err = self.folder / "out", self.folder / "err"
         out.unlink(missing_ok=True)
-        process = server.Process(target=limited, args=(argv, self.folder, self.environment, out, err, limit))
-        process.start()
-        return process
+        return conftest.start(argv, self.folder, self.environment, out, err, limit)
 
     def finish(self, *more: str, limit: int = 0) -> int | None:
         process = self.start(*more, limit=limit)
@@ -118,15 +116,6 @@ class Job:
 
     def began(self) -> bool:
         return (self.folder / "run" / "overrides.yaml").exists()
-
-
-def limited(argv: list[str], folder: Path, env: dict[str, str], out: Path, err: Path, limit: int) -> None:
-    import resource
-
-    sys.path.append(str(ROOT / "tests"))  # where the augmented data is
-    if limit:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    execute(argv, folder, env, out, err)
 
 
 def find_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:

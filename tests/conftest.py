@@ -3,22 +3,25 @@
 import io
 import multiprocessing
 import os
+import resource
 import runpy
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# a process forked from one that has done the slow imports is as separate as any, and starts at once
+# A process forked from one that has done the slow imports is as separate as any, and starts at once. One of
+# them is this file, which says what the process does, and imports pytest.
 server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(
-    ["hydra", "torch", "lightning.pytorch", "torchmetrics", "torch.utils.tensorboard", "sklearn.datasets"]
-)
+slow = ("hydra", "torch", "lightning.pytorch", "torchmetrics", "torch.utils.tensorboard", "sklearn.datasets")
+server.set_forkserver_preload([*slow, "conftest"])
 
 
 @dataclass
@@ -52,8 +55,7 @@ def run(tmp_path: Path) -> Run:
 def finish(argv: list[str], folder: Path, env: dict[str, str], timeout: float) -> Finished:
     """Run a Python file with arguments in a forked process, from `folder`."""
     out, err = folder / ".out", folder / ".err"
-    process = server.Process(target=execute, args=(argv, folder, env, out, err))
-    process.start()
+    process = start(argv, folder, env, out, err)
     process.join(timeout)
     if process.exitcode is None:
         process.kill()
@@ -61,8 +63,20 @@ def finish(argv: list[str], folder: Path, env: dict[str, str], timeout: float) -
     return Finished(process.exitcode, out.read_text(), err.read_text(), folder)
 
 
-def execute(argv: list[str], folder: Path, env: dict[str, str], out: Path, err: Path) -> None:
-    """In the new process: what `python file.py arguments` does."""
+def start(
+    argv: list[str], folder: Path, env: dict[str, str], out: Path, err: Path, limit: int = 0
+) -> BaseProcess:
+    """Run a Python file as `execute` does, and do not wait for it."""
+    process = server.Process(target=execute, args=(argv, folder, env, out, err, limit))
+    with chdir(ROOT / "tests"):  # the fork server, which starts with the first process, finds this file there
+        process.start()
+    return process
+
+
+def execute(argv: list[str], folder: Path, env: dict[str, str], out: Path, err: Path, limit: int) -> None:
+    """In the new process: what `python file.py arguments` does, with files of at most `limit` bytes."""
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     os.chdir(folder)
     os.environ.update(env)
     for path, descriptor in ((out, 1), (err, 2)):
