@@ -104,8 +104,7 @@ class Job:
 
     def train(self, process: BaseProcess) -> None:
         """Wait until it trains, or has ended."""
-        while process.exitcode is None and " parameters, " not in self.said():
-            process.join(0.005)
+        conftest.wait_for(process, self.folder / "out", " parameters, ")
 
     def error(self) -> str:
         return (self.folder / "err").read_text()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+TRAIN = str(ROOT / "src/train.py")
 
 # A process forked from one that has done the slow imports is as separate as any, and starts at once. One of
 # them is this file, which says what the process does, and imports pytest.
@@ -71,6 +72,20 @@ def start(
     with chdir(ROOT / "tests"):  # the fork server, which starts with the first process, finds this file there
         process.start()
     return process
+
+
+def wait_for(process: BaseProcess, file: Path, text: str) -> None:
+    """Wait until a process has written a text to a file, or has ended."""
+    while process.exitcode is None and not (file.exists() and text in file.read_text()):
+        process.join(0.005)
+
+
+def send(process: BaseProcess, number: int) -> int | None:
+    """Send a process a signal; returns the exit code with which it ends, or None where it does not."""
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(60)
+    return process.exitcode
 
 
 def execute(argv: list[str], folder: Path, env: dict[str, str], out: Path, err: Path, limit: int) -> None:

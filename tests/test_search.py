@@ -1,16 +1,14 @@
 """Search: trials follow from what the folders hold, whatever was killed in between."""
 
-import os
 import random
 import signal
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import Run, send
 from test_compare import make_run
-from test_sweep import assert_same, start
+from test_sweep import assert_same, start, wait_for_metrics
 
 from descent.errors import ConfigError
 from descent.sweep.plan import Plan
@@ -102,11 +100,8 @@ def test_a_search_that_is_killed_goes_on_with_the_same_trials(run: Run, tmp_path
     whole = run("-m", *words, "folder=whole")
     assert whole.code == 0, whole.err
     process = start(tmp_path, *words, "folder=killed", "checkpoint.every=5steps")
-    limit = time.monotonic() + 60
-    while len(list(tmp_path.glob("killed/*/metrics.csv"))) < 3 and time.monotonic() < limit:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    wait_for_metrics(tmp_path / "killed", 3)
+    send(process, signal.SIGKILL)
     more = run("-m", "resume=killed", "trials=4", "jobs=1")
     assert more.code == 0, more.err
     folders = [path.parent for path in sorted(tmp_path.glob("whole/*/result.json"))]

@@ -4,22 +4,21 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import conftest
 import pytest
 import torch
-from conftest import ROOT, Run
+from conftest import TRAIN, Run, finish, send
+from pretended import tell_session
 
-from descent.run.folder import RunFolder
-from descent.sweep.plan import PLAN, Plan, find_plan, name_folder
+from descent.sweep.plan import PLAN, Plan, Point, find_plan, name_folder
 from descent.sweep.workers import Limits, Workers
 
 SHORT = ["trainer.max_epochs=2", "data.batch_size=64"]
 WORDS = ["loss=mae,cross_entropy", "optimizer=sgd,adam", "seed=0,1", *SHORT]
-TRAIN = [sys.executable, str(ROOT / "src/train.py")]
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -40,15 +39,9 @@ def results(folder: Path) -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    answer = subprocess.run(
-        [*TRAIN, "-m", *WORDS, f"folder={folder}/sweep"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    (folder / "out").write_text(answer.stdout)
+    answer = finish([TRAIN, "-m", *WORDS, f"folder={folder}/sweep"], folder, {}, 120)
+    assert answer.code == 0, answer.err
+    (folder / "out").write_text(answer.out)
     return folder / "sweep"
 
 
@@ -165,12 +158,12 @@ def test_a_single_run_and_one_of_an_experiment_that_is_a_sweep_can_be_resumed(
 # ---- kills and signals -------------------------------------------------------------------------------------
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    with (folder / "out").open("a") as out:
-        return subprocess.Popen([*TRAIN, "-m", *words], cwd=folder, stdout=out, stderr=out, text=True)
+def start(folder: Path, *words: str) -> BaseProcess:
+    """Start a sweep and do not wait for it."""
+    return conftest.start([TRAIN, "-m", *words], folder, {}, folder / "out", folder / "err")
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
+def workers_of(process: BaseProcess) -> list[int]:
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     return [int(pid) for pid in path.read_text().split()] if path.exists() else []
 
@@ -188,9 +181,12 @@ def test_after_sigkill_a_sweep_ends_as_an_undisturbed_one(
 ) -> None:
     process = start(tmp_path, *WORDS, "folder=sweep", "checkpoint.every=10steps")
     wait_for_metrics(tmp_path / "sweep", random.Random(victim).randrange(1, 5))
-    os.kill(process.pid if victim == "parent" else workers_of(process)[0], signal.SIGKILL)
-    code = process.wait(60)
-    assert code == (-9 if victim == "parent" else 1)
+    if victim == "worker":
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        process.join(60)
+        assert process.exitcode == 1
+    else:
+        assert send(process, signal.SIGKILL) == -signal.SIGKILL
     finished = run("-m", *WORDS, "checkpoint.every=10steps", "folder=sweep", "resume=true")
     assert finished.code == 0, finished.err
     for name in ("loss=mae,optimizer=adam", "loss=cross_entropy,optimizer=sgd"):
@@ -203,9 +199,8 @@ def test_a_signal_saves_every_run_and_says_how_to_go_on(tmp_path: Path, number: 
     words = ["seed=0,1", "trainer.max_epochs=300", "folder=sweep", "jobs=2"]
     process = start(tmp_path, *words)
     wait_for_metrics(tmp_path / "sweep", 2)
-    process.send_signal(number)
-    assert process.wait(60) == 128 + number
-    out = (tmp_path / "out").read_text()
+    assert send(process, number) == 128 + number
+    out = (tmp_path / "out").read_text() + (tmp_path / "err").read_text()
     assert "Stopped and saved: 0 of 2 runs are done. Go on with: python " in out
     assert " -m resume=sweep" in out
     assert "Traceback" not in out
@@ -218,8 +213,7 @@ def test_a_sweep_that_runs_is_not_run_a_second_time(tmp_path: Path, run: Run) ->
     process = start(tmp_path, "seed=0,1", "trainer.max_epochs=300", "folder=sweep")
     wait_for_metrics(tmp_path / "sweep")
     finished = run("-m", "resume=sweep")
-    process.terminate()
-    process.wait(60)
+    assert send(process, signal.SIGTERM) == 128 + signal.SIGTERM
     assert (finished.code, finished.err) == (2, "resume=sweep: expected what has ended; this is running\n")
 
 
@@ -253,9 +247,10 @@ def test_the_newest_sweep_of_the_same_words_is_found(tmp_path: Path) -> None:
     assert find_plan(Plan(tmp_path / "x", ["a=1"], {"loss": ["mae"]}), tmp_path) is None
 
 
-def test_a_run_of_two_processes_is_a_command_of_its_own(tmp_path: Path) -> None:
+def test_a_run_of_two_processes_is_a_command_of_its_own(run: Run, tmp_path: Path) -> None:
     words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "seed=0,1", *SHORT]
-    assert start(tmp_path, *words, "folder=sweep").wait(120) == 0
+    finished = run("-m", *words, "folder=sweep")
+    assert finished.code == 0, finished.err
     assert [result["steps"] for result in results(tmp_path / "sweep").values()] == [2 * 12] * 2
 
 
@@ -294,29 +289,27 @@ def test_folders_have_readable_names_that_differ() -> None:
 
 
 class Waiting:
+    """Points that wait to be run, and how many at most were out at the same time."""
+
     def __init__(self, plan: Plan) -> None:
         self.points = plan.points()
+        self.out = self.most = 0
 
-    def take(self):
-        return self.points.pop(0) if self.points else None
+    def take(self) -> Point | None:
+        if not self.points:
+            return None
+        self.out += 1
+        self.most = max(self.most, self.out)
+        return self.points.pop(0)
 
     def left(self) -> int:
         return len(self.points)
 
-    def ended(self, point) -> None: ...
+    def ended(self, point: Point) -> None:
+        self.out -= 1
 
-    def is_hopeless(self, point) -> bool:
+    def is_hopeless(self, point: Point) -> bool:
         return False
-
-
-def pretend(words: list[str]) -> None:
-    """A run that says which GPU it sees and who its session is."""
-    folder = Path(next(word for word in words if word.startswith("folder=")).partition("=")[2].strip("'"))
-    folder.mkdir()
-    RunFolder(folder).config.touch()
-    time.sleep(1)
-    text = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getsid(0) == os.getpid()}"
-    os.write(1, text.encode())  # not print, whose stream is pytest's in a forked process
 
 
 @pytest.mark.parametrize(
@@ -332,18 +325,12 @@ def pretend(words: list[str]) -> None:
 def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
     tmp_path: Path, limits: Limits, devices: list
 ) -> None:
-    most = 0
-
-    def tell(workers: Workers) -> None:
-        nonlocal most
-        most = max(most, len(workers.running))
-
     plan = Plan(tmp_path / "sweep", [], {"seed": ["0", "1", "2", "3"]})
     plan.folder.mkdir()
-    workers = Workers(pretend, limits, tell)
-    assert workers.run(Waiting(plan)) is None
+    source, workers = Waiting(plan), Workers(tell_session, limits, lambda workers: None)
+    assert workers.run(source) is None
     assert workers.failed == {}
     said = [(tmp_path / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(4)]
     assert sorted({words[0] for words in said}) == devices[0]
     assert all(words[1] == "True" for words in said)
-    assert most == devices[1]
+    assert source.most == devices[1]

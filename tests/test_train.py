@@ -183,13 +183,11 @@ def test_under_label_noise_mae_ends_ahead_of_cross_entropy(run: Run, tmp_path: P
     assert mae > cross_entropy + 0.1
 
 
-def test_two_processes_share_one_run(tmp_path: Path) -> None:
-    words = [*DDP, "trainer.max_epochs=2", f"folder={tmp_path}/run"]
-    command = [sys.executable, str(ROOT / "src/train.py"), *words]
-    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.count("Epoch 1/2") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+def test_two_processes_share_one_run(run: Run, tmp_path: Path) -> None:
+    finished = run(*DDP, "trainer.max_epochs=2")
+    assert finished.code == 0, finished.err
+    assert finished.out.count("Epoch 1/2") == 1
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["run"]
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["steps"] == 2 * 45
     assert result["final"]["val/acc"] > 0.5
