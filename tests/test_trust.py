@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from descent.cli.resuming import list_targets
 from descent.errors import ConfigError
+from descent.run.folder import RunFolder
+from descent.run.resume import require_harmless
 from descent.run.trust import KINDS, bases_of, build, kind_of, resolve, resolve_trusted, targets
 
 PACKAGES = ("torch.nn", "torch.optim", "torchmetrics", "lightning.pytorch", "descent")
@@ -166,6 +169,13 @@ def test_a_module_that_is_allowed_gives_what_it_defines_and_no_more(
     for name in ("load", "system", "torch.load"):
         with pytest.raises(ConfigError):
             build("model", {"_target_": f"my_nets.{name}"}, ["my_nets"])
+
+
+def test_what_conf_names_is_trusted_where_it_is_of_the_right_kind_alone(tmp_path: Path) -> None:
+    node = {"_target_": "descent.models.timm", "name": "resnet18", "pretrained": False}
+    require_harmless(RunFolder(tmp_path), {"model": node}, {}, list_targets())
+    with pytest.raises(ConfigError, match=r"logger\.x\._target_=descent.models.timm: expected"):
+        require_harmless(RunFolder(tmp_path), {"logger": {"x": node}}, {}, list_targets())
 
 
 def test_values_that_do_not_fit_are_one_line() -> None:

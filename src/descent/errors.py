@@ -10,6 +10,7 @@ from types import TracebackType
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
 HERE = Path(__file__).resolve().parent
 ABSENT = object()
+NOTHING = ("null", "None", "false", "off")  # typed to be without something
 
 
 class ConfigError(ValueError):
@@ -131,7 +132,10 @@ def require_one_of(choices: Iterable[str], key: str, value: str, shown: str = ""
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """The word most like another one, or "" where none is; of equally near words, one of the same letters."""
-    close = get_close_matches(word, list(words))
+    words = list(words)
+    if word in NOTHING:  # which is like no other word
+        return "none" if "none" in words else ""
+    close = get_close_matches(word, words)
     close.sort(key=lambda other: sorted(other) != sorted(word))
     return close[0] if close else ""
 

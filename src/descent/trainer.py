@@ -22,6 +22,10 @@ from descent.run import checkpoints
 from descent.run.folder import RunFolder
 
 EPOCHS, BATCHES = 40, 800  # of a run, at least
+OPENED = {  # what opens its files only when a run is set up, by the module that does it
+    "lightning.fabric.loggers.logger": "logger",
+    "lightning.pytorch.profilers.profiler": "trainer.profiler",
+}
 
 
 class Trainer(lightning.pytorch.Trainer):
@@ -40,6 +44,9 @@ class Trainer(lightning.pytorch.Trainer):
             if isinstance(callback, BatchSizeFinder | LearningRateFinder):
                 name = type(callback).__name__
                 raise ConfigError("callbacks", expected=f"other ones than {name}, which trains by itself")
+        if getattr(self.strategy.launcher, "_start_method", "") == "spawn":
+            expected = "ddp, for what a run is made of cannot be sent to processes that are spawned"
+            raise ConfigError("strategy", arguments["strategy"], expected=expected)
         self.compile = compile
         self.strategy.checkpoint_io = CheckpointFiles()
         if loop == "lean" and lightning.__version__ in HELD_AGAINST:
@@ -61,6 +68,11 @@ class Trainer(lightning.pytorch.Trainer):
             if isinstance(error, ConfigError) or not is_raised_by(error, "lightning"):
                 raise
             raise ConfigError("trainer", expected=f"values that it takes ({first_line(error)})") from error
+        except (OSError, TypeError) as error:
+            opened = [key for module, key in OPENED.items() if module in list_modules(error)]
+            if not opened:
+                raise
+            raise ConfigError(opened[0], expected=f"values that it takes ({first_line(error)})") from error
         except RuntimeError as error:
             # gloo raises nothing of a type of its own, and within the backward pass
             told = isinstance(error, DistError) or "gloo" in str(error)
@@ -107,6 +119,10 @@ class CheckpointFiles(TorchCheckpointIO):
 
 def is_raised_by(error: Exception, *packages: str) -> bool:
     """Whether one of these packages itself refuses something, and not what it calls."""
-    *_, (frame, _) = walk_tb(error.__traceback__)
-    module = frame.f_globals.get("__name__", "")
+    module = list_modules(error)[-1]
     return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def list_modules(error: Exception) -> list[str]:
+    """Return the names of the modules that an exception passed through, the one that raised it last."""
+    return [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]

@@ -24,13 +24,16 @@ class BestWeights(ModelCheckpoint):
         save_top_k: how many of the best to keep; more than one need a filename with "{epoch}" in it.
 
     Raises:
-        ConfigError: a filename that is another checkpoint's.
+        ConfigError: a filename that is another checkpoint's, or one in a folder.
     """
 
     def __init__(self, filename: str, monitor: str, mode: str, save_top_k: int) -> None:
         files = RunFolder("")
         taken = [path.stem for path in (files.last, files.previous, files.new)]
-        require(filename not in taken, "filename", filename, f"another name than {', '.join(taken)}")
+        own = filename not in taken and "/" not in filename
+        require(
+            own, "filename", filename, f"a name without a folder, and another one than {', '.join(taken)}"
+        )
         several = save_top_k in (0, 1) or "{" in filename
         require(several, "save_top_k", save_top_k, "1, or a filename with {epoch} or {step} in it")
         super().__init__(

@@ -18,7 +18,7 @@ from descent.cli.signatures import (
     too_large,
 )
 from descent.cli.words import as_shell, quote
-from descent.errors import ConfigError, nearest
+from descent.errors import ConfigError, as_typed, nearest
 from descent.run.trust import kind_of, resolve
 
 TYPES: dict[str, Any] = {  # of the fields that belong to no `_target_`, or that a command makes another of
@@ -78,6 +78,13 @@ PARTIALS: dict[str, bool | None] = {
     "source": True,
     "metric": None,
 }  # whether the code completes it
+GIVEN: dict[str, tuple[str, ...]] = {  # what the run hands over, by the kind of what takes it
+    "data": ("like",),
+    "model": ("input_shape", "outputs"),
+    "module": ("model", "criterion", "optimizer", "schedule", "metrics", "scaling"),
+    "optimizer": ("params",),
+    "trainer": ("callbacks", "logger", "default_root_dir"),
+}
 HYDRA = {  # what Hydra itself reads in a node
     "_target_": str,
     "_partial_": bool,
@@ -136,8 +143,8 @@ class Check:
         collection = group in COLLECTIONS and isinstance(value, dict) and "_target_" not in value
         node = isinstance(value, dict) and "_target_" in value and group not in COLLECTIONS
         if several or not (empty or collection or node):  # Hydra would mix several files
-            given = self.overrides.get(group, value)
-            self.refuse(group, given, f"one of {', '.join(list_choices(group))}")
+            given, known = self.overrides.get(group, value), list_choices(group)
+            self.refuse(group, given, f"one of {', '.join(known)}", nearest(as_typed(given), known))
         elif collection:
             self.check_collection(group, value)
         elif node:
@@ -150,8 +157,9 @@ class Check:
                 self.check_collection(f"{key}.{name}", node)
             elif isinstance(node, dict) and "_target_" in node:
                 self.check_node(f"{key}.{name}", node)
-            elif node is not None or kind_of(f"{key}.{name}") != "metric":  # null: without that one
-                self.refuse(f"{key}.{name}", node, "fields, one of them a _target_")
+            else:
+                way = f"fields, one of them a _target_, or ~{key}.{name}, which leaves it out"
+                self.refuse(f"{key}.{name}", node, way)
 
     def check_node(self, key: str, node: Mapping[str, Any]) -> None:
         """Check a part of the config and all below it against the signature of its `_target_`."""
@@ -180,7 +188,9 @@ class Check:
         for name, value in node.items():
             if name in HYDRA:
                 continue
-            if name not in signature.names and not signature.open_ended:
+            if name in GIVEN.get(kind, ()):
+                self.refuse(f"{key}.{name}", value, "no word for it: it is the run that gives it")
+            elif name not in signature.names and not signature.open_ended:
                 self.leave_out(f"{key}.{name}", str(node["_target_"]), signature.names)
             elif name in signature.hints and not (isinstance(value, dict) and "_target_" in value):
                 hint = TYPES.get(f"{key}.{name}", signature.hints[name])

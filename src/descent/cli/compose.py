@@ -129,6 +129,9 @@ def find_wrong_word(words: Sequence[str], name: str) -> ConfigError | None:
             wrong = ConfigError(key, *text_of(override), expected="a key of the config")
             wrong.nearest = nearest_key(key, keys)
             return wrong
+        if key in keys and override.is_add():
+            expected = f"{key}=…, for the config has it; + adds what is not there"
+            return ConfigError(str(override.input_line), expected=expected)
     return None
 
 
@@ -159,7 +162,9 @@ def walk(node: Any, prefix: str = "") -> Iterator[str]:
 def nearest_key(wrong: str, known: Sequence[str]) -> str:
     """The key most like a wrong one: `optimizer` for `optimiser`, `optimizer.lr` for `lr`."""
     offered = [key for key in known if "_target_" not in key]
-    return nearest(wrong, offered) or next((key for key in offered if key.endswith(f".{wrong}")), "")
+    group, dot, field = wrong.rpartition(".")
+    below = [key for key in offered if key.startswith(f"{group}{dot}") and key.endswith(f".{field}")]
+    return below[0] if below else nearest(wrong, offered)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from descent.run.resume import (
     require_kept,
     require_same,
 )
-from descent.run.trust import targets
+from descent.run.trust import kind_of, targets
 
 
 def expand(words: list[str]) -> list[str]:
@@ -78,7 +78,12 @@ def resume(
 
 
 @cache
-def list_targets() -> frozenset[str]:
-    """What the files of conf/ name: those are a person's own."""
-    files = [OmegaConf.to_container(OmegaConf.load(path)) for path in CONF.rglob("*.yaml")]
-    return frozenset(str(target) for file in files for _, target in targets(file))
+def list_targets() -> frozenset[tuple[str, str]]:
+    """What the files of conf/ name, which are a person's own: the kind of each, and its name."""
+    found: set[tuple[str, str]] = set()
+    for path in CONF.rglob("*.yaml"):
+        group = path.parent.name if path.parent.name in list_groups() else ""
+        file = OmegaConf.to_container(OmegaConf.load(path))
+        named = targets(file, "" if group == "experiment" else group)
+        found |= {(kind_of(key), str(target)) for key, target in named}
+    return frozenset(found)

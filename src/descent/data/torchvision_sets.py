@@ -1,6 +1,7 @@
 """MNIST, Fashion-MNIST, CIFAR-10 and their like: torchvision downloads them once, to a folder of all runs."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ def torchvision_set(name: str, folder: str, download: bool) -> Samples:
         raise ConfigError("name", name, expected="a class of torchvision.datasets, such as MNIST")
     path = Path(folder).expanduser().resolve()
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with FileLock(path / f".{name}.lock"):  # two runs started together download once
+        if download:  # else nothing is written
+            path.mkdir(parents=True, exist_ok=True)
+        # two runs started together download once
+        with FileLock(path / f".{name}.lock") if download else nullcontext():
             train = constructor(str(path), train=True, download=download)
             test = constructor(str(path), train=False, download=download)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: corrupt or not found

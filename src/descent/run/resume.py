@@ -175,7 +175,10 @@ def is_kept(key: str, before: Mapping[str, Any]) -> bool:
 
 
 def require_harmless(
-    folder: RunFolder, config: Mapping[str, Any], typed: Mapping[str, str], known: Collection[str]
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    typed: Mapping[str, str],
+    known: Collection[tuple[str, str]],
 ) -> None:
     """Refuse a run whose folder names code that is not its own, or leads to files outside the folder.
 
@@ -183,14 +186,15 @@ def require_harmless(
         folder: of the run.
         config: that it would have, plain values.
         typed: what the command line sets, by key, without what the folder says.
-        known: targets that a person's own files in conf/ name.
+        known: targets that a person's own files in conf/ name, each with its kind.
 
     Raises:
         ConfigError: naming the key.
     """
     for key, target in targets(config):
-        if target not in known and not any(str(target) in value for value in typed.values()):
-            resolve_trusted(f"{key}._target_", target, kind_of(key))
+        kind = kind_of(key)
+        if (kind, target) not in known and not any(str(target) in value for value in typed.values()):
+            resolve_trusted(f"{key}._target_", target, kind)
     root = folder.path.resolve()
     for path in folder.path.rglob("*"):
         if not (path.is_file() or path.is_dir()) or not path.resolve().is_relative_to(root):
