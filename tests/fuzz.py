@@ -82,7 +82,12 @@ SYNTAX = [
     "model._target_=torch.nn.Embedding", "data.source._target_=torch.tensor",
     "trainer._target_=functools.partial", "+metrics.x={_target_:torchmetrics.MetricCollection}",
     "+loss.x={_target_:builtins.print,a:1}", "~seed", "~trainer.max_steps", "~data.batch_size",
-    "~callbacks.checkpoint", "seed.x=1", "seed.__class__=1", "data.batch_size.0=1", "mode._target_=x",
+    "callbacks.progress=null", "logger.tensorboard=null", "+logger.x=null", "metrics.acc=null",
+    "metrics.classification.acc=null", "metrics.classification=null", "+metrics.x=null", "logger=off",
+    "+trainer.logger=false", "+model.outputs=3", "+data.like={}", "+loss.task=1", "+logger.tensorboard.x=1",
+    "logger.tensorboard.sub_dir=/proc/x", "callbacks.best_weights.filename=a/b", "+seed=1",
+    "trainer.strategy=ddp_spawn", "~callbacks.checkpoint", "seed.x=1", "seed.__class__=1",
+    "data.batch_size.0=1", "mode._target_=x",
     "init_from=/dev/null", "init_from=/proc", "freeze=[]", "freeze=[nothing]", "folder=a$HOME",
     "init_from=" + "x" * 300, "resume=" + "x" * 300, "data=table data.path=" + "x" * 300,
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,7 +16,9 @@ from test_table import bundled, houses
 from torch import Tensor
 
 from descent.data.samples import Samples
-from descent.inference.evaluation import report_classes
+from descent.errors import ConfigError
+from descent.inference import load
+from descent.inference.evaluation import build_module, report_classes
 from descent.inference.plots import plot_confusion, plot_values
 from descent.module import Supervised
 
@@ -147,6 +150,16 @@ def test_a_loss_data_and_a_module_of_ones_own_are_built_where_they_are_allowed(
     metrics = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
     test = json.loads((tmp_path / "run/result.json").read_text())["test"]
     assert {f"test/{n}": metrics[n] for n in ("loss", "acc")} == pytest.approx(test, rel=1e-4)
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    crafted: tuple[dict[str, Any], ...] = (
+        {"module": {}},
+        {"metrics": {"acc": None}},
+        {"metrics": {"acc": {"a": 1}}},
+    )
+    for change in crafted:
+        (tmp_path / "run/config.yaml").write_text(yaml.safe_dump({**config, **change}))
+        with pytest.raises(ConfigError, match="expected a m"):
+            build_module(load(tmp_path / "run"), ["test_evaluate"])
 
 
 def test_targets_that_a_run_can_not_be_held_against_are_one_line(run: Run, tmp_path: Path) -> None:

@@ -176,6 +176,10 @@ def test_what_conf_names_is_trusted_where_it_is_of_the_right_kind_alone(tmp_path
     require_harmless(RunFolder(tmp_path), {"model": node}, {}, list_targets())
     with pytest.raises(ConfigError, match=r"logger\.x\._target_=descent.models.timm: expected"):
         require_harmless(RunFolder(tmp_path), {"logger": {"x": node}}, {}, list_targets())
+    crafted: tuple[Any, ...] = ({}, [1], None)
+    for target in crafted:
+        with pytest.raises(ConfigError, match=r"model\._target_="):
+            require_harmless(RunFolder(tmp_path), {"model": {"_target_": target}}, {}, list_targets())
 
 
 def test_values_that_do_not_fit_are_one_line() -> None:

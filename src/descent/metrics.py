@@ -10,7 +10,7 @@ import torch
 import torchmetrics
 from torch import Tensor
 
-from descent.errors import blame
+from descent.errors import blame, require
 from descent.scaling import Scaling
 
 ROWS = 16_384  # samples kept before they are folded into the metrics: bounds memory, amortises the calls
@@ -159,6 +159,7 @@ def size_metrics(chosen: Mapping[str, Any], task: str, outputs: int) -> dict[str
     for name, part in {**chosen.get(task, {}), **named}.items():
         with blame(f"metrics.{name}"):
             sized[name] = metric = size(part, task, outputs) if isinstance(part, partial) else part
+            require(isinstance(metric, torchmetrics.Metric), f"metrics.{name}", metric, "a metric")
             if task == "classification":
                 inputs = torch.eye(outputs), torch.arange(outputs)
             else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from descent.data.module import DataModule
 from descent.data.named_path import NamedPath
@@ -139,6 +139,7 @@ def build_module(model: Predictor, allow: Sequence[str]) -> Any:
     metrics = size_metrics(chosen, task, outputs)
     parts = {"model": model.model, "criterion": criterion, "metrics": metrics, "scaling": model.scaling}
     module = build("module", config["module"], allow, **parts, optimizer=None, schedule=None)
+    require(isinstance(module, nn.Module), "module", config["module"], "a module, by its _target_")
     with blame("run"):
         module.load_state_dict(model.run.checkpoint["state_dict"])
     return module.eval().to(model.device, model.scaling.input_mean.dtype)

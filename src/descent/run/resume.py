@@ -193,7 +193,7 @@ def require_harmless(
     """
     for key, target in targets(config):
         kind = kind_of(key)
-        if (kind, target) not in known and not any(str(target) in value for value in typed.values()):
+        if (kind, str(target)) not in known and not any(str(target) in value for value in typed.values()):
             resolve_trusted(f"{key}._target_", target, kind)
     root = folder.path.resolve()
     for path in folder.path.rglob("*"):
