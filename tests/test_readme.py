@@ -5,13 +5,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.request
+from importlib.metadata import requires
 from itertools import groupby
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, Run, finish
+from packaging.requirements import Requirement
 from PIL import Image
 from test_train import DDP
 
@@ -156,6 +159,21 @@ def test_the_lock_is_remade_by_its_command(tmp_path: Path) -> None:
         return [line.split(" ")[0] for line in text.splitlines() if "==" in line and not line.startswith("#")]
 
     assert pins(lock.read_text()) == pins((ROOT / "requirements.lock").read_text())
+
+
+def required_by(package: str) -> set[str]:
+    """The names of what an installed package brings along, without its extras."""
+    found = [Requirement(text) for text in requires(package) or []]
+    return {one.name.lower() for one in found if one.marker is None or one.marker.evaluate({"extra": ""})}
+
+
+def test_the_command_that_tries_the_newest_names_every_dependency_and_no_bound() -> None:
+    command = next(command for command in COMMANDS if command.startswith("uv run --no-project"))
+    named = re.findall(r"--with ([a-z-]+)(?= )", command)
+    assert command == " ".join(["uv run --no-project", *(f"--with {name}" for name in named), "pytest"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {Requirement(text).name for text in project["dependencies"]}
+    assert needed - {*named} <= {name for package in named for name in required_by(package)}
 
 
 def test_the_lock_has_a_hash_for_each_pin_and_no_address() -> None:
