@@ -258,6 +258,7 @@ class Watcher(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
+@pytest.mark.filterwarnings("ignore:You passed in a .val_dataloader. but")  # what trains has no such step
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("overfit", [0, 2])
 def test_lightning_leaves_order_and_scaling_to_the_loader(stored: bool, overfit: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from conftest import Run
 from PIL import Image
 from sklearn.datasets import load_digits
+from test_vision import HAS_TORCHVISION
 
 from descent.data.batches import Batches, Loader
 from descent.data.images.augmentation import build_augmentation
@@ -220,13 +221,14 @@ def test_a_class_without_an_image_is_named(run: Run, tmp_path: Path) -> None:
     assert run("data=images").err.startswith("data.path=null: expected a folder")
 
 
-def test_an_augmented_image_keeps_its_shape_and_needs_torchvision(tmp_path: Path) -> None:
-    try:
-        from torchvision.transforms import v2  # noqa: F401
-    except (ImportError, RuntimeError):
-        with pytest.raises(ConfigError, match="augment=light: expected a torchvision that matches torch"):
-            build_augmentation("light")
-        return
+@pytest.mark.skipif(HAS_TORCHVISION, reason="torchvision is installed")
+def test_without_torchvision_an_augmentation_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="augment=light: expected a torchvision that matches torch"):
+        build_augmentation("light")
+
+
+@pytest.mark.skipif(not HAS_TORCHVISION, reason="torchvision is not installed")
+def test_an_augmented_image_keeps_its_shape_whatever_the_workers(tmp_path: Path) -> None:
     digits(tmp_path / "digits", 6)
     batches = []
     for workers in (0, 2):

@@ -101,6 +101,7 @@ def fit(own: bool, kind: type[Supervised], folder: Path, **arguments: Any) -> tu
     return trainer, witness
 
 
+@pytest.mark.filterwarnings("ignore:.training_step. returned .None.")  # of Spoken, on purpose
 @pytest.mark.parametrize(
     ("kind", "arguments", "plain"),
     [

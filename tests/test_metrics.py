@@ -17,6 +17,8 @@ DEFAULT: dict[str, Any] = {
     "regression": {"mae": partial(torchmetrics.MeanAbsoluteError), "r2": partial(torchmetrics.R2Score)},
 }
 
+SAVES = pytest.mark.filterwarnings("ignore:Metric .SpearmanCorrcoef. will save all")  # of what was chosen
+
 
 def collector(
     task: str, outputs: int, chosen: Any = None, mean: float = 0.0, std: float = 1.0
@@ -88,6 +90,7 @@ def test_metrics_of_classes_see_probabilities_and_agree_with_one_call_on_everyth
         assert figures[name] == pytest.approx(expected.item(), abs=1e-6), name
 
 
+@SAVES
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_metrics_of_values_are_sized_and_averaged_over_the_targets(outputs: int) -> None:
     chosen: Any = {"spearman": partial(torchmetrics.SpearmanCorrCoef), **DEFAULT["regression"]}
@@ -114,6 +117,7 @@ def test_what_was_recorded_goes_on_bit_for_bit_metrics_that_keep_everything_incl
     assert whole.compute() == second.compute()
 
 
+@SAVES
 def test_a_metric_of_another_task_is_one_line_that_names_it() -> None:
     for chosen, task in (
         ({"mae": partial(torchmetrics.SpearmanCorrCoef)}, "classification"),

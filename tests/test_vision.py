@@ -15,7 +15,7 @@ from torch import Tensor
 from descent.data import torchvision_sets
 from descent.data.samples import FromSamples
 
-installed = importlib.util.find_spec("torchvision") is not None
+HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 
 
 def write_idx(path: Path, values: Tensor) -> None:
@@ -47,7 +47,7 @@ def test_the_official_test_split_is_the_test_data(monkeypatch: pytest.MonkeyPatc
     assert data.class_counts == [15, 15]
 
 
-@pytest.mark.skipif(installed, reason="torchvision is installed")
+@pytest.mark.skipif(HAS_TORCHVISION, reason="torchvision is installed")
 def test_without_torchvision_the_line_says_how_to_install_it(run: Run) -> None:
     finished = run("data=mnist")
     assert finished.code == 2
@@ -57,7 +57,7 @@ def test_without_torchvision_the_line_says_how_to_install_it(run: Run) -> None:
     assert finished.err.count("\n") == 1
 
 
-@pytest.mark.skipif(not installed, reason="torchvision is not installed")
+@pytest.mark.skipif(not HAS_TORCHVISION, reason="torchvision is not installed")
 def test_mnist_trains_on_its_files_with_its_official_test_split(run: Run, tmp_path: Path) -> None:
     raw = tmp_path / "data/MNIST/raw"
     raw.mkdir(parents=True)
@@ -80,7 +80,7 @@ def test_mnist_trains_on_its_files_with_its_official_test_split(run: Run, tmp_pa
     assert "Test Acc: 1.0000" in finished.out
 
 
-@pytest.mark.skipif(not installed, reason="torchvision is not installed")
+@pytest.mark.skipif(not HAS_TORCHVISION, reason="torchvision is not installed")
 def test_files_that_are_not_there_are_one_line(run: Run, tmp_path: Path) -> None:
     finished = run("data=cifar10", f"data.folder={tmp_path}/data", "data.download=false")
     assert finished.code == 2
