@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from functools import partial
 from typing import Any, NoReturn
 
 from descent.cli.terminal import survive_without_terminal
-from descent.errors import ConfigError, Stopped
 
 
 def command(job: Callable[..., Any], name: str) -> None:
@@ -36,7 +34,7 @@ def command(job: Callable[..., Any], name: str) -> None:
     signals.catch()
     survive_without_terminal()
     threading.excepthook = tell_of_thread
-    # imported here, so that Ctrl-C is quiet while Hydra is loaded
+    # imported here, so that Ctrl-C is quiet while they are loaded
     from descent.cli.compose import compose_and_call
     from descent.cli.help import print_help
     from descent.cli.job import run_job
@@ -44,6 +42,7 @@ def command(job: Callable[..., Any], name: str) -> None:
     from descent.cli.resuming import expand
     from descent.cli.sweeping import plan_sweep, run_sweep
     from descent.cli.words import by_key, quote_values, split
+    from descent.errors import ConfigError
     from descent.run.folder import give_up
 
     register_resolvers()
@@ -60,8 +59,7 @@ def command(job: Callable[..., Any], name: str) -> None:
         if name == "train" and (sweep := plan_sweep(line, words)) is not None:
             signals.cleans_up = True
             watch_for_garbage()
-            failed = run_sweep(sweep, partial(start, job, name), sys.argv[0])
-            sys.exit(1 if failed else 0)
+            sys.exit(run_sweep(sweep, partial(start, job, name), sys.argv[0]) > 0)  # runs that failed
         expanded = expand(words) if name == "train" else words
         sys.argv[1:] = line.arguments(expanded)  # processes that a run starts get the same
 
@@ -123,6 +121,10 @@ def tell(overrides: Mapping[str, str], signals: "Signals") -> Iterator[None]:
         overrides: what the command line sets, by key, for an error that does not say the value.
         signals: one that was received ends the process, whatever a library made of it.
     """
+    import traceback
+
+    from descent.errors import ConfigError, Stopped
+
     try:
         yield
     except Exception as error:
