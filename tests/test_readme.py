@@ -16,6 +16,7 @@ import torch
 from conftest import ROOT, Run, finish
 from packaging.requirements import Requirement
 from PIL import Image
+from test_table import data_of
 from test_train import DDP
 
 from descent.cli.paths import CONF, list_choices
@@ -93,6 +94,7 @@ def test_commands_that_build_on_each_other_run_in_their_order(run: Run, tmp_path
     write_houses(tmp_path / "houses.csv", 300)
     write_houses(tmp_path / "new.csv", 20)
     write_photos(tmp_path / "photos")
+    write_sales(tmp_path / "sales.csv")
     for _, command, *words in commands(block):
         short = SHORT if command == "src/train.py" and not any("resume=" in word for word in words) else ()
         named = any(word.startswith(("folder=", "run=", "resume=")) for word in words)
@@ -103,6 +105,10 @@ def test_commands_that_build_on_each_other_run_in_their_order(run: Run, tmp_path
             command=Path(command).stem,
         )
         assert finished.code == 0, finished.err
+        if "data.decimal=comma" in words:
+            assert "left out" not in finished.out
+            assert "number    price                from 1.234 to " in finished.out
+            assert "date      day                  from 2020-03-02 to " in finished.out
     if "predict.py" in block:
         assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 20
         predictions = load(tmp_path / "logs/houses")
@@ -113,6 +119,22 @@ def write_houses(path: Path, rows: int) -> None:
     areas = [50 + 7 * (row % 30) for row in range(rows)]
     lines = [f"{area},{'north' if row % 3 else 'south'},{1000.5 * area}" for row, area in enumerate(areas)]
     path.write_text("\n".join(["area,side,price", *lines]) + "\n")
+
+
+def write_sales(path: Path) -> None:
+    lines = [
+        f"{1 + i % 9},{234 + i};{2 + i % 9:02}/0{3 + i % 5}/2020;{i};{('café', 'thé')[i % 2]}"
+        for i in range(60)
+    ]
+    path.write_text("\n".join(["price;day;number;sold", *lines]) + "\n", encoding="latin-1")
+
+
+def test_the_lines_on_columns_that_can_be_read_in_two_ways_are_those_of_a_run(tmp_path: Path) -> None:
+    write_sales(tmp_path / "sales.csv")
+    preview = data_of(tmp_path / "sales.csv", "sold", encoding="latin-1").preview
+    shown = [line for line in README.splitlines() if line.startswith("  left out  ")]
+    assert len(shown) == 2
+    assert set(shown) <= set(preview.splitlines())
 
 
 def write_photos(folder: Path) -> None:
