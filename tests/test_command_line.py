@@ -265,6 +265,13 @@ def test_a_text_of_any_characters_reaches_the_config_as_it_is(text: str) -> None
     assert literal.value() == text
 
 
+@pytest.mark.parametrize("texts", [["나이", "id"], ["size (cm)", "5%", "x y"], ["a=b"]])
+def test_a_list_of_texts_of_any_characters_is_a_list(texts: list[str]) -> None:
+    for flags in ([], ["-m"]):
+        (word,) = quote_values(split([*flags, f"data.columns=[{','.join(texts)}]"]))
+        assert OverridesParser.create().parse_override(word).value() == texts
+
+
 def test_a_sweep_is_no_text_and_a_group_no_sweep_without_its_flag() -> None:
     assert quote_values(split(["-m", "loss=mae,mse", "seed=0,1"])) == ["loss=mae,mse", "seed=0,1"]
     with pytest.raises(ConfigError, match="each value in quotes, or all"):

@@ -153,6 +153,8 @@ def quote_value(word: str, sweeps: bool) -> str:
     try:
         override = parse(word)
     except HydraException as error:
+        if listed := quote_list(key, value):
+            return listed
         if not equals or not key or not parses(quoted):
             raise ConfigError(word, expected=f"key=value ({first_line(error)})") from error
         if "${" in value and not is_reference(value):
@@ -171,6 +173,14 @@ def quote_value(word: str, sweeps: bool) -> str:
     if override.key_or_group in list_groups():
         raise ConfigError(key, value, expected="one word, or -m for a run of each")
     return quoted
+
+
+def quote_list(key: str, value: str) -> str:
+    """A word such as `keep=[나이,id]`, with quotes where Hydra needs them; "" where its value is no list."""
+    inside = re.fullmatch(r"\[([^\[\]{}'\"$]+)\]", value)
+    parts = inside[1].split(",") if inside else []
+    word = f"{key}=[{','.join(p if parses(f'{key}={p}') else quote(p.strip()) for p in parts)}]"
+    return word if parts and parses(word) else ""
 
 
 def as_shell(word: str) -> str:
