@@ -158,11 +158,13 @@ def test_arrays_that_hold_no_numbers_or_no_samples(run: Run, tmp_path: Path, dig
     np.savez(tmp_path / "cut.npz", inputs=images)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:300])
     os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "text.csv").write_text("x\n1\n")
     for name, told in (
         ("large.npy", "expected finite numbers"),
         ("dates.npy", "expected numbers as inputs, not datetime64[D]"),
         ("cut.npz", "expected a NumPy file, .npy or .npz"),
         ("pipe.npy", "there is no regular file"),
+        ("text.csv", "expected a NumPy file, .npy or .npz (it is of another format)"),
     ):
         finished = run(f"run={digits_run}", f"input={name}", "output=x.csv", command="predict", timeout=30)
         assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err

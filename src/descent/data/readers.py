@@ -94,6 +94,9 @@ class ArrayReader:
         try:
             if not path.is_file():  # a pipe would be waited for
                 raise ValueError("there is no regular file")
+            with path.open("rb") as stream:
+                if not stream.read(6).startswith((b"\x93NUMPY", b"PK")):
+                    raise ValueError("it is of another format")
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             array = np.asanyarray(array[name] if path.suffix == ".npz" else array)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
