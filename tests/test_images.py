@@ -169,6 +169,10 @@ def test_damaged_images_are_listed_and_left_out_by_choice(tmp_path: Path) -> Non
     assert sum(map(len, data.rows.values())) == 58
     assert "left out" in data.preview
     assert "3/001.png" in data.preview
+    for image in (tmp_path / "digits").rglob("*.png"):
+        image.write_bytes(whole[:50])
+    with pytest.raises(ConfigError, match="expected an image of 0 that can be decoded"):
+        data_of(tmp_path / "digits", corrupt="skip")
 
 
 def bomb(path: Path) -> None:

@@ -65,7 +65,7 @@ def images(
     if corrupt == "fail":
         refuse_damaged(damaged, files, named)
     whole = [row for row in range(len(files)) if row not in damaged]
-    targets = torch.tensor([labels[row] for row in whole])
+    targets = torch.tensor([labels[row] for row in whole], dtype=torch.int64)
     counts = count_images(targets, classes, named)
     inputs: Tensor | StoredInputs = kept
     if change is not None or not in_memory:
@@ -129,7 +129,7 @@ def read_headers(files: Sequence[Path]) -> tuple[list[tuple[int, int]], list[str
 
 def decode_all(
     files: Sequence[Path], reader: ImageReader, keep: bool
-) -> tuple[Tensor, Tensor, dict[int, str]]:
+) -> tuple[Tensor, list[Tensor], dict[int, str]]:
     """Decode each image once.
 
     Args:
@@ -139,8 +139,8 @@ def decode_all(
 
     Returns:
         Those that can be decoded, uint8 `(n, channels, height, width)`, or none of them; the sum and the sum
-        of squares a channel of each, float64 `(n, 2, channels)`, which are exact; and by row why the others
-        can not be decoded.
+        of squares a channel of each, float64 `(2, channels)`, which are exact; and by row why the others can
+        not be decoded.
     """
     shape = (reader.channels, *reader.size)
     kept = torch.empty(len(files) if keep else 0, *shape, dtype=torch.uint8)
@@ -154,7 +154,7 @@ def decode_all(
             kept[len(sums)] = image
         values = image.flatten(1).double()
         sums.append(torch.stack([values.sum(1), values.square().sum(1)]))
-    return kept[: len(sums)], torch.stack(sums) if sums else torch.empty(0, 2, reader.channels), damaged
+    return kept[: len(sums)], sums, damaged
 
 
 def refuse_damaged(damaged: dict[int, str], files: Sequence[Path], named: NamedPath) -> None:

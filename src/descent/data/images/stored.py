@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from descent.data.images.decoding import decode
@@ -20,7 +21,7 @@ class StoredImages:
         files: the images.
         kept: those images, uint8 `(n, channels, height, width)`, or none of them, and then they are decoded.
         reader: says size and channels.
-        sums: sum and sum of squares a channel of each image, float64 `(n, 2, channels)`.
+        sums: sum and sum of squares a channel of each image, float64 `(2, channels)`.
         augment: a random change of one training image, or None.
         workers: processes that read; "auto" is one a core but for the one that trains, and at most 8.
 
@@ -33,12 +34,12 @@ class StoredImages:
         files: Sequence[Path],
         kept: Tensor,
         reader: ImageReader,
-        sums: Tensor,
+        sums: Sequence[Tensor],
         augment: Callable[[Tensor], Tensor] | None,
         workers: int | Literal["auto"],
     ) -> None:
-        self.files, self.kept, self.reader, self.sums = files, kept, reader, sums
-        self.augment = augment
+        self.files, self.kept, self.reader, self.augment = files, kept, reader, augment
+        self.sums = torch.stack(list(sums))
         self.workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if workers == "auto" else workers
         require(self.workers >= 0, "workers", workers, "auto, or a whole number of at least 0")
 
