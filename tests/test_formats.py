@@ -262,6 +262,34 @@ def test_what_can_not_be_told_is_left_out_with_the_option_that_tells(
     assert hint in line
 
 
+def test_a_name_may_have_several_lines_and_quotes(tmp_path: Path) -> None:
+    names = ["width,\nin cm", 'the "height"', '5" pipe', "y"]
+    header = '"width,\nin cm","the ""height""",5" pipe,y\n'
+    rows = "".join(f"{i},{i % 7},{i % 5},{'ab'[i % 2]}\n" for i in range(ROWS))
+    (tmp_path / "t.csv").write_text(header + rows)
+    data = data_of(tmp_path / "t.csv", "y")
+    assert [column["name"] for column in data.reader["columns"]] == names[:-1]
+    inputs, _ = as_trained(data)
+    same(inputs[:, 0], torch.arange(ROWS))
+    (tmp_path / "model.json").write_text(json.dumps({"reader": data.reader}))
+    same(torch.tensor(load_rows(str(tmp_path / "t.csv"), str(tmp_path / "model.json"))), inputs)
+    (tmp_path / "u.csv").write_text(header + "1,2,3,a\n1,2,3,4,5\n")
+    with pytest.raises(ConfigError, match="row 2 has 5 values, the header 4"):
+        data_of(tmp_path / "u.csv", "y")
+    (tmp_path / "v.csv").write_text(f'x,"y\n{rows}' * 1000)  # a quote that nothing closes
+    with pytest.raises(ConfigError, match=r"v\.csv: expected"):
+        data_of(tmp_path / "v.csv", "y")
+
+
+@pytest.mark.parametrize(
+    ("texts", "separator"), [(["1,234", "2,345"], ";"), (["02/03/2020", "04/05/2020"], ",")]
+)
+def test_names_are_in_no_doubt(tmp_path: Path, texts: list[str], separator: str) -> None:
+    path, _ = write(Case(texts, texts, separator=separator), tmp_path, ["a", "b"], ["a", "b"])
+    column = data_of(path, "y", categories=["x"]).reader["columns"][0]
+    assert (column["kind"], sorted(column["words"])) == ("category", texts)
+
+
 def test_a_mark_that_other_columns_leave_no_doubt_of_is_every_columns(tmp_path: Path) -> None:
     rows = [f"1.{i:03};0,{i};{'ab'[i % 2]}" for i in range(100, 160)]
     (tmp_path / "t.csv").write_text("\n".join(["thousands;share;y", *rows]))

@@ -1,16 +1,20 @@
 """A run that starts from another one's weights."""
 
 import random
+import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
 from conftest import Finished, Run
 from polars.testing import assert_frame_equal
+from test_table import data_of
 
 from descent.data.like import order_targets
 from descent.data.samples import Samples
+from descent.errors import ConfigError
 
 STAY = ("trainer.max_epochs=1", "optimizer.lr=1e-12")  # weights stay what they start as
 
@@ -129,7 +133,7 @@ def test_values_in_another_order_are_put_into_the_first_ones() -> None:
     ("target", "columns", "told"),
     [
         ("price", ORDER, "classes as targets, for init_from="),
-        ("kind", ["area", "size", "kind", "price"], "not here: town"),
+        ("kind", ["area", "size", "kind", "price"], "not learned from here: town"),
     ],
 )
 def test_a_start_that_can_not_be_meant_is_one_line(
@@ -139,3 +143,28 @@ def test_a_start_that_can_not_be_meant_is_one_line(
     finished = train(run, "houses2.csv", target, "second", f"init_from={first}", "loss=mse", *STAY)
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
     assert told in finished.err
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "told"),
+    [
+        (["a", "y"], {}, "the columns that init_from=first learned from; not learned from here: b"),
+        (["a", "b", "y"], {"exclude": ["b"]}, "not learned from here: b"),
+        (["a", "b", "y"], {"columns": ["b"]}, "not learned from here: a"),
+        (["a", "b", "y"], {"val_path": ["b", "y"]}, "v.csv: expected a column a"),
+        (["a", "b", "y"], {"test_path": ["a", "y"]}, "v.csv: expected a column b"),
+    ],
+)  # fmt: skip
+def test_a_start_from_a_table_needs_all_of_its_columns_in_every_file(
+    tmp_path: Path, columns: list[str], settings: dict[str, Any], told: str
+) -> None:
+    frame = pl.DataFrame({"a": range(40), "b": [f"w{i % 3}" for i in range(40)], "y": ["p", "q"] * 20})
+    frame.write_csv(tmp_path / "first.csv")
+    first = data_of(tmp_path / "first.csv", "y")
+    like = {**first.describe(), "run": "first", "scaling": first.scaling.state_dict()}
+    frame.select(columns).write_csv(tmp_path / "t.csv")
+    for key in settings.keys() & {"val_path", "test_path"}:
+        frame.select(settings[key]).write_csv(tmp_path / "v.csv")
+        settings = {key: str(tmp_path / "v.csv")}
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        data_of(tmp_path / "t.csv", "y", like=like, **settings)

@@ -13,8 +13,10 @@ from conftest import Run
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
-from descent.data.table.columns import Column, Encoder, as_values, find_rules, fit_columns, to_inputs
+from descent.data.table.columns import Column, as_values, to_inputs
+from descent.data.table.encoder import Encoder
 from descent.data.table.files import Format, cut_at_rows
+from descent.data.table.fitting import find_rules, fit_columns
 from descent.data.table.table import table
 from descent.data.table.table_reader import TableReader
 from descent.errors import ConfigError

@@ -8,7 +8,7 @@ import gzip
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 24  # bytes of a CSV, or numbers of a Parquet file, that are read at once
 NOTHING = ("", "nan", "NaN")  # texts that stand for no value, whatever a person says
-MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+HIDDEN = "\x1f"  # stands for a quote within a name
+LONGEST = 1 << 20  # bytes of a header
+QUOTED, OPEN = (
+    re.compile(rb'"[^"]*"'),
+    re.compile(rb'(^|[,;\t|])"[^"]*$'),
+)  # a name in quotes, and its beginning
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass
@@ -55,8 +61,8 @@ def read_blocks(named: NamedPath, format: Format) -> Iterator[pl.DataFrame]:
         for frame in blocks:
             total += len(frame)
             yield frame
-    except (pl.exceptions.PolarsError, OSError, EOFError, UnicodeError) as error:
-        raise named.error(f"a table that polars can read ({explain_table(file, format, error)})") from error
+    except (pl.exceptions.PolarsError, csv.Error, OSError, EOFError, UnicodeError) as error:
+        raise named.error(f"a table that polars can read ({explain_table(named, format, error)})") from error
     if total == 0:
         raise named.error("rows beneath the header, but there are none")
 
@@ -87,11 +93,20 @@ def read_csv(file: Path, named: NamedPath, format: Format) -> Iterator[pl.DataFr
         header = read_header(stream, named)
         separator = find_separator(header, format)
         for block in cut_at_rows(stream):
-            rows = BytesIO(header + block)
+            rows = BytesIO(hide_quotes(header, separator) + block)
             frame = pl.read_csv(rows, infer_schema=False, separator=separator, null_values=missing)
+            frame = frame.rename(lambda name: name.replace(HIDDEN, '"'))
             # a million rows of numbers, without a space anywhere, are not looked through for spaces
             spaced = any(space in block for space in (b" ", b"\t") if space != separator.encode())
             yield tidy(frame, format.missing) if spaced or not block.isascii() else frame
+
+
+def hide_quotes(header: bytes, separator: str) -> bytes:
+    """Return a CSV's header with another mark for a quote within a name, which polars takes for its end."""
+    if b'"' not in QUOTED.sub(b"", header) and b'""' not in header:
+        return header
+    names = next(csv.reader(StringIO(header.decode("utf-8"), newline=""), delimiter=separator))
+    return separator.join(f'"{name.replace(chr(34), HIDDEN)}"' for name in names).encode() + b"\n"
 
 
 def tidy(frame: pl.DataFrame, missing: list[str]) -> pl.DataFrame:
@@ -151,11 +166,10 @@ def open_csv(file: Path, format: Format) -> IO[bytes]:
     opened: Any = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rb") as stream:
         start = stream.read(BLOCK)
-    stream = opened(file, "rb")
-    for mark, encoding in MARKS.items():
-        if start.startswith(mark):
-            return decode_stream(stream, "utf-8-sig" if encoding == "utf-8" else encoding)
-    return stream if is_utf8(start, format.encoding) else decode_stream(stream, format.encoding)
+    marked = [encoding for mark, encoding in MARKS.items() if start.startswith(mark)]
+    if not marked and is_utf8(start, format.encoding):
+        return opened(file, "rb")
+    return codecs.EncodedFile(opened(file, "rb"), "utf-8", [*marked, format.encoding][0])  # type: ignore[return-value]
 
 
 def is_utf8(start: bytes, encoding: str) -> bool:
@@ -172,15 +186,15 @@ def is_utf8(start: bytes, encoding: str) -> bool:
     return not text.isascii()
 
 
-def decode_stream(stream: IO[bytes], encoding: str) -> IO[bytes]:
-    """Return a stream of bytes in UTF-8 from one in another encoding."""
-    return codecs.EncodedFile(stream, "utf-8", encoding)  # type: ignore[return-value]
-
-
 def read_header(stream: IO[bytes], named: NamedPath) -> bytes:
-    """Return a CSV's first line, in UTF-8."""
+    """Return a CSV's first line, in UTF-8; a name in quotes may go on in the lines after it."""
     try:
-        line = stream.readline(1 << 20)
+        line = stream.readline(LONGEST)
+        while OPEN.search(QUOTED.sub(b"", line)) and len(line) < LONGEST:
+            more = stream.readline(LONGEST)
+            if not more:
+                break
+            line += more
         line.decode("utf-8")
     except (OSError, EOFError, UnicodeError) as error:
         raise named.error(f"a CSV in UTF-8 or as data.encoding says, or a Parquet file ({error})") from error
@@ -191,7 +205,7 @@ def read_header(stream: IO[bytes], named: NamedPath) -> bytes:
 
 def find_separator(header: bytes, format: Format) -> str:
     """Return what is most often between the names of a CSV's first line."""
-    bare = re.sub(r'"[^"]*"', "", header.decode("utf-8"))
+    bare = QUOTED.sub(b"", header).decode("utf-8")
     best = max(",;\t|", key=bare.count)
     return best if best in bare else format.separator
 
@@ -205,14 +219,14 @@ def separator_of(named: NamedPath, format: Format) -> str:
         return find_separator(read_header(stream, named), format)
 
 
-def explain_table(file: Path, format: Format, error: Exception) -> str:
+def explain_table(named: NamedPath, format: Format, error: Exception) -> str:
     """Say why a file can not be read: its first row longer than the header, else the error's first line."""
     if "more fields" in str(error):
-        with open_csv(file, format) as stream:
-            header = stream.readline()
+        with open_csv(locate_table(named), format) as stream:
+            header = read_header(stream, named)
             delimiter = find_separator(header, format)
             lines = (line.decode("utf-8", "replace") for line in stream)
-            columns = len(next(csv.reader([header.decode("utf-8", "replace")], delimiter=delimiter)))
+            columns = len(next(csv.reader([header.decode("utf-8")], delimiter=delimiter)))
             for number, values in enumerate(csv.reader(lines, delimiter=delimiter), 1):
                 if len(values) > columns:
                     return f"row {number:,} has {len(values)} values, the header {columns}"

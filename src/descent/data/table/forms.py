@@ -19,8 +19,8 @@ MONTH_FIRST = ["%m/%d/%Y", "%m.%d.%Y", "%m-%d-%Y", "%m/%d/%y", "%m.%d.%y", "%m-%
 TIMES = ["", " %H:%M", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p"]
 
 
-class Unclear(ValueError):
-    """Values that can be read in two ways, or not as what most of them are: the message says what to do."""
+class Unusable(ValueError):
+    """A column that nothing can be learned from: the message says why, and where it can, what to do."""
 
 
 def as_words(series: pl.Series) -> pl.Series:
@@ -150,7 +150,7 @@ def settle_mark(values: pl.Series, others: set[str], decimal: str, separator: st
         separator: of the file. Where it is a comma, it is no decimal mark.
 
     Raises:
-        Unclear: nothing of that says which.
+        Unusable: nothing of that says which.
     """
     if decimal != "auto":
         return "." if decimal == "point" else ","
@@ -159,7 +159,7 @@ def settle_mark(values: pl.Series, others: set[str], decimal: str, separator: st
     if not others and (separator == "," or not values.str.contains(",", literal=True).any()):
         return "."
     some = values.filter(values.str.contains(r"[.,]"))[0]
-    raise Unclear(f"{some!r} may be more or less than 1,000; say data.decimal=point or data.decimal=comma")
+    raise Unusable(f"{some!r} may be more or less than 1,000; say data.decimal=point or data.decimal=comma")
 
 
 def are_compact_dates(values: pl.Series) -> bool:
@@ -180,7 +180,7 @@ def find_dates(values: pl.Series, dates: str) -> str:
         dates: what a person said: a form of `strptime`, "day_first", "month_first" or "auto".
 
     Raises:
-        Unclear: day and month may be either way round.
+        Unusable: day and month may be either way round.
     """
     if "%" in dates:
         return dates if share_of(as_days(values, dates)) >= SHARE else ""
@@ -194,5 +194,5 @@ def find_dates(values: pl.Series, dates: str) -> str:
     fitting = [form for form, days in read.items() if share_of(days) == best >= SHARE]
     if any(not read[form].equals(read[fitting[0]]) for form in fitting):
         order = "data.dates=day_first or data.dates=month_first"
-        raise Unclear(f"{values[0]!r} may begin with the day or the month; say {order}")
+        raise Unusable(f"{values[0]!r} may begin with the day or the month; say {order}")
     return fitting[0] if fitting else ""

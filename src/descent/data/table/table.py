@@ -13,9 +13,11 @@ from torch import Tensor
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
-from descent.data.table.columns import Column, Encoder, find_rules, fit_columns, to_inputs, to_targets
+from descent.data.table.columns import Column, are_known, to_inputs, to_targets
+from descent.data.table.encoder import Encoder
 from descent.data.table.files import Format, read_whole, separator_of
-from descent.data.table.forms import TRUTHS, as_numbers, as_words
+from descent.data.table.fitting import find_rules, fit_columns
+from descent.data.table.forms import TRUTHS, Unusable, as_numbers, as_words
 from descent.data.table.preview import describe_columns, describe_splits, describe_targets
 from descent.data.table.table_reader import TableReader
 from descent.errors import ConfigError, require, require_one_of
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 FEW = 20  # whole numbers are classes where there are at most this many different ones
 DATES = ("auto", "day_first", "month_first")
+KEYS = ("path", "val_path", "test_path")
 SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 
 
@@ -70,8 +73,8 @@ def table(
     """
     require(bool(path), "path", path, "a CSV or Parquet file, such as data.path=houses.csv")
     require(max_categories >= 1, "max_categories", max_categories, "a whole number of at least 1")
-    given = {"path": path, "val_path": val_path, "test_path": test_path}
-    files = [NamedPath(key, file) for key, file in given.items() if file]
+    given = zip(KEYS, (path, val_path, test_path), strict=True)
+    files = [NamedPath(key, file) for key, file in given if file]
     format = choose_format(files[0], missing, decimal, dates, encoding)
     frames = [read_whole(file, format) for file in files]
     frame, targets = frames[0], [target] if isinstance(target, str) else list(target or ())
@@ -160,7 +163,10 @@ class Tables:
             known = [column.name for column in theirs]
             gaps = ", ".join(name for name in known if name not in self.used)
             if gaps:
-                raise file.error(f"the columns that init_from={like['run']} learned from; not here: {gaps}")
+                expected = (
+                    f"the columns that init_from={like['run']} learned from; not learned from here: {gaps}"
+                )
+                raise file.error(expected)
             others = [name for name in self.used if name not in known]
             left_out = dict.fromkeys(others, f"init_from={like['run']} did not learn from it")
             return theirs, left_out, to_inputs(theirs, frame, file)
@@ -206,7 +212,7 @@ def find_targets(frame: pl.DataFrame, targets: Sequence[str], task: str, format:
     every = torch.ones(len(frame), dtype=torch.bool).numpy()
     rules = find_rules(frame, frame.columns, every, (), format)
     for name in targets:
-        if isinstance(rules[name], str):
+        if isinstance(rules[name], Unusable):
             raise ConfigError("target", name, expected=f"values that can be read, but {rules[name]}")
     columns = [rule for rule in (rules[name] for name in targets) if isinstance(rule, Column)]
     for column in columns:
@@ -263,24 +269,18 @@ def find_rows(frame: pl.DataFrame, split: str | None, values: Mapping[str, Tenso
     Args:
         frame: the rows of the first file.
         split: its column that says train, val or test.
-        values: targets of each file, as of `to_targets`, in the order "path", "val_path", "test_path".
+        values: targets of each file, as of `to_targets`, by its key.
     """
-    rows, start = {}, 0
-    for key, targets in values.items():
-        known = ~targets.isnan().any(1) if targets.is_floating_point() else targets >= 0
-        rows[key] = known.nonzero().flatten() + start
-        start += len(targets)
-    none = torch.arange(0)
-    parts = {"train": rows["path"], "val": rows.get("val_path", none), "test": rows.get("test_path", none)}
+    parts = [torch.full((len(targets),), KEYS.index(key)) for key, targets in values.items()]
     if split is not None:
-        part_of = read_split(frame, split)[parts["train"]]
-        of_file = {name: parts["train"][part_of == SPLITS[name]] for name in parts}
-        parts = {"train": of_file["train"]} | {
-            name: torch.cat([parts[name], of_file[name]]) for name in ("val", "test")
-        }
-    if len(parts["train"]) == 0:
+        parts[0] = read_split(frame, split)
+    known, part_of = are_known(torch.cat(list(values.values()))), torch.cat(parts)
+    rows = {
+        name: (known & (part_of == SPLITS[name])).nonzero().flatten() for name in ("train", "val", "test")
+    }
+    if len(rows["train"]) == 0:
         raise ConfigError("target", expected="rows to train on, but none has a target")
-    return parts
+    return rows
 
 
 def read_split(frame: pl.DataFrame, split: str) -> Tensor:

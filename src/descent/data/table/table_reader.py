@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from descent.data.named_path import NamedPath
-from descent.data.table.columns import Column, Encoder, to_inputs, to_targets
+from descent.data.table.columns import Column, are_known, to_inputs, to_targets
+from descent.data.table.encoder import Encoder
 from descent.data.table.files import Format, read_blocks, tidy
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class TableReader:
         first = 0
         for frame, inputs in self.read(file):
             targets = to_targets(self.goals, frame, file, first)
-            known = targets >= 0 if classes else ~targets.isnan().any(1)
+            known = are_known(targets)
             yield inputs[known], targets[known]
             first += len(frame)
 
