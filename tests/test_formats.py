@@ -269,6 +269,7 @@ def test_a_name_may_have_several_lines_and_quotes(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(header + rows)
     data = data_of(tmp_path / "t.csv", "y")
     assert [column["name"] for column in data.reader["columns"]] == names[:-1]
+    assert data.preview.count("\n") == 3 + len(names[:-1])  # a line each
     inputs, _ = as_trained(data)
     same(inputs[:, 0], torch.arange(ROWS))
     (tmp_path / "model.json").write_text(json.dumps({"reader": data.reader}))

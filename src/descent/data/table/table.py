@@ -144,7 +144,9 @@ class Tables:
             encoder=encoder,
             scaled=None if encoder is None else encoder.scaled,
             reader=TableReader(path, goals, self.format, rules).describe(),
-            preview="".join(f"{line}\n" for line in lines),
+            preview="".join(
+                line.replace("\n", " ") + "\n" for line in lines
+            ),  # names and words may have some
         )
 
     def fit_first(
