@@ -15,6 +15,7 @@ from descent.cli.paths import CONF, list_choices
 from descent.cli.signatures import accepts, expectation, read_signature
 from descent.cli.words import FLAGS, quote_literally, quote_values, split
 from descent.errors import ConfigError
+from descent.run.resume import is_word
 
 TRAIN = ROOT / "src" / "train.py"
 
@@ -364,6 +365,12 @@ def test_a_folder_whose_words_are_not_those_of_its_run_is_refused_in_one_line(
     finished = run(f"resume={made}", "trainer.max_epochs=2", f"folder={made}")
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished
     assert sorted(path.name for path in made.rglob("*")) == before
+
+
+def test_a_saved_word_of_a_group_is_not_put_together_from_references() -> None:
+    assert is_word("experiment=tutorial", ["experiment"], ["experiment"])
+    for word in ("experiment=.${oc.env:NOTHING,''}.${oc.env:HOME}", "experiment=${oc.env:HOME}"):
+        assert not is_word(word, ["experiment"], ["experiment"])
 
 
 def test_a_folder_of_any_name_is_resumed(run: Run, tmp_path: Path) -> None:

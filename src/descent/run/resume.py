@@ -51,8 +51,8 @@ def is_word(word: object, keys: Collection[str], groups: Collection[str]) -> boo
     found = WORD.fullmatch(word) if isinstance(word, str) else None
     if found is None or found["key"].partition(".")[0] not in keys:
         return False
-    # a file of a group lies beside the others: its name leads nowhere else
-    return found["key"] not in groups or re.search(r"[/\\]|\.\.", found["value"] or "") is None
+    # a file of a group lies beside the others: its name leads nowhere else, and is none that is put together
+    return found["key"] not in groups or re.search(r"[/\\$]|\.\.", found["value"] or "") is None
 
 
 def find_run(resume: object, folder: Path, words: Sequence[str]) -> RunFolder | None:
