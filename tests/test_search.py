@@ -1,5 +1,6 @@
 """Search: trials follow from what the folders hold, whatever was killed in between."""
 
+import json
 import random
 import signal
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from test_sweep import assert_same, start, wait_for_metrics
 
 from descent.errors import ConfigError
 from descent.sweep.plan import Plan
-from descent.sweep.search import Range, Search, Settings, expand_ranges, suggest_rate
+from descent.sweep.search import BOARD, Range, Search, Settings, expand_ranges, suggest_rate
 
 SHORT = ["trainer.max_epochs=2", "data.batch_size=64"]
 WORDS = ["optimizer.lr=tag(log,interval(1e-4,1))", "model.hidden=[8],[16]", *SHORT]
@@ -111,6 +112,46 @@ def test_a_search_that_is_killed_goes_on_with_the_same_trials(run: Run, tmp_path
     ]
     for folder in folders:
         assert_same(folder, tmp_path / "killed" / folder.name)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_launcher_runs_the_same_trials(run: Run, tmp_path: Path, sampler: str) -> None:
+    words = [f"search={sampler}", "search.startup=2", "trials=3", "jobs=1", *WORDS]
+    ours = run("-m", *words, "folder=ours")
+    theirs = run("-m", "hydra/launcher=basic", *words, "folder=theirs")
+    assert (ours.code, theirs.code) == (0, 0), theirs.err
+    folders = [path.parent for path in sorted(tmp_path.glob("ours/*/result.json"))]
+    assert len(folders) == 3
+    assert "\nbest  " in theirs.out
+    for folder in folders:
+        assert_same(folder, tmp_path / "theirs" / folder.name)
+
+
+@NEEDS_OPTUNA
+def test_optuna_dashboard_gets_the_trials_that_have_ended(tmp_path: Path) -> None:
+    import optuna
+
+    space = {"optimizer.lr": Range(1e-4, 1.0, log=True, whole=False)}
+    plan = Plan(tmp_path, [], {"optimizer.lr": [""]}, {"sampler": "random"})
+    search = Search(plan, Settings("random", 1, None), space, 3, ("val/acc", "max"))
+    for values in ([0.5, 0.9], [0.4, 0.8], None):
+        point = search.take()
+        assert point is not None
+        if values:
+            make_run(point.folder.path, {"seed": 0}, values)
+            words = [f"{key}={value}" for key, value in point.values.items()]
+            point.folder.overrides.write_text(json.dumps(words))
+        search.ended(point)
+    for states in (["COMPLETE", "COMPLETE", "FAIL"], ["COMPLETE", "COMPLETE"]):
+        backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / BOARD))
+        (study,) = optuna.get_all_study_summaries(optuna.storages.JournalStorage(backend))
+        found = optuna.load_study(
+            study_name=study.study_name, storage=optuna.storages.JournalStorage(backend)
+        )
+        assert [trial.state.name for trial in found.trials] == states
+        assert found.best_trial.intermediate_values == {1: 0.5, 2: 0.9}
+        assert (tmp_path / found.best_trial.user_attrs["folder"]).is_dir()
+        Search(plan, Settings("random", 1, None), space, 3, ("val/acc", "max"))  # makes the file anew
 
 
 def test_halving_ends_runs_early_and_the_best_is_a_recipe(run: Run, tmp_path: Path) -> None:

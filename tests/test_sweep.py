@@ -14,7 +14,9 @@ import torch
 from conftest import TRAIN, Run, finish, send
 from pretended import tell_session
 
-from descent.sweep.plan import PLAN, Plan, Point, find_plan, name_folder
+from descent.errors import ConfigError
+from descent.sweep.conduct import launch_batches
+from descent.sweep.plan import DONE, PLAN, Plan, Point, Source, find_plan, name_folder
 from descent.sweep.workers import Limits, Workers
 
 SHORT = ["trainer.max_epochs=2", "data.batch_size=64"]
@@ -105,7 +107,12 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
         (["search=random", "loss=mae"], "expected words with several values, or with a range"),
         (["search=random", "optimizer.lr=tag(log,interval(0,1))"], "expected an interval from a lower"),
         (["seed=0,1", "jobs=0"], "jobs=0: expected auto, or how many"),
+        (["search=random", "optimizer.lr=0.1,1", "trials=auto"], "trials=auto: expected how many runs"),
         (["seed=0,1", "nope=1"], "nope=1: expected a key of the config"),
+        (
+            ["search=halving", "optimizer.lr=0.1,1", "hydra/launcher=basic"],
+            "search.reduction=3: expected null beside a launcher",
+        ),
     ],
 )
 def test_bad_words_end_before_the_first_run(run: Run, tmp_path: Path, words: list[str], told: str) -> None:
@@ -271,6 +278,27 @@ def test_a_launcher_of_hydras_gives_the_same_runs_and_the_ranking(run: Run, tmp_
     assert "3 runs, 2 of them done" in again.out
 
 
+def test_a_launcher_that_loses_a_run_does_not_cost_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan(tmp_path, [], {"seed": ["0", "1", "2"]})
+    lost = ConfigError("hydra/launcher", "x", expected="values that Hydra takes (time limit)")
+
+    def launch(points: list[Point]) -> None:
+        for point in points:
+            if point.values["seed"] != "1":
+                point.folder.path.mkdir()
+                point.folder.config.touch()
+                (point.folder.path / DONE).touch()
+        raise lost
+
+    failed = launch_batches(Source(plan.points()), launch, size=3)
+    assert [point.name for point in failed] == ["seed=1"]
+    assert capsys.readouterr().out == f"{lost.line({})}\n"
+    with pytest.raises(ConfigError):  # no run was started: the words are wrong
+        launch_batches(Source(plan.points()), launch, size=3)
+
+
 def test_a_launcher_that_is_not_there_is_one_line(run: Run) -> None:
     finished = run("-m", "hydra/launcher=nope", "seed=0,1", "folder=sweep")
     assert (finished.code, finished.err.count("\n")) == (2, 1)
@@ -288,28 +316,19 @@ def test_folders_have_readable_names_that_differ() -> None:
     assert all(len(name) < 150 and "/" not in name for name in odd)
 
 
-class Waiting:
+class Counted(Source):
     """Points that wait to be run, and how many at most were out at the same time."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.points = plan.points()
-        self.out = self.most = 0
+    out = most = 0
 
     def take(self) -> Point | None:
-        if not self.points:
-            return None
-        self.out += 1
+        point = super().take()
+        self.out += point is not None
         self.most = max(self.most, self.out)
-        return self.points.pop(0)
-
-    def left(self) -> int:
-        return len(self.points)
+        return point
 
     def ended(self, point: Point) -> None:
         self.out -= 1
-
-    def is_hopeless(self, point: Point) -> bool:
-        return False
 
 
 @pytest.mark.parametrize(
@@ -327,7 +346,7 @@ def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
 ) -> None:
     plan = Plan(tmp_path / "sweep", [], {"seed": ["0", "1", "2", "3"]})
     plan.folder.mkdir()
-    source, workers = Waiting(plan), Workers(tell_session, limits, lambda workers: None)
+    source, workers = Counted(plan.points()), Workers(tell_session, limits, lambda workers: None)
     assert workers.run(source) is None
     assert workers.failed == {}
     said = [(tmp_path / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(4)]

@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from descent.cli.build import build_node
 from descent.cli.check import check
@@ -30,9 +30,9 @@ from descent.cli.words import CommandLine, by_key, parse, quote_literally
 from descent.errors import ConfigError, require
 from descent.run.folder import RunFolder
 from descent.run.resume import is_word, key_of, merge_words, require_harmless
-from descent.sweep.plan import PLAN, Plan, find_plan, hold, read_plan
+from descent.sweep.plan import PLAN, Plan, Source, find_plan, hold, read_plan
 from descent.sweep.search import RATE, Range, expand_ranges
-from descent.sweep.workers import Limits, Source
+from descent.sweep.workers import Limits
 
 OWN = ("folder", "name", "resume", "jobs", "trials", "search")  # about a sweep, and not about its runs
 IMPORTS = (  # what a run needs, beside what its config names
@@ -50,7 +50,7 @@ class Sweep:
         plan: what is to be run.
         config: of one of the runs, plain values.
         jobs: runs at a time; None for as many as fit.
-        space: what a search draws from; empty where it is none.
+        space: the values of what varies, or the range that a search draws from.
         trials: of a search, in all.
         launcher: words to Hydra's launcher; empty where runs are started here.
     """
@@ -64,7 +64,7 @@ class Sweep:
 
 
 def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
-    """What a command line asks to be run, or None where that is a single run.
+    """Return what a command line asks to be run, or None where that is a single run.
 
     A sweep is what `-m` says, or a file of the group experiment by `hydra.mode: MULTIRUN`, or the folder of
     one that is resumed.
@@ -79,14 +79,14 @@ def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
         words = [*words, f"hydra.searchpath=[{quote_literally(f'file://{place}')}]"]
     own = {key_of(word): parse(word).value() for word in words if is_own(word)}
     before = find_saved(own.get("resume"))
-    saved = [*before.words, *(f"{key}={','.join(v)}" for key, v in before.values.items())] if before else []
     flag = bool(line.flags["--multirun"]) or before is not None
     if not flag and not {"experiment", "hydra.mode"} & by_key(words).keys():
         for key in ("jobs", "search", "trials"):
             require(key not in own, key, own.get(key), "-m beside it, and several values of a word")
         return None
     launcher = [word for word in words if re.match(r"hydra[./]launcher\b", key_of(word))]
-    task = [word for word in merge_words(saved, words) if not is_own(word) and word not in launcher]
+    known = merge_words(before.typed() if before else [], words)
+    task = [word for word in known if not is_own(word) and word not in launcher]
     fixed, space, mode = expand_values(task, before.values if before else {})
     if not flag and mode != RunMode.MULTIRUN:
         return None
@@ -100,19 +100,23 @@ def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
         folder = LOGS / f"{own.get('name') or name_sweep(fixed, space)}-{datetime.now():%Y%m%d-%H%M%S}"
     require("${" not in str(folder), "folder", folder, "the folder of the sweep; its runs get folders in it")
     search = read_search([word for word in words if key_of(word).partition(".")[0] == "search"], before)
-    if launcher and "sampler" in search:
-        raise ConfigError("search", search["sampler"], expected="no launcher beside it: it looks at its runs")
+    if launcher and search.get("reduction"):
+        expected = "null beside a launcher, whose runs cannot be ended early"
+        raise ConfigError("search.reduction", search["reduction"], expected=expected)
     plan = make_plan(folder.resolve(), fixed, space, search)
     settle(plan, own.get("resume"), before)
     config = check_points(plan, space, by_key(words), before)
-    jobs, trials = (read_count(own, key, usual) for key, usual in (("jobs", "auto"), ("trials", 20)))
-    return Sweep(plan, config, jobs, space if plan.has_trials() else {}, trials or 0, launcher)
+    jobs, trials = (own.get(key, config[key]) for key in ("jobs", "trials"))
+    enough = jobs == "auto" or (type(jobs) is int and jobs >= 1)
+    require(enough, "jobs", jobs, "auto, or how many runs at a time, at least 1")
+    require(type(trials) is int and trials >= 1, "trials", trials, "how many runs a search makes, at least 1")
+    return Sweep(plan, config, None if jobs == "auto" else jobs, space, trials, launcher)
 
 
 def make_plan(
     folder: Path, fixed: Sequence[str], space: dict[str, Range | list[str]], search: dict[str, Any]
 ) -> Plan:
-    """The plan of what a search draws from, or of every combination.
+    """Return the plan of what a search draws from, or of every combination.
 
     Raises:
         ConfigError: a range without a search, or a search without anything to draw from.
@@ -132,20 +136,12 @@ def make_plan(
 
 
 def is_own(word: str) -> bool:
-    """Whether a word is about the sweep, and not about its runs."""
+    """Return whether a word is about the sweep, and not about its runs."""
     return key_of(word).partition(".")[0] in OWN
 
 
-def read_count(own: Mapping[str, Any], key: str, usual: Any) -> int | None:
-    """A whole number of at least 1 that was typed, or None for "auto"."""
-    value = own.get(key, usual)
-    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(key, value, expected="auto, or how many runs at a time, at least 1")
-    return None if value == "auto" else value
-
-
 def read_search(words: Sequence[str], before: Plan | None) -> dict[str, Any]:
-    """The fields of the group search, as typed or as of the sweep that goes on; empty where there is none.
+    """Return the fields of the group search, as typed or as of the sweep that goes on; empty without one.
 
     Raises:
         ConfigError: a word that does not exist, or a value of the wrong kind.
@@ -161,7 +157,7 @@ def read_search(words: Sequence[str], before: Plan | None) -> dict[str, Any]:
 
 
 def find_saved(resume: object) -> Plan | None:
-    """The sweep that `resume=` names, if it names one.
+    """Return the sweep that `resume=` names, if it names one.
 
     Raises:
         ConfigError: its words are none of a run.
@@ -182,7 +178,7 @@ def find_saved(resume: object) -> Plan | None:
 def expand_values(
     words: Sequence[str], varying: Collection[str]
 ) -> tuple[list[str], dict[str, Range | list[str]], RunMode | None]:
-    """Words that all runs have, the values or the range of each key that varies, and Hydra's mode.
+    """Return words that all runs have, the values or the range of each key that varies, and Hydra's mode.
 
     Args:
         words: as typed.
@@ -191,7 +187,7 @@ def expand_values(
     Raises:
         ConfigError: a word that does not exist.
     """
-    _, own = compose([word for word in words if not is_sweep(word)])
+    _, own = compose([word for word in words if not parse(word).is_sweep_override()])
     more = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
     fixed: dict[str, str] = {}
     values: dict[str, Range | list[str]] = {key: [] for key in varying}
@@ -212,20 +208,15 @@ def expand_values(
 
 
 def read_range(key: str, text: str, interval: Any) -> Range:
-    """An interval of Hydra's, such as `tag(log,interval(1e-4,1))` or `int(interval(1,8))`."""
+    """Return an interval of Hydra's, such as `tag(log,interval(1e-4,1))` or `int(interval(1,8))`."""
     log, whole = "log" in interval.tags, isinstance(interval.start, int)
     least = 0 if log else -math.inf
     require(least < interval.start < interval.end, key, text, "an interval from a lower to a higher number")
     return Range(interval.start, interval.end, log, whole, text)
 
 
-def is_sweep(word: str) -> bool:
-    """Whether a word has several values."""
-    return parse(word).is_sweep_override()
-
-
 def name_sweep(fixed: Sequence[str], values: Collection[str]) -> str:
-    """`loss-optimizer-seed-max_epochs=3`: what varies, and then what else was typed."""
+    """Return `loss-optimizer-seed-max_epochs=3`: what varies, and then what else was typed."""
     varying = [key.lstrip("+~").rpartition(".")[2] for key in values]
     words = [word for word in fixed if not key_of(word).startswith("hydra")]
     typed = [
@@ -253,8 +244,8 @@ def settle(plan: Plan, resume: object, before: Plan | None) -> None:
         expected = f"a sweep of these words in {RunFolder(plan.folder.parent)}; there is none"
         raise ConfigError("resume", resume, expected=expected)
     if not plan.is_like(before):
-        was = " ".join([*before.words, *(f"{key}={','.join(v)}" for key, v in before.values.items())])
-        raise ConfigError("resume", RunFolder(before.folder), expected=f"the sweep of the same words: {was}")
+        expected = f"the sweep of the same words: {' '.join(before.typed())}"
+        raise ConfigError("resume", RunFolder(before.folder), expected=expected)
     plan.folder = before.folder
     plan.add(before)
 
@@ -262,7 +253,7 @@ def settle(plan: Plan, resume: object, before: Plan | None) -> None:
 def check_points(
     plan: Plan, space: Mapping[str, Range | list[str]], typed: Mapping[str, str], before: Plan | None
 ) -> dict[str, Any]:
-    """Compose and check a run with each value of each key; returns the config of the last one.
+    """Compose and check a run with each value of each key, and return the config of the last one.
 
     Raises:
         ConfigError: a word that does not exist, or a value of the wrong kind; or, where the words are those
@@ -290,7 +281,7 @@ def check_points(
 
 
 def compose(words: Sequence[str]) -> tuple[DictConfig, DictConfig]:
-    """The config that words give, and Hydra's own part of it.
+    """Return the config that words give, and Hydra's own part of it.
 
     Raises:
         ConfigError: they give none.
@@ -310,7 +301,7 @@ def compose(words: Sequence[str]) -> tuple[DictConfig, DictConfig]:
 
 
 def run_sweep(sweep: Sweep, call: Callable[[list[str]], None], script: str) -> int:
-    """Run what is missing of a sweep and rank all of it; returns how many runs failed.
+    """Run what is missing of a sweep and rank all of it, and return how many runs failed.
 
     Args:
         sweep: as planned.
@@ -319,28 +310,43 @@ def run_sweep(sweep: Sweep, call: Callable[[list[str]], None], script: str) -> i
     """
     for module in IMPORTS:
         import_module(module)
-    from descent.sweep.conduct import Command, Missing, conduct, conduct_elsewhere
+    from descent.sweep.conduct import Command, conduct
     from descent.sweep.search import Search, Settings
 
-    plan, config = sweep.plan, sweep.config
-    limits = find_limits(config, sweep.jobs)
-    groups = sorted(list_groups(), key="experiment".__ne__)
-    command = Command(call, limits, config["monitor"], config["mode"], os.path.relpath(script), groups)
+    plan, monitor, mode = sweep.plan, sweep.config["monitor"], sweep.config["mode"]
     with hold(plan):
         plan.write()
-        if sweep.launcher:
-            script = str(Path(script).resolve())
-            start = partial(launch, plan=plan, words=sweep.launcher, script=script)
-            return conduct_elsewhere(plan, start, command)
-        source: Source = Missing(plan.points())
+        source, batch = Source(plan.points()), len(plan.points())
         if plan.has_trials():
-            look = config["monitor"], config["mode"]
-            source = Search(plan, Settings(**plan.search), sweep.space, sweep.trials, look)
+            settings = Settings(**plan.search)
+            source = Search(plan, settings, sweep.space, sweep.trials, (monitor, mode))
+            batch = sweep.trials
+            if settings.sampler == "tpe":  # which proposes by what came of those before
+                batch = sweep.jobs or settings.startup
+        start = None
+        if sweep.launcher:
+            start = partial(launch, plan=plan, words=sweep.launcher, script=str(Path(script).resolve()))
+        limits = find_limits(sweep.config, sweep.jobs)
+        command = Command(call, limits, start, batch, monitor, mode, os.path.relpath(script), to_recipe)
         return conduct(plan, source, command)
 
 
+def to_recipe(words: Sequence[str], comment: str) -> str:
+    """Return a file of the group experiment with the words of a run."""
+    words = [word for word in words if not word.startswith("hydra")]
+    choices, fields = [], OmegaConf.create()
+    for word in sorted(words, key=lambda word: key_of(word) != "experiment"):  # a recipe's choices come first
+        key, value = key_of(word), word.partition("=")[2]
+        if key in list_groups():
+            choices.append(f"  - {value}" if key == "experiment" else f"  - override /{key}: {value}")
+        else:
+            OmegaConf.update(fields, key, parse(word).value())
+    lines = ["# @package _global_", f"# {comment}", *(["defaults:", *choices] if choices else [])]
+    return "\n".join(lines) + "\n" + (OmegaConf.to_yaml(fields) if fields else "")
+
+
 def find_limits(config: Mapping[str, Any], jobs: int | None) -> Limits:
-    """What this machine can run of a config at the same time."""
+    """Return what this machine can run of a config at the same time."""
     import torch
 
     cuda = torch.cuda.is_available()

@@ -8,7 +8,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, and a terminal that is closed
+# Ctrl-C, kill, and a terminal that is closed, which Windows has no signal for
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Signals:
@@ -27,8 +28,7 @@ class Signals:
         """Take over the handlers, those of Lightning included; what is ignored, as under nohup, stays so."""
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may
-        names = [*ENDING, *(["SIGUSR1"] if in_slurm() else [])]  # sbatch --signal=USR1@90
-        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+        for number in [*ENDING, *([signal.SIGUSR1] if in_slurm() else [])]:  # sbatch --signal=USR1@90
             if signal.getsignal(number) != signal.SIG_IGN:
                 self.before[number] = signal.signal(number, self._handle)
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from descent.errors import ConfigError, as_typed
+from descent.errors import ConfigError, as_typed, require
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder, find_runs, read_yaml
 from descent.run.resume import flatten
@@ -54,7 +54,7 @@ class Comparison:
     differences: dict[str, list[str]]
 
     def text(self) -> str:
-        """The comparison for a terminal."""
+        """Return the comparison for a terminal."""
         lines = [to_text(tabulate(self.rows, self.measure)), "", explain_marks(self.rows, self.measure)]
         if left_out := [str(point.folder) for point in self.points if point.state() != "done"]:
             lines.append(f"Not at their end: {', '.join(left_out)}")
@@ -64,7 +64,7 @@ class Comparison:
         return "\n".join(lines)
 
     def page(self) -> str:
-        """The comparison as HTML that loads nothing."""
+        """Return the comparison as HTML that loads nothing."""
         picture = io.StringIO()
         draw_curves(self.rows, self.measure, picture)
         svg = picture.getvalue()
@@ -117,7 +117,7 @@ def compare_runs(paths: Sequence[str], by: str | None) -> Comparison:
 
 
 def find_folders(paths: Sequence[str]) -> list[RunFolder]:
-    """The runs that paths and patterns name, in their order, each once.
+    """Return the runs that paths and patterns name, in their order, each once.
 
     Raises:
         ConfigError: one of them names none.
@@ -130,15 +130,12 @@ def find_folders(paths: Sequence[str]) -> list[RunFolder]:
             found |= {run.path: run for run in runs}
         if not found:
             raise ConfigError("runs", path, expected="the folder of a run, or one with runs in it")
-    if not found:
-        raise ConfigError(
-            "runs", list(paths), expected="folders of runs: python src/compare.py logs/a logs/b"
-        )
+    require(bool(found), "runs", list(paths), "folders of runs: python src/compare.py logs/a logs/b")
     return list(found.values())
 
 
 def read_settings(folder: RunFolder) -> dict[str, Any]:
-    """Every value of a run's config by its key, without those that say where it is."""
+    """Return every value of a run's config by its key, without those that say where it is."""
     config = read_yaml(folder.config)
     if not isinstance(config, dict):
         raise ConfigError(str(folder.config), expected="the config of a run")
@@ -148,7 +145,7 @@ def read_settings(folder: RunFolder) -> dict[str, Any]:
 
 
 def list_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The values of each key in which configs differ, `–` where one has no such key.
+    """Return the values of each key in which configs differ, `–` where one has no such key.
 
     Of keys that differ in the same way, such as `seed` and `data.seed`, the first one is kept.
     """
@@ -161,7 +158,7 @@ def list_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str
 
 
 def leave_out_followers(differences: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The keys that all configs have and that tell them apart in ways of their own.
+    """Return the keys that all configs have and that tell them apart in ways of their own.
 
     `optimizer.lr` is left out where it is another one for each optimizer, and only there.
     """
@@ -173,14 +170,14 @@ def leave_out_followers(differences: Mapping[str, list[str]]) -> dict[str, list[
 
 
 def title(text: str) -> str:
-    """`loss` for `loss._target_`, and `MeanAbsoluteError` for `descent.losses.MeanAbsoluteError`."""
+    """Return `loss` for `loss._target_`, and `MeanAbsoluteError` for `descent.losses.MeanAbsoluteError`."""
     if text.endswith("._target_"):
         return text.removesuffix("._target_")
     return re.sub(r"^([A-Za-z_]\w*\.)+(?=[A-Z]\w*$)", "", text)
 
 
 def to_html(table: Sequence[Sequence[str]]) -> str:
-    """A table in HTML, whose first line is its head."""
+    """Return a table in HTML, whose first line is its head."""
     lines = []
     for number, cells in enumerate(table):
         tag = "td" if number else "th"

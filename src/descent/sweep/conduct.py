@@ -4,21 +4,17 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from descent.errors import Stopped
+from descent.errors import ConfigError, Stopped
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
-from descent.sweep.pictures import draw_curves, draw_line, draw_map
-from descent.sweep.plan import Plan, Point
+from descent.sweep.pictures import draw
+from descent.sweep.plan import Plan, Point, Source
 from descent.sweep.ranking import (
-    Measure,
-    Row,
     choose_measure,
     collect,
     explain_marks,
@@ -29,28 +25,9 @@ from descent.sweep.ranking import (
     to_text,
 )
 from descent.sweep.search import RATE, suggest_rate
-from descent.sweep.workers import Call, Limits, Source, Workers, last_line
+from descent.sweep.workers import Call, Limits, Workers
 
 RARELY = 10.0  # seconds between two lines of progress where there is no terminal
-
-
-class Missing:
-    """The points of a plan whose runs are not done."""
-
-    def __init__(self, points: Sequence[Point]) -> None:
-        self.waiting = [point for point in points if not point.is_over()]
-
-    def take(self) -> Point | None:
-        return self.waiting.pop(0) if self.waiting else None
-
-    def left(self) -> int:
-        return len(self.waiting)
-
-    def ended(self, point: Point) -> None:
-        pass
-
-    def is_hopeless(self, point: Point) -> bool:
-        return False
 
 
 class Line:
@@ -78,7 +55,9 @@ class Line:
         text += f", {workers.pruned} ended early" if workers.pruned else ""
         text += f", {len(failed)} failed" if failed else ""
         if workers.seconds:
-            left = estimate(workers)
+            usual, now = mean(workers.seconds), time.monotonic()
+            rest = sum(max(0.0, usual - (now - worker.begun)) for worker in workers.running)
+            left = (workers.waiting * usual + rest) / max(1, len(workers.running))
             text += f", about {timedelta(seconds=round(left))} left"
         if self.terminal:
             sys.stdout.write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1])
@@ -93,16 +72,12 @@ class Line:
 
 
 def describe_failure(point: Point, code: int) -> str:
-    """Which run failed and why, in a line."""
-    why = last_line(point.folder) if code > 0 else f"signal {-code} ended it"
-    return f"failed: {point.name}: {why} (all it said: {RunFolder(point.folder.log)})"
-
-
-def estimate(workers: Workers) -> float:
-    """Seconds that are left, by what runs took so far."""
-    usual, now = mean(workers.seconds), time.monotonic()
-    rest = [max(0.0, usual - (now - worker.begun)) for worker in workers.running]
-    return (workers.waiting * usual + sum(rest)) / max(1, len(workers.running))
+    """Return in a line which run failed and why."""
+    log, why = point.folder.log, f"signal {-code} ended it"
+    if code > 0:
+        said = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+        why = next((line.strip() for line in reversed(said) if line.strip()), "")
+    return f"failed: {point.name}: {why} (all it said: {RunFolder(log)})"
 
 
 @dataclass
@@ -112,145 +87,108 @@ class Command:
     Attributes:
         call: runs a command line; see `Workers`.
         limits: of what runs at the same time.
+        launch: has something else run points, and waits for them; None where they are run here.
+        batch: how many points that gets at a time.
         monitor, mode: what runs look at.
         script: the command, as typed.
-        groups: of words that choose a file, the recipes' first.
+        to_recipe: makes a file of the group experiment of a run's words and a comment.
     """
 
     call: Call
     limits: Limits
+    launch: Callable[[list[Point]], None] | None
+    batch: int
     monitor: str
     mode: str
     script: str
-    groups: Sequence[str]
+    to_recipe: Callable[[Sequence[str], str], str]
 
 
 def conduct(plan: Plan, source: Source, command: Command) -> int:
-    """Run what is missing of a sweep, rank all of it, and tell; returns how many runs failed.
+    """Run what is missing of a sweep, rank all of it, tell, and return how many runs failed.
 
     Raises:
         Stopped: by a signal; every run that was at work has saved.
     """
-    begun = time.monotonic()
-    total = announce(plan, source.left())
-    lenient = "epochs" in plan.search
-    line = Line(total - source.left(), lenient)
-    workers = Workers(command.call, command.limits, line.tell)
-    received = workers.run(source)
-    line.say("")
-    if received:
-        done = sum(point.is_over() for point in plan.points())
-        text = f"Stopped and saved: {done} of {total} runs are done. Go on with: {go_on(plan, command)}"
-        raise Stopped(text, code=128 + received)
-    print(conclude(plan, plan.points(), command))
-    if workers.pruned:
-        print(f"{workers.pruned} runs were ended early")
-    failed = {} if lenient else workers.failed
+    begun, done = time.monotonic(), sum(point.is_over() for point in plan.points())
+    total = done + source.left()
+    print(f"{plan.folder.name}: {total} runs" + (f", {done} of them done" if done else ""), flush=True)
+    go_on = f"python {command.script} -m {shlex.quote(f'resume={RunFolder(plan.folder)}')}"
+    lenient, pruned = "epochs" in plan.search, 0
+    if command.launch is not None:
+        failed = launch_batches(source, command.launch, command.batch)
+    else:
+        line = Line(done, lenient)
+        workers = Workers(command.call, command.limits, line.tell)
+        received = workers.run(source)
+        line.say("")
+        if received:
+            done = sum(point.is_over() for point in plan.points())
+            text = f"Stopped and saved: {done} of {total} runs are done. Go on with: {go_on}"
+            raise Stopped(text, code=128 + received)
+        failed, pruned = workers.failed, workers.pruned
+    print(conclude(plan, command))
+    if pruned:
+        print(f"{pruned} runs were ended early")
+    failed = {} if lenient else failed
     for point, code in failed.items():
         print(describe_failure(point, code))
     if failed:
-        print(f"Try those again with: {go_on(plan, command)}")
-    print(f"{len(workers.seconds)} runs in {time.monotonic() - begun:.1f} s")
+        print(f"Try those again with: {go_on}")
+    ended = sum(point.is_over() for point in plan.points()) - done - pruned
+    print(f"{ended} runs in {time.monotonic() - begun:.1f} s")
     return len(failed)
 
 
-def conduct_elsewhere(plan: Plan, launch: Callable[[list[Point]], None], command: Command) -> int:
-    """Have something else run what is missing, and rank all of it; returns how many runs are not done."""
-    missing = [point for point in plan.points() if not point.is_over()]
-    announce(plan, len(missing))
-    if missing:
-        launch(missing)
-    print(conclude(plan, plan.points(), command))
-    failed = [point for point in plan.points() if not point.is_over()]
-    for point in failed:
-        print(describe_failure(point, 1))
-    if failed:
-        print(f"Try those again with: {go_on(plan, command)}")
-    return len(failed)
+def launch_batches(source: Source, launch: Callable[[list[Point]], None], size: int) -> dict[Point, int]:
+    """Have something else run what a source has, and return what is not done, as of `Workers.failed`.
+
+    Raises:
+        ConfigError: not one run was started.
+    """
+    failed: dict[Point, int] = {}
+    while points := list(filter(None, (source.take() for _ in range(min(size, source.left()))))):
+        try:
+            launch(points)
+        except ConfigError as error:  # it has lost one of its jobs, or takes no such words
+            if all(point.state() == "missing" for point in points):
+                raise
+            print(error.line({}))
+        for point in points:
+            source.ended(point)
+        failed |= {point: 1 for point in points if not point.is_over()}
+    return failed
 
 
-def announce(plan: Plan, missing: int) -> int:
-    """Say how many runs there are; returns that."""
-    done = sum(point.is_over() for point in plan.points())
-    print(
-        f"{plan.folder.name}: {done + missing} runs" + (f", {done} of them done" if done else ""), flush=True
-    )
-    return done + missing
-
-
-def go_on(plan: Plan, command: Command) -> str:
-    """The command line that goes on with a sweep."""
-    return f"python {command.script} -m {shlex.quote(f'resume={RunFolder(plan.folder)}')}"
-
-
-def conclude(plan: Plan, points: Sequence[Point], command: Command) -> str:
+def conclude(plan: Plan, command: Command) -> str:
     """Rank runs, leave the ranking and the pictures in the sweep's folder, and return it in words."""
-    folder, rows = plan.folder, collect(points)
+    rows, folder, place = collect(plan.points()), plan.folder, RunFolder(plan.folder)
     if not rows:
         return "No run has come to its end."
     figures = next(iter(rows[0].figures.values()))
-    measure = choose_measure(command.monitor, command.mode, list(points[0].values), figures)
+    measure = choose_measure(command.monitor, command.mode, rows[0].values, figures)
     ranked = rank(rows, measure)
     if not ranked:
         return f"No run has {measure.metric}."
+    best = ranked[0].find_best(measure)
+    typed = f"python {command.script} {shlex.join(best.words)}"
     table, marks = tabulate(ranked, measure), explain_marks(ranked, measure)
-    best = ranked[0]
-    chosen = min if measure.lower else max
-    repeat = chosen(best.figures, key=lambda repeat: best.figures[repeat].get(measure.metric, 0.0))
-    typed = f"python {command.script} {shlex.join(best.points[repeat].words)}"
-    lines = [f"Best run:    {typed}", f"Its folder:  {best.points[repeat].folder}"]
-    write_text(folder / "ranking.csv", to_csv(ranked))
-    write_text(
-        folder / "ranking.md",
-        f"{to_markdown(table)}\n{marks}\n\n```sh\n{typed}\n```\n",
-    )
-    write_pictures(folder, ranked, measure)
     recipe = folder / "experiment" / "best.yaml"
     recipe.parent.mkdir(exist_ok=True)
-    write_text(
-        recipe,
-        to_experiment(best.points[repeat], command.groups, f"the best of {folder.name} by {measure.metric}"),
-    )
-    lines.append(f"As a recipe: python {command.script} --config-dir {RunFolder(folder)} experiment=best")
+    write_text(folder / "ranking.csv", to_csv(ranked))
+    write_text(folder / "ranking.md", f"{to_markdown(table)}\n{marks}\n\n```sh\n{typed}\n```\n")
+    write_text(recipe, command.to_recipe(best.words, f"the best of {folder.name} by {measure.metric}"))
+    draw(ranked, measure, folder)
+    lines = [to_text(table), "", marks, ""]
     if RATE in plan.values and "epochs" in plan.search:
         values = {float(row.values[RATE]): mean(row.of(measure.metric)) for row in ranked}
         rate = suggest_rate(values, [float(rate) for rate in plan.values[RATE]], measure.lower)
-        lines.insert(0, f"Suggestion:  {RATE}={rate:g}, the best together with its neighbours")
-    where = [f"All of it:   {RunFolder(folder)}", f"TensorBoard: tensorboard --logdir {RunFolder(folder)}"]
-    return "\n".join([to_text(table), "", marks, "", *lines, *where])
-
-
-def to_experiment(point: Point, groups: Sequence[str], comment: str) -> str:
-    """A file of the group experiment with the words of a run."""
-    pairs = [word.lstrip("+~").partition("=")[::2] for word in point.words if not word.startswith("hydra")]
-    choices = [f"  - {value}" for key, value in pairs if key == "experiment"]
-    choices += [f"  - override /{key}: {value}" for key, value in pairs if key in groups[1:]]
-    fields: dict[str, Any] = {}
-    for key, value in pairs:
-        *parents, last = key.split(".")
-        node = fields
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        if key not in groups:
-            node[last] = value
-    lines = ["# @package _global_", f"# {comment}", *(["defaults:", *choices] if choices else [])]
-    return "\n".join([*lines, *to_yaml(fields)]) + "\n"
-
-
-def to_yaml(fields: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """Lines of YAML with values as they were typed, which keeps 1e-4 a number."""
-    for key, value in fields.items():
-        if isinstance(value, Mapping):
-            yield f"{indent}{key}:"
-            yield from to_yaml(value, indent + "  ")
-        else:
-            yield f"{indent}{key}: {value}"
-
-
-def write_pictures(folder: Path, rows: Sequence[Row], measure: Measure) -> None:
-    """Draw the curves, and the map where there can be one."""
-    draw_curves(rows, measure, folder / "curves.png")
-    if len(rows[0].values) == 2:
-        draw_map(rows, measure, folder / "map.png")
-    elif len(rows[0].values) == 1:
-        draw_line(rows, measure, folder / "line.png")
+        lines.append(f"Suggestion:  {RATE}={rate:g}, the best together with its neighbours")
+    lines += [
+        f"Best run:    {typed}",
+        f"Its folder:  {best.folder}",
+        f"As a recipe: python {command.script} --config-dir {place} experiment=best",
+        f"All of it:   {place}",
+        f"TensorBoard: tensorboard --logdir {place}",
+    ]
+    return "\n".join(lines)

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -44,7 +44,7 @@ class Point:
         return self.folder.path.name
 
     def state(self) -> str:
-        """Whether its run is "done", "pruned", "begun" or "missing"."""
+        """Return whether its run is "done", "pruned", "begun" or "missing"."""
         if not self.folder.config.exists():
             return "missing"
         if (self.folder.path / DONE).exists() or "test" in read_result(self.folder):
@@ -52,8 +52,30 @@ class Point:
         return "pruned" if (self.folder.path / PRUNED).exists() else "begun"
 
     def is_over(self) -> bool:
-        """Whether nothing is to be done for it any more."""
+        """Return whether nothing is to be done for it any more."""
         return self.state() in ("done", "pruned")
+
+
+class Source:
+    """Where points come from: here those of a list that are not over, one after another."""
+
+    def __init__(self, points: Iterable[Point]) -> None:
+        self.waiting = [point for point in points if not point.is_over()]
+
+    def take(self) -> Point | None:
+        """Return the next point to run; None where there is none."""
+        return self.waiting.pop(0) if self.waiting else None
+
+    def left(self) -> int:
+        """Return how many are still to be taken."""
+        return len(self.waiting)
+
+    def ended(self, point: Point) -> None:
+        """Learn that a run is no longer at work."""
+
+    def is_hopeless(self, point: Point) -> bool:
+        """Return whether a run that is at work had better end."""
+        return False
 
 
 @dataclass
@@ -73,7 +95,7 @@ class Plan:
     search: dict[str, Any] = field(default_factory=dict)
 
     def points(self) -> list[Point]:
-        """Every combination, the last key varying fastest; of a search, the trials that there are."""
+        """Return every combination, the last key varying fastest; of a search, the trials that there are."""
         if self.has_trials():
             return list(self.trials().values())
         return [
@@ -82,22 +104,22 @@ class Plan:
         ]
 
     def point(self, values: Mapping[str, str]) -> Point:
-        """The run of some values."""
+        """Return the run of some values."""
         varying = [f"{key}={value}" for key, value in values.items()]
         folder = RunFolder(self.folder / name_folder(varying))
         return Point(values, (*self.words, *varying), folder)
 
     def has_trials(self) -> bool:
-        """Whether runs are proposed as it goes; else all combinations are run."""
+        """Return whether runs are proposed as it goes; else all combinations are run."""
         return "sampler" in self.search
 
     def trial(self, number: int, values: Mapping[str, str]) -> Point:
-        """A run of a search, from 0."""
+        """Return a run of a search, from 0."""
         point = self.point(values)
         return Point(values, point.words, RunFolder(self.folder / f"{number:03},{point.name}"))
 
     def trials(self) -> dict[int, Point]:
-        """The runs of a search that have a folder, by their numbers."""
+        """Return the runs of a search that have a folder, by their numbers."""
         found = {}
         for path in sorted(self.folder.glob("[0-9]*,*")):
             number, words = path.name.partition(",")[0], RunFolder(path).overrides
@@ -109,7 +131,7 @@ class Plan:
         return found
 
     def is_like(self, other: "Plan") -> bool:
-        """Whether another sweep differs in the values alone."""
+        """Return whether another sweep differs in the values alone."""
         same = sorted(self.saved()) == sorted(other.saved()) and set(self.values) == set(other.values)
         return same and self.search == other.search and (not self.has_trials() or self.values == other.values)
 
@@ -121,8 +143,12 @@ class Plan:
         }
 
     def saved(self) -> list[str]:
-        """The words that all runs have, without those to Hydra itself."""
+        """Return the words that all runs have, without those to Hydra itself."""
         return [word for word in self.words if not word.startswith("hydra")]
+
+    def typed(self) -> list[str]:
+        """Return the words of a command line that means this sweep."""
+        return [*self.words, *(f"{key}={','.join(values)}" for key, values in self.values.items())]
 
     def write(self) -> None:
         """Write the plan into its folder."""
@@ -131,7 +157,7 @@ class Plan:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan in a folder.
+    """Return the plan in a folder.
 
     Raises:
         ConfigError: there is none, or something else in its file.
@@ -140,16 +166,16 @@ def read_plan(folder: Path) -> Plan:
         raise ConfigError("resume", str(folder), expected=f"the folder of a sweep; it has no {PLAN}")
     content = read_yaml(folder / PLAN)
     content = content if isinstance(content, dict) else {}
-    words, values = content.get("words"), content.get("values")
-    if not isinstance(values, dict) or not all(map(is_texts, [words, *values.values()])):
+    words, values, search = (content.get(key) for key in ("words", "values", "search"))
+    lists: list[Any] = [words, *values.values()] if isinstance(values, dict) else [None]
+    if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
         raise ConfigError(str(folder / PLAN), expected="what a sweep writes: words, and values by key")
-    search = content.get("search")
-    settings = search if isinstance(search, dict) else {}
-    return Plan(folder, list(words or ()), {str(key): texts for key, texts in values.items()}, settings)
+    by_key = {str(key): texts for key, texts in zip(values or (), lists[1:], strict=True)}
+    return Plan(folder, lists[0], by_key, search if isinstance(search, dict) else {})
 
 
 def find_plan(wanted: Plan, parent: Path) -> Plan | None:
-    """The newest sweep in a folder that is like another one, or None."""
+    """Return the newest sweep in a folder that is like another one, or None."""
     files = [file for file in parent.glob(f"*/{PLAN}") if file.is_file()]
     for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
         plan = read_plan(file.parent)
@@ -158,13 +184,8 @@ def find_plan(wanted: Plan, parent: Path) -> Plan | None:
     return None
 
 
-def is_texts(value: Any) -> bool:
-    """Whether something is a list of texts."""
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
 def name_folder(words: Sequence[str]) -> str:
-    """`loss=mae,seed=0` of the words that vary; another name for each combination, on every file system."""
+    """Return `loss=mae,seed=0` of the words that vary: a name of its own for each, on every file system."""
     text = ",".join(re.sub(r"[\[\]'\"]", "", word.lstrip("+~")) for word in words)
     name = re.sub(r"[^\w.=+,-]+", "_", text)[:LONGEST] or "run"
     if name == text or not words:
@@ -173,16 +194,21 @@ def name_folder(words: Sequence[str]) -> str:
 
 
 def read_result(folder: RunFolder) -> dict[str, Any]:
-    """What came of a run: epochs, seconds, "final", "best" and "test" figures; empty before it has ended."""
+    """Return what came of a run: seconds, "final", "best" and "test" figures; empty before its end."""
+    return read_json(folder.result)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return what a run wrote into a file; empty where it has not done so yet."""
     try:
-        result = json.loads(folder.result.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return result if isinstance(result, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def best_figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of a run's best epoch, the last one's where no best was kept, and those of its test."""
+    """Return the figures of a run's best epoch, or of the last where no best was kept, and of its test."""
     rows = [result.get("best") or result.get("final"), result.get("test")]
     figures = {name: value for row in rows if isinstance(row, dict) for name, value in row.items()}
     return {name: float(v) for name, v in figures.items() if isinstance(v, int | float) and math.isfinite(v)}
@@ -195,30 +221,30 @@ def hold(plan: Plan) -> Iterator[None]:
     Raises:
         ConfigError: the folder cannot be made; or the sweep is running, or one of its runs is.
     """
-    from filelock import FileLock, Timeout  # comes with torch
-
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         expected = f"a folder that can be made ({error.strerror})"
         raise ConfigError("folder", str(plan.folder), expected=expected) from error
-    with wait_for(plan.folder, FileLock(plan.folder / RunFolder("").lock.name, timeout=0), Timeout):
+    with lock(RunFolder(plan.folder), patience=0):
         for point in plan.points():
             if point.state() == "begun":
-                with wait_for(point.folder.path, FileLock(point.folder.lock, timeout=PATIENCE), Timeout):
+                with lock(point.folder, PATIENCE):
                     pass
         yield
 
 
 @contextmanager
-def wait_for(folder: Path, lock: Any, timeout: type[Exception]) -> Iterator[None]:
-    """Hold a lock of a folder."""
+def lock(folder: RunFolder, patience: float) -> Iterator[None]:
+    """Hold the lock of a folder, after so many seconds at most."""
+    from filelock import FileLock, Timeout  # comes with torch
+
+    held = FileLock(folder.lock, timeout=patience)
     try:
-        lock.acquire()
-    except timeout as error:
-        where = str(RunFolder(folder))
-        raise ConfigError("resume", where, expected="what has ended; this is running") from error
+        held.acquire()
+    except Timeout as error:
+        raise ConfigError("resume", str(folder), expected="what has ended; this is running") from error
     try:
         yield
     finally:
-        lock.release()
+        held.release()

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import mean, stdev
@@ -47,17 +47,23 @@ class Row:
     near: bool | None = None
 
     def of(self, metric: str) -> list[float]:
-        """A figure of each run that has it."""
+        """Return a figure of each run that has it."""
         return [figures[metric] for figures in self.figures.values() if metric in figures]
 
+    def find_best(self, measure: "Measure") -> Point:
+        """Return the best one of its runs."""
+        having = {repeat: f[measure.metric] for repeat, f in self.figures.items() if measure.metric in f}
+        chosen = min if measure.lower else max
+        return self.points[chosen(having, key=having.__getitem__)]
 
-def choose_measure(monitor: str, mode: str, varying: Sequence[str], figures: Mapping[str, float]) -> Measure:
-    """The monitored metric; where runs differ in their loss, and that is monitored, another one.
+
+def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Iterable[str]) -> Measure:
+    """Return the monitored metric; where runs differ in their loss, and that is monitored, another one.
 
     Args:
         monitor, mode: of the runs.
         varying: the keys in which they differ.
-        figures: of one run.
+        figures: that one run has, by their names.
     """
     of_loss = monitor.endswith("/loss") and any(key.partition(".")[0] == "loss" for key in varying)
     others = [name for name in figures if name.startswith("val/") and name != "val/loss"]
@@ -69,12 +75,12 @@ def choose_measure(monitor: str, mode: str, varying: Sequence[str], figures: Map
 
 
 def is_less_better(metric: str) -> bool:
-    """Whether of a metric's values the lower one is better, by its name."""
+    """Return whether of a metric's values the lower one is better, by its name."""
     return metric.partition("/")[2] in LOWER
 
 
 def collect(points: Sequence[Point]) -> list[Row]:
-    """A row for each choice that has runs that are done."""
+    """Return a row for each choice that has runs that are done."""
     rows: dict[tuple[tuple[str, str], ...], Row] = {}
     for point in points:
         if point.state() != "done":
@@ -89,7 +95,7 @@ def collect(points: Sequence[Point]) -> list[Row]:
 
 
 def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
-    """The rows that have the figure, the best first, each compared with that one.
+    """Return the rows that have the figure, the best first, each compared with that one.
 
     Runs of one seed share their splits and their initial weights, so the differences are taken seed by seed:
     a row is near the best where a 95 % interval of their mean, by Student's t, holds 0.
@@ -104,7 +110,7 @@ def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
 
 
 def holds_zero(differences: Sequence[float]) -> bool | None:
-    """Whether a 95 % interval of the mean difference holds 0; None of fewer than two."""
+    """Return whether a 95 % interval of the mean difference holds 0; None of fewer than two."""
     n = len(differences)
     if n < 2:
         return None
@@ -113,7 +119,7 @@ def holds_zero(differences: Sequence[float]) -> bool | None:
 
 
 def tabulate(rows: Sequence[Row], measure: Measure) -> list[list[str]]:
-    """The ranking as texts, its head first."""
+    """Return the ranking as texts, its head first."""
     tests = [name for name in rows[0].figures[next(iter(rows[0].figures))] if name.startswith("test/")]
     table = [["", *rows[0].values, measure.metric, *tests, "runs", "seconds"]]
     unsure = "?" if has_repeats(rows) else ""
@@ -127,19 +133,19 @@ def tabulate(rows: Sequence[Row], measure: Measure) -> list[list[str]]:
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """`0.9731 ± 0.0052`: the mean and the standard deviation; `–` of nothing."""
+    """Return `0.9731 ± 0.0052`: the mean and the standard deviation; `–` of nothing."""
     if not values:
         return "–"
     return f"{mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 def has_repeats(rows: Sequence[Row]) -> bool:
-    """Whether there is a choice with several runs."""
+    """Return whether there is a choice with several runs."""
     return any(len(row.figures) > 1 for row in rows)
 
 
 def explain_marks(rows: Sequence[Row], measure: Measure) -> str:
-    """What the table says, in words."""
+    """Return what the table says, in words."""
     lines = [f"Ranked by {measure.note}: mean ± standard deviation."]
     if any(row.near for row in rows):
         lines.append("≈: within the noise of the best (95 % interval of the paired differences holds 0).")
@@ -151,19 +157,19 @@ def explain_marks(rows: Sequence[Row], measure: Measure) -> str:
 
 
 def to_text(table: Sequence[Sequence[str]]) -> str:
-    """A table for a terminal."""
+    """Return a table for a terminal."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
 
 
 def to_markdown(table: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in table]
     return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]]) + "\n"
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """The ranking with all figures, each a column of means and one of standard deviations."""
+    """Return the ranking with all figures, each a column of means and one of standard deviations."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     names = list(dict.fromkeys(name for row in rows for figures in row.figures.values() for name in figures))

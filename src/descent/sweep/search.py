@@ -9,16 +9,18 @@ import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import count
 from statistics import mean
 from typing import Any, Literal
 
-from descent.errors import ConfigError, require
-from descent.sweep.pictures import read_curve, read_names
-from descent.sweep.plan import Plan, Point, best_figures, read_result
+from descent.errors import require
+from descent.sweep.pictures import read_curve, read_metrics
+from descent.sweep.plan import Plan, Point, Source, best_figures, read_result
 from descent.sweep.ranking import Measure, choose_measure
 
 RATE = "optimizer.lr"
+BOARD = "optuna.log"  # in a sweep's folder: a study of Optuna's
 DIGITS = 4  # of a number that is drawn, so that it can be typed again
 
 
@@ -40,12 +42,8 @@ class Settings:
         require(self.startup >= 1, "startup", self.startup, "a whole number of at least 1")
         enough = self.reduction is None or self.reduction >= 2
         require(enough, "reduction", self.reduction, "null, or a whole number of at least 2")
-        if self.sampler == "tpe":
-            try:
-                import optuna  # noqa: F401
-            except ImportError as error:
-                expected = "random, or Optuna installed: uv sync --extra search"
-                raise ConfigError("sampler", "tpe", expected=expected) from error
+        usable = self.sampler == "random" or find_spec("optuna") is not None
+        require(usable, "sampler", self.sampler, "random, or Optuna installed: uv sync --extra search")
 
 
 @dataclass
@@ -88,7 +86,7 @@ class Rates:
 
 
 def suggest_rate(values: Mapping[float, float], tried: Sequence[float], lower: bool) -> float | None:
-    """The rate whose value, averaged with those of its neighbours, is the best; None where there is none.
+    """Return the rate that is best by the mean of its value and its neighbours'; None where there is none.
 
     Args:
         values: what runs came to, by rate.
@@ -107,7 +105,7 @@ def suggest_rate(values: Mapping[float, float], tried: Sequence[float], lower: b
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`; drawn evenly, or evenly over their logarithms; `text` is as typed."""
+    """The numbers from `low` to `high`, evenly or evenly over their logarithms; `text` is as typed."""
 
     low: float
     high: float
@@ -116,33 +114,31 @@ class Range:
     text: str = ""
 
     def draw(self, chance: random.Random) -> float:
-        """One of them."""
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        value = chance.uniform(low, high)
-        return self.keep(math.exp(value) if self.log else value)
+        """Return one of them at random."""
+        return self.find(chance.random())
 
     def divide(self, steps: int) -> list[float]:
-        """As many of them at equal distances, the ends included."""
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        values = [low + (high - low) * step / (steps - 1) for step in range(steps)]
-        return list(dict.fromkeys(self.keep(math.exp(v) if self.log else v) for v in values))
+        """Return as many of them at equal distances, the ends included."""
+        return list(dict.fromkeys(self.find(step / (steps - 1)) for step in range(steps)))
+
+    def find(self, share: float) -> float:
+        """Return the number that so large a share of the way from `low` to `high` leads to."""
+        if self.log:
+            low, high = math.log(self.low), math.log(self.high)
+            return self.keep(math.exp(low + (high - low) * share))
+        return self.keep(self.low + (self.high - self.low) * share)
 
     def keep(self, value: float) -> float:
-        """The number as it can be typed."""
+        """Return the number as it can be typed."""
         if self.whole:
             return min(max(round(value), round(self.low)), round(self.high))
         return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
 
 
-def draw(space: Range | list[str], chance: random.Random) -> Any:
-    """A value at random."""
-    return space.draw(chance) if isinstance(space, Range) else chance.choice(space)
-
-
 Space = Mapping[str, Range | list[str]]
 
 
-class Search:
+class Search(Source):
     """The source of a search's trials.
 
     Args:
@@ -159,28 +155,34 @@ class Search:
         self.plan, self.settings, self.space, self.trials, self.look = plan, settings, space, trials, look
         self.seed = next((word for word in plan.words if word.startswith("seed=")), "seed=0")
         self.points = plan.trials()
-        self.waiting = [point for point in self.points.values() if not point.is_over()]
+        super().__init__(self.points.values())
         self.at_work: set[Point] = set()
         self.rungs: dict[Point, int] = {}  # the epoch at which a trial is looked at next
         self.measure: Measure | None = None
+        self.board: Any = None  # the study that optuna-dashboard opens
+        self.to_show: list[Point] = []
+        for point in self.points.values():
+            if point.is_over():
+                self._show(point)
 
     def take(self) -> Point | None:
-        """A trial that was begun, or the next one."""
-        if self.waiting:
-            point = self.waiting.pop(0)
-        elif len(self.points) < self.trials:
+        """Return a trial that was begun, or the next one."""
+        point = super().take()
+        if point is None and len(self.points) < self.trials:
             point = self._propose()
-        else:
-            return None
-        self.at_work.add(point)
+        if point is not None:
+            self.at_work.add(point)
         return point
 
     def _propose(self) -> Point:
-        """The next trial, of the first number that is free."""
+        """Return the next trial, of the first number that is free."""
         number = next(number for number in count() if number not in self.points)
         chance = random.Random(f"{self.seed} {number}")
         if self.settings.sampler == "random" or number < self.settings.startup:
-            values = {key: draw(space, chance) for key, space in self.space.items()}
+            values = {
+                key: space.draw(chance) if isinstance(space, Range) else chance.choice(space)
+                for key, space in self.space.items()
+            }
         else:
             values = self._ask(chance.randrange(2**32))
         point = self.plan.trial(number, {key: str(value) for key, value in values.items()})
@@ -188,15 +190,16 @@ class Search:
         return point
 
     def left(self) -> int:
-        """How many trials are still to be taken."""
-        return max(0, self.trials - len(self.points)) + len(self.waiting)
+        """Return how many trials are still to be taken."""
+        return max(0, self.trials - len(self.points)) + super().left()
 
     def ended(self, point: Point) -> None:
-        """A trial is no longer at work."""
+        """Learn that a trial is no longer at work."""
         self.at_work.discard(point)
+        self._show(point)
 
     def is_hopeless(self, point: Point) -> bool:
-        """Whether a trial is not among the best of those that have come as far."""
+        """Return whether a trial is not among the best of those that have come as far."""
         if self.settings.reduction is None or not (measure := self._find_measure(point)):
             return False
         best = min if measure.lower else max
@@ -215,20 +218,20 @@ class Search:
         return False
 
     def _find_measure(self, point: Point) -> Measure | None:
-        """What trials are compared by, once one of them has come to a figure."""
-        if self.measure is None and (names := read_names(point.folder)):
-            self.measure = choose_measure(*self.look, list(self.space), dict.fromkeys(names, 0.0))
+        """Return what trials are compared by, once one of them has come to a figure."""
+        if self.measure is None and (rows := read_metrics(point.folder)):
+            self.measure = choose_measure(*self.look, self.space, rows[0])
         return self.measure
 
     def _value(self, point: Point) -> float | None:
-        """What came of a trial; None if it has not ended as it should."""
+        """Return what came of a trial; None if it has not ended as it should."""
         measure = self._find_measure(point)
         if measure is None or point.state() != "done":
             return None
         return best_figures(read_result(point.folder)).get(measure.metric)
 
     def _ask(self, seed: int) -> dict[str, Any]:
-        """What Optuna proposes, whose study is made anew of what the folders hold."""
+        """Return what Optuna proposes, whose study is made anew of what the folders hold."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -236,25 +239,58 @@ class Search:
         sampler = optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=1, multivariate=True, constant_liar=True
         )
-        values = {point: self._value(point) for _, point in sorted(self.points.items())}
+        trials = [self._to_trial(point) for _, point in sorted(self.points.items())]
         lower = self.measure is None or self.measure.lower
         study = optuna.create_study(direction="minimize" if lower else "maximize", sampler=sampler)
-        distributions = {key: to_distribution(space) for key, space in self.space.items()}
-        states = optuna.trial.TrialState
-        for point, value in values.items():
-            state = states.COMPLETE if value is not None else states.PRUNED  # as the worst, if it failed
-            state = states.RUNNING if point in self.at_work else state
-            params = {key: read_value(self.space[key], text) for key, text in point.values.items()}
-            trial = optuna.trial.create_trial(
-                params=params, distributions=distributions, value=value, state=state
-            )
-            study.add_trial(trial)
-        found = study.ask(distributions).params
+        study.add_trials(trials)
+        found = study.ask({key: to_distribution(space) for key, space in self.space.items()}).params
         return {k: s.keep(found[k]) if isinstance(s, Range) else found[k] for k, s in self.space.items()}
+
+    def _to_trial(self, point: Point, **more: Any) -> Any:
+        """Return a trial as Optuna knows it."""
+        from optuna.trial import TrialState, create_trial
+
+        value = self._value(point)
+        state = TrialState.COMPLETE if value is not None else TrialState.PRUNED  # as the worst, if it failed
+        return create_trial(
+            params={key: read_value(self.space[key], text) for key, text in point.values.items()},
+            distributions={key: to_distribution(space) for key, space in self.space.items()},
+            value=value,
+            state=TrialState.RUNNING if point in self.at_work else state,
+            **more,
+        )
+
+    def _show(self, point: Point) -> None:
+        """Add a trial that has ended to a file that optuna-dashboard opens, and that is never read here."""
+        self.to_show.append(point)
+        measure = self._find_measure(point)
+        if measure is None or not find_spec("optuna"):
+            return
+        import optuna
+        from optuna.storages import journal
+
+        if self.board is None:  # made anew of what the folders hold
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            file = self.plan.folder / BOARD
+            file.unlink(missing_ok=True)
+            backend = journal.JournalFileBackend(str(file), journal.JournalFileOpenLock(str(file)))
+            self.board = optuna.create_study(
+                storage=optuna.storages.JournalStorage(backend),
+                direction="minimize" if measure.lower else "maximize",
+                study_name=f"{self.plan.folder.name} by {measure.metric}",
+            )
+        while self.to_show:
+            point = self.to_show.pop(0)
+            epochs, values = read_curve(point.folder, measure.metric)
+            curve = dict(zip(map(int, epochs), values, strict=True))
+            trial = self._to_trial(point, intermediate_values=curve, user_attrs={"folder": point.name})
+            if not point.is_over():
+                trial.state = optuna.trial.TrialState.FAIL
+            self.board.add_trial(trial)
 
 
 def to_distribution(space: Range | list[str]) -> Any:
-    """What Optuna calls it."""
+    """Return what Optuna calls it."""
     from optuna import distributions as kinds
 
     if isinstance(space, list):
@@ -265,14 +301,14 @@ def to_distribution(space: Range | list[str]) -> Any:
 
 
 def read_value(space: Range | list[str], text: str) -> Any:
-    """A value as it is in a trial's words, or the nearest one that can be drawn."""
+    """Return a value as it is in a trial's words, or the nearest one that can be drawn."""
     if isinstance(space, list):
         return text if text in space else space[0]
     return space.keep(float(text))
 
 
 def expand_ranges(space: Space, steps: int) -> dict[str, list[str]]:
-    """The values of a grid: those that are listed, and of each range as many as there are to be steps."""
+    """Return the values of a grid: those that are listed, and of each range as many as `steps`."""
     return {
         key: list(map(str, part.divide(steps))) if isinstance(part, Range) else part
         for key, part in space.items()

@@ -6,7 +6,6 @@ sessions first. Where there is a GPU, and where nothing can be forked, processes
 """
 
 import gc
-import json
 import multiprocessing
 import os
 import signal
@@ -20,30 +19,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
 
 from descent.run.folder import RunFolder
 from descent.run.signals import ENDING, Signals
-from descent.sweep.plan import DONE, PRUNED, Point
+from descent.sweep.plan import DONE, PRUNED, Point, Source, read_json
 
 POLL = 0.1  # seconds between two looks at what the runs have come to
 Call = Callable[[list[str]], None]  # runs one command line, and ends its process where that fails
-
-
-class Source(Protocol):
-    """Where points come from: a list, or a search that looks at what came of the points before."""
-
-    def take(self) -> Point | None:
-        """The next point to run; None while there is none."""
-
-    def left(self) -> int:
-        """How many are still to be taken."""
-
-    def ended(self, point: Point) -> None:
-        """A run is no longer at work."""
-
-    def is_hopeless(self, point: Point) -> bool:
-        """Whether a run that is at work had better end."""
 
 
 @dataclass
@@ -78,22 +60,11 @@ class Worker:
     begun: float = field(default_factory=time.monotonic)
     pruned: bool = False
 
-    def prune(self) -> None:
-        """End the run before its time."""
-        self.pruned = True
-        (self.point.folder.path / PRUNED).touch()
-        self.send(signal.SIGTERM)
-
     def send(self, number: int) -> None:
         """Send the run a signal."""
         if self.process.pid is not None:
             with suppress(OSError):  # it has ended by itself
                 os.kill(self.process.pid, number)
-
-    def end(self) -> int:
-        """Wait for its end; returns the exit status."""
-        self.process.join()
-        return leave(self.log, self.point, self.process.exitcode or 0)
 
 
 class Workers:
@@ -118,7 +89,7 @@ class Workers:
         self.waiting = 0
 
     def run(self, source: Source) -> int | None:
-        """Run all points; returns the number of the signal that ended it before, if one did."""
+        """Run all points, and return the number of the signal that ended it before, if one did."""
         gc.freeze()  # what is imported stays in pages that all processes share
         self.signals.catch()
         told = False
@@ -129,7 +100,8 @@ class Workers:
                 self.waiting = source.left()
                 if self.signals.received and not told:
                     told = True
-                    self._pass_on(self.signals.received)
+                    for worker in self.running:
+                        worker.send(self.signals.received)
                 if not self.running:
                     return self.signals.received
                 wait([worker.process.sentinel for worker in self.running], timeout=POLL)
@@ -141,7 +113,7 @@ class Workers:
             gc.unfreeze()
 
     def _fits(self) -> bool:
-        """Whether one run more can have what a run takes."""
+        """Return whether one run more can have what a run takes."""
         if not self.running:
             return True
         if self.limits.jobs is not None:
@@ -168,29 +140,28 @@ class Workers:
     def _look(self, source: Source) -> None:
         """See which runs have ended, and what the others have come to."""
         for worker in list(self.running):
-            if worker.process.exitcode is None:
-                place_log(worker.log, worker.point)
-                self.threads = self.threads or read_threads(worker.point.folder)
-                if not worker.pruned and source.is_hopeless(worker.point):
-                    worker.prune()
+            point, code = worker.point, worker.process.exitcode
+            if code is None:
+                place_log(worker.log, point)
+                self.threads = self.threads or read_threads(point.folder)
+                if not worker.pruned and source.is_hopeless(point):
+                    worker.pruned = True
+                    (point.folder.path / PRUNED).touch()
+                    worker.send(signal.SIGTERM)
                 continue
             self.running.remove(worker)
-            code = worker.end()
-            source.ended(worker.point)
-            if worker.point.state() == "pruned":
+            leave(worker.log, point, code)
+            source.ended(point)
+            if point.state() == "pruned":
                 self.pruned += 1
             elif code:
-                self.failed[worker.point] = code
+                self.failed[point] = code
             else:
                 self.seconds.append(time.monotonic() - worker.begun)
 
-    def _pass_on(self, number: int) -> None:
-        for worker in self.running:
-            worker.send(number)
-
 
 def run_apart(arguments: Sequence[str], point: Point) -> int:
-    """Run a point by a command of its own, unless it is over; returns its exit status.
+    """Run a point by a command of its own, unless it is over, and return its exit status.
 
     Args:
         arguments: of the command, without the point's words.
@@ -210,7 +181,7 @@ def run_apart(arguments: Sequence[str], point: Point) -> int:
 
 
 def prepare_log(point: Point) -> Path:
-    """Where a run's output goes: to its folder, or beside it until it has made that."""
+    """Return where a run's output goes: to its folder, or beside it until it has made that."""
     if point.state() != "missing":
         return point.folder.log
     log = point.folder.path.with_name(f".{point.name}.log")
@@ -228,7 +199,7 @@ def place_log(log: Path, point: Point) -> None:
 
 
 def leave(log: Path, point: Point, code: int) -> int:
-    """Leave a run's output in its folder, and a mark if it ended as it should; returns the exit status."""
+    """Leave a run's output in its folder, and a mark if it ended as it should; return the exit status."""
     place_log(log, point)
     if log != point.folder.log and log.exists():  # it has ended before it had a folder
         point.folder.path.mkdir(exist_ok=True)
@@ -239,7 +210,7 @@ def leave(log: Path, point: Point, code: int) -> int:
 
 
 def resume_words(point: Point) -> list[str]:
-    """The words that say where a run goes: its folder, which it goes on in if it has begun."""
+    """Return the words that say where a run goes: its folder, which it goes on in if it has begun."""
     path = str(point.folder.path).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
     return [f"folder='{path}'", *([f"resume='{path}'"] if point.state() == "begun" else [])]
 
@@ -254,7 +225,12 @@ def live(
         parents.close()  # else this process, or a brother of it, would keep it open
     if hasattr(os, "setsid"):
         os.setsid()
-    forget_handlers()
+    for number in ENDING:  # does what it does in a new process; those that came meanwhile are let in
+        if signal.getsignal(number) != signal.SIG_IGN:
+            usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
     threading.Thread(target=follow, args=(alive,), daemon=True).start()
     os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -262,16 +238,6 @@ def live(
         os.dup2(descriptor, stream)
     os.close(descriptor)
     call(words)
-
-
-def forget_handlers() -> None:
-    """Have signals do what they do in a new process, and let those in that were held back."""
-    handlers: dict[str, Any] = {"SIGINT": signal.default_int_handler}
-    for name in (name for name in ENDING if hasattr(signal, name)):
-        if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
-            signal.signal(getattr(signal, name), handlers.get(name, signal.SIG_DFL))
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def follow(alive: Connection) -> None:
@@ -287,8 +253,7 @@ def block_signals() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
@@ -296,17 +261,6 @@ def block_signals() -> Iterator[None]:
 
 
 def read_threads(folder: RunFolder) -> int | None:
-    """How many threads a run computes with, once it says so."""
-    try:
-        return int(json.loads(folder.environment.read_text(encoding="utf-8"))["threads"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def last_line(folder: RunFolder) -> str:
-    """The last line that a run printed."""
-    try:
-        lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    """Return how many threads a run computes with, once it says so."""
+    threads = read_json(folder.environment).get("threads")
+    return threads if isinstance(threads, int) else None
