@@ -53,6 +53,14 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
+def make_run(factory: pytest.TempPathFactory, *words: str) -> Finished:
+    """Train in a folder `run`, for tests that only read it, or copy it first."""
+    folder = factory.mktemp("made")
+    finished = finish([TRAIN, *words, f"folder={folder}/run"], folder, {}, 120)
+    assert finished.code == 0, finished.err
+    return finished
+
+
 def finish(argv: list[str], folder: Path, env: dict[str, str], timeout: float) -> Finished:
     """Run a Python file with arguments in a forked process, from `folder`."""
     out, err = folder / ".out", folder / ".err"

@@ -1,5 +1,6 @@
 """The command line as users meet it: words, help, and bad input told in one line."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT, Finished, Run
+from conftest import TRAIN, Finished, Run, make_run
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -16,8 +17,6 @@ from descent.cli.signatures import accepts, expectation, read_signature
 from descent.cli.words import FLAGS, quote_literally, quote_values, split
 from descent.errors import ConfigError
 from descent.run.resume import is_word
-
-TRAIN = ROOT / "src" / "train.py"
 
 TYPOS = [
     ("loss=mea", "one of", "mae"),
@@ -317,12 +316,17 @@ def test_a_tensor_is_a_list_of_numbers_or_balanced_where_a_number_will_not_do() 
 # ---- resuming ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def made(run: Run) -> Path:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of one batch."""
-    finished = run("loss=mae", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
-    assert finished.code == 0, finished.err
-    return finished.folder / "run"
+    words = ["loss=mae", "trainer.max_epochs=1", "trainer.limit_train_batches=1"]
+    return make_run(tmp_path_factory, *words).folder / "run"
+
+
+@pytest.fixture
+def made(original: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(original, tmp_path / "run"))
 
 
 def test_what_a_resume_changes_is_kept_with_the_run(run: Run, made: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import Finished, Run
 from polars.testing import assert_frame_equal
+from test_sweep import weights
 from test_table import data_of
 
 from descent.data.like import order_targets
@@ -17,10 +18,6 @@ from descent.data.samples import Samples
 from descent.errors import ConfigError
 
 STAY = ("trainer.max_epochs=1", "optimizer.lr=1e-12")  # weights stay what they start as
-
-
-def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
 
 
 def test_a_run_starts_from_anothers_weights_and_leaves_the_frozen_ones_alone(

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from conftest import ROOT, Run, finish
+from conftest import ROOT, Run, make_run
 from test_table import bundled, houses
 
 from descent.data.table.table_reader import TableReader
@@ -134,11 +134,7 @@ def test_a_checkpoint_of_something_else_is_told_in_one_line(run: Run, tmp_path: 
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch, for tests that only read it."""
-    folder = tmp_path_factory.mktemp("digits")
-    words = ["trainer.max_epochs=1", f"folder={folder}/run"]
-    finished = finish([str(ROOT / "src/train.py"), *words], folder, {}, 120)
-    assert finished.code == 0, finished.err
-    return folder / "run"
+    return make_run(tmp_path_factory, "trainer.max_epochs=1").folder / "run"
 
 
 def test_arrays_that_hold_no_numbers_or_no_samples(run: Run, tmp_path: Path, digits_run: Path) -> None:

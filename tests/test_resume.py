@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, TRAIN, Run, send, start, wait_for
+from conftest import ROOT, TRAIN, Run, make_run, send, start, wait_for
 from test_table import houses
 from test_train import DDP
 
@@ -28,6 +28,18 @@ import random
 import faults
 
 SHORT = ("data.batch_size=64", "trainer.max_epochs=2", "checkpoint.every=5steps")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of these words."""
+    return make_run(tmp_path_factory, *SHORT).folder / "run"
+
+
+@pytest.fixture
+def made(original: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(original, tmp_path / "run"))
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -51,25 +63,23 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_words_that_would_make_another_run_of_it_are_refused_and_nothing_changes(
-    run: Run, tmp_path: Path, words: list[str], line: str
+    run: Run, made: Path, words: list[str], line: str
 ) -> None:
-    assert run(*SHORT).code == 0
-    before = snapshot(tmp_path / "run")
-    finished = run(f"resume={tmp_path}/run", *words)
+    before = snapshot(made)
+    finished = run(f"resume={made}", *words)
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
     assert line in finished.err
-    assert snapshot(tmp_path / "run") == before
+    assert snapshot(made) == before
 
 
-def test_a_typed_value_of_the_optimizer_wins_over_its_state_and_is_kept(run: Run, tmp_path: Path) -> None:
-    assert run(*SHORT).code == 0
+def test_a_typed_value_of_the_optimizer_wins_over_its_state_and_is_kept(run: Run, made: Path) -> None:
     words = ("trainer.max_epochs=3", "optimizer.lr=0.05", "optimizer.betas=[0.8,0.99]", "on_nan=skip")
-    assert run(f"resume={tmp_path}/run", *words).code == 0
-    (group,) = read(tmp_path / "run/checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
+    assert run(f"resume={made}", *words).code == 0
+    (group,) = read(made / "checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
     assert (group["lr"], list(group["betas"])) == (0.05, [0.8, 0.99])
-    config = read_yaml(tmp_path / "run/config.yaml")
+    config = read_yaml(made / "config.yaml")
     assert (config["optimizer"]["lr"], config["on_nan"], config["trainer"]["max_epochs"]) == (0.05, "skip", 3)
-    again = run(f"resume={tmp_path}/run")  # with the words that it has by now
+    again = run(f"resume={made}")  # with the words that it has by now
     assert again.code == 0, again.err
 
 
@@ -109,15 +119,14 @@ def test_other_data_than_the_run_has_seen_is_refused(run: Run, tmp_path: Path) -
     assert run(f"resume={tmp_path}/run", "trainer.max_epochs=2").code == 0
 
 
-def test_two_damaged_checkpoints_are_not_a_run_without_one(run: Run, tmp_path: Path) -> None:
-    assert run(*SHORT).code == 0
-    for path in (tmp_path / "run/checkpoints").glob("*.ckpt"):
+def test_two_damaged_checkpoints_are_not_a_run_without_one(run: Run, made: Path) -> None:
+    for path in (made / "checkpoints").glob("*.ckpt"):
         path.write_bytes(path.read_bytes()[:1000])
-    before = snapshot(tmp_path / "run")
-    finished = run(f"resume={tmp_path}/run")
+    before = snapshot(made)
+    finished = run(f"resume={made}")
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
     assert "expected a checkpoint that can be read" in finished.err
-    assert snapshot(tmp_path / "run") == before
+    assert snapshot(made) == before
 
 
 def test_an_accumulation_that_changes_by_epoch_ends_the_same_when_it_is_killed(tmp_path: Path) -> None:
@@ -287,9 +296,8 @@ def test_a_folder_with_links_pipes_or_devices_is_not_written_to(run: Run, tmp_pa
     assert mine.read_text() == "precious"
 
 
-def test_a_state_that_lacks_a_part_is_one_line(run: Run, tmp_path: Path) -> None:
-    assert run(*SHORT).code == 0
-    file = tmp_path / "run/checkpoints/last.ckpt"
+def test_a_state_that_lacks_a_part_is_one_line(run: Run, made: Path) -> None:
+    file = made / "checkpoints/last.ckpt"
     whole = file.read_bytes()
 
     def change(path: str, value: Any) -> None:
@@ -314,7 +322,7 @@ def test_a_state_that_lacks_a_part_is_one_line(run: Run, tmp_path: Path) -> None
         ("epoch", "x"),
     ):
         change(path, value)
-        finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=3")
+        finished = run(f"resume={made}", "trainer.max_epochs=3")
         assert (finished.code, finished.err.count("\n")) == (2, 1), (path, finished)
         file.write_bytes(whole)
 
@@ -345,14 +353,13 @@ def test_the_lines_of_lightning_s_csv_logger_go_on_in_a_resumed_run(run: Run, tm
     assert set(long[1:3]) <= set(short)
 
 
-def test_words_with_which_a_run_goes_on_are_applied_and_quiet(run: Run, tmp_path: Path) -> None:
-    assert run(*SHORT).code == 0
+def test_words_with_which_a_run_goes_on_are_applied_and_quiet(run: Run, made: Path, tmp_path: Path) -> None:
     for word in ("on_nan=skip", "checkpoint.every=3steps", "monitor=val/acc", "logger=csv", "threads=1"):
-        shutil.copytree(tmp_path / "run", tmp_path / "again")
+        shutil.copytree(made, tmp_path / "again")
         finished = run(f"resume={tmp_path}/again", "trainer.max_epochs=3", word)
         assert (finished.code, finished.err) == (0, ""), (word, finished)
         shutil.rmtree(tmp_path / "again")
-    fewer = run(f"resume={tmp_path}/run", "trainer.max_epochs=1")
+    fewer = run(f"resume={made}", "trainer.max_epochs=1")
     assert (fewer.code, fewer.err.count("\n")) == (2, 1), fewer.err
     assert fewer.err.startswith("trainer.max_epochs=1: expected values that it takes")
 

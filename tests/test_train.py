@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Finished, Run
+from conftest import ROOT, TRAIN, Finished, Run, make_run
 from omegaconf import OmegaConf
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -26,13 +26,8 @@ DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """`loss=mae optimizer=sgd`, three epochs."""
-    from conftest import finish
-
-    folder = tmp_path_factory.mktemp("train")
-    words = ["loss=mae", "optimizer=sgd", "trainer.max_epochs=3", "optimizer.lr=0.02", f"folder={folder}/run"]
-    done = finish([str(ROOT / "src/train.py"), *words], folder, {}, 120)
-    assert done.code == 0, done.err
-    return done
+    words = ["loss=mae", "optimizer=sgd", "trainer.max_epochs=3", "optimizer.lr=0.02"]
+    return make_run(tmp_path_factory, *words)
 
 
 def events(folder: Path) -> Any:
@@ -196,9 +191,7 @@ def test_two_processes_share_one_run(run: Run, tmp_path: Path) -> None:
 def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None:
     words = ["trainer.max_epochs=2", "callbacks.progress.interval=0.01", f"folder={tmp_path}/run"]
     master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "src/train.py", *words], stdout=slave, stderr=slave, cwd=tmp_path
-    )
+    process = subprocess.Popen([sys.executable, TRAIN, *words], stdout=slave, stderr=slave, cwd=tmp_path)
     os.close(slave)
     chunks = []
     while True:
