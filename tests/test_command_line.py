@@ -406,6 +406,19 @@ def test_help_and_cfg_import_nothing_heavy(word: str) -> None:
     assert not imported & {"torch", "lightning", "numpy", "torchmetrics", "sklearn"}
 
 
+def test_signals_are_caught_before_the_rest_of_the_package_is_imported() -> None:
+    code = "import sys; import descent.cli.command; print(*(m for m in sys.modules if 'descent' in m))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, check=True
+    )
+    assert set(answer.stdout.split()) <= {
+        "descent",
+        "descent.cli",
+        "descent.cli.command",
+        "descent.cli.terminal",
+    }
+
+
 def test_any_other_loss_by_its_name_in_torch(run: Run) -> None:
     finished = run("loss._target_=torch.nn.MultiMarginLoss", "trainer.fast_dev_run=2")
     assert finished.code == 0, finished.err
