@@ -23,7 +23,7 @@ ROOMS = {
     "core": ("errors",),
     "data": ("errors", "core"),
     "run": ("errors",),
-    "drive": ("errors", "core", "run"),  # trainer, loop, machine
+    "drive": ("errors", "core", "run"),  # trainer, loop, step_graph, kernels, machine
     "callbacks": ("errors", "core", "run", "drive"),
     "inference": ("errors", "core", "data", "run"),
     "sweep": ("errors", "run"),
@@ -45,7 +45,7 @@ def room(name: str) -> str:
     first = name.split(".")[1] if "." in name else "errors"
     if first in CORE:
         return "core"
-    return "drive" if first in ("trainer", "loop", "kernels", "machine") else first
+    return "drive" if first in ("trainer", "loop", "step_graph", "kernels", "machine") else first
 
 
 def imports(path: Path) -> Iterator[str]:

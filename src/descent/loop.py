@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from functools import partial
 from inspect import signature
 from itertools import count, repeat
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -22,8 +22,10 @@ from lightning.pytorch.utilities.memory import recursive_detach
 from torch import Tensor
 from torch.optim import LBFGS
 
-from descent.errors import blame
+from descent.errors import blame, first_line
 from descent.kernels import Stepper
+from descent.module import Supervised
+from descent.step_graph import StepGraph, can_trace_backward
 
 HELD_AGAINST = ("2.6.6",)  # tests/test_loop.py; with another Lightning, its own loop runs
 
@@ -55,27 +57,19 @@ class LeanLoop(_TrainingEpochLoop):
     anything overrides them, which costs 0.6 ms of a small model's 1.1 ms a step (docs/performance.md).
     This does the same in the same order and calls those that are overridden. Where a run needs more than
     that (several devices, gradient accumulation, a gradient scaler, a profiler, a module with a step of
-    its own, the batch that a run is resumed at), Lightning's own `advance` runs in its place.
+    its own), Lightning's own `advance` runs in its place.
     """
+
+    compiles = False  # compile=step
+    compiled: StepGraph | None = None  # for all epochs
+    told: tuple[str, ...] = ()  # why there is none
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
         trainer, module = self.trainer, self.trainer.lightning_module
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
-        self.plain = (
-            type(trainer.strategy) is SingleDeviceStrategy
-            and type(trainer.precision_plugin) in (Precision, MixedPrecision)
-            and getattr(trainer.precision_plugin, "scaler", None) is None
-            and type(trainer.profiler) is PassThroughProfiler  # type: ignore[attr-defined]
-            and trainer.accumulate_grad_batches == 1
-            and module.automatic_optimization
-            and len(trainer.optimizers) == 1
-            and "batch_idx" in signature(module.training_step).parameters
-            and not isinstance(data_fetcher, _DataLoaderIterDataFetcher)
-            and not any(overridden(module, name, LightningModule) for name in STEP)
-            and not (data and any(overridden(data, name, LightningDataModule) for name in TRANSFER))
-        )
+        unusual = self._list_unusual(data_fetcher)
+        self.plain = not unusual
         # then nothing is to be done between two batches but to look whether the run is to stop
         self.uninterrupted = (
             self.max_steps == -1
@@ -107,19 +101,70 @@ class LeanLoop(_TrainingEpochLoop):
             ]
             for name in HOOKS
         }
+        self.graph = self._find_graph(unusual) if self.compiles else None
+
+    def _find_graph(self, unusual: list[str]) -> StepGraph | None:
+        """The graph of compile=step, or None and a line that says why there is none."""
+        module, data = self.module, self.trainer.datamodule  # type: ignore[attr-defined]
+        hooks = [name for name in ("on_before_zero_grad", "on_before_backward") if self.listeners[name]]
+        own = [name for name in ("training_step", "_step") if overridden(module, name, Supervised)]
+        faults = [f"does not go with {words}" for words in (*unusual, *hooks, *own)]
+        if not can_trace_backward():
+            faults = [f"needs torch 2.15, and this is {torch.__version__}"]
+        if faults:
+            self._say_uncompiled(faults[0])
+            return None
+        if self.compiled is None:
+            several = self.trainer.num_training_batches > 1
+            self.compiled = StepGraph(
+                cast(Supervised, module), self.autocast, data.batch_size if several else None
+            )
+        return self.compiled
+
+    def _say_uncompiled(self, reason: str) -> None:
+        if reason not in self.told and self.trainer.is_global_zero:
+            print(f"compile=step: {reason}, so the steps run as they are", flush=True)
+        self.told = (*self.told, reason)
+
+    def _list_unusual(self, data_fetcher: _DataFetcher) -> list[str]:
+        """What there is in this run that this loop leaves to Lightning's own `advance`, in words."""
+        trainer, module = self.trainer, self.trainer.lightning_module
+        data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
+        precision = trainer.precision_plugin
+        own = any(overridden(module, name, LightningModule) for name in STEP)
+        own = own or bool(data and any(overridden(data, name, LightningDataModule) for name in TRANSFER))
+        own = own or "batch_idx" not in signature(module.training_step).parameters
+        found = {
+            f"trainer.strategy={type(trainer.strategy).__name__}": type(trainer.strategy)
+            is not SingleDeviceStrategy,
+            f"trainer.precision={trainer.precision}": type(precision) not in (Precision, MixedPrecision)
+            or getattr(precision, "scaler", None) is not None,
+            "a profiler": type(trainer.profiler) is not PassThroughProfiler,  # type: ignore[attr-defined]
+            "accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
+            "optimization by hand": not module.automatic_optimization or len(trainer.optimizers) != 1,
+            "a module or data with a step of its own": own,
+            "batches that a step fetches itself": isinstance(data_fetcher, _DataLoaderIterDataFetcher),
+        }
+        return [words for words, is_there in found.items() if is_there]
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Train on one batch, and on those that follow until Lightning has more to do than the next one."""
-        if not self.plain or self.restarting:
+        resumes = self.restarting  # what follows of it is how Lightning's own `advance` begins
+        validates = resumes and self._should_check_val_fx(data_fetcher)
+        if not self.plain or (
+            validates and (self.val_loop.restarted_mid_evaluation or self.restarted_on_last)
+        ):
             super().advance(data_fetcher)
             return
+        if validates:
+            self.val_loop.increment_progress_to_evaluation_end()
         self.val_loop.restarting = False
         while True:
             batch, _, _ = next(data_fetcher)
             self.batch_progress.is_last_batch = data_fetcher.done
             self._train_on(batch)
             stop = self.trainer.should_stop or self.trainer.received_sigterm
-            if stop or not self.uninterrupted or self._num_ready_batches_reached():
+            if stop or resumes or not self.uninterrupted or self._num_ready_batches_reached():
                 return
             self._batches_that_stepped += 1
 
@@ -161,27 +206,55 @@ class LeanLoop(_TrainingEpochLoop):
     def _differentiate(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
         """What an optimizer's closure does; `outputs` is filled with what the module's step returned."""
         trainer, module = self.trainer, self.module
-        optimizer, progress = trainer.optimizers[0], self.automatic_optimization.optim_progress.optimizer
-        self.names["_current_fx_name"] = "training_step"
-        with self.autocast() if self.autocast else nullcontext():
-            output = module.training_step(batch, batch_idx)
-        self.names["_current_fx_name"] = None
-        loss: Tensor | None = output["loss"] if isinstance(output, Mapping) else output
-        outputs.update(recursive_detach(output) if isinstance(output, Mapping) else {})
-        progress.zero_grad.increment_ready()
-        self._call("on_before_zero_grad", optimizer)
-        progress.zero_grad.increment_started()
-        self.stepper.zero_grad()
-        progress.zero_grad.increment_completed()
+        optimizer = trainer.optimizers[0]
+        loss = self._differentiate_in_graph(batch, batch_idx)
+        if loss is None:
+            loss = self._differentiate_by_hand(batch, batch_idx, outputs)
         if loss is not None:  # else the step says that this batch is to be skipped
-            self._call("on_before_backward", loss)
-            loss.backward()
             outputs["loss"] = loss.detach()
             self._call("on_after_backward")
         self._call("on_before_optimizer_step", optimizer)
         if trainer.gradient_clip_val is not None:
             module.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         return loss
+
+    def _differentiate_by_hand(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
+        self.names["_current_fx_name"] = "training_step"
+        with self.autocast() if self.autocast else nullcontext():
+            output = self.module.training_step(batch, batch_idx)
+        self.names["_current_fx_name"] = None
+        loss: Tensor | None = output["loss"] if isinstance(output, Mapping) else output
+        outputs.update(recursive_detach(output) if isinstance(output, Mapping) else {})
+        self._zero_grad()
+        if loss is not None:
+            self._call("on_before_backward", loss)
+            loss.backward()
+        return loss
+
+    def _differentiate_in_graph(self, batch: Any, batch_idx: int) -> Tensor | None:
+        """The same by the graph of compile=step; None where there is none for this batch."""
+        if self.graph is None or not self.graph.takes(batch):
+            return None
+        self.stepper.zero_grad()
+        try:
+            loss = self.graph.differentiate(batch, batch_idx)
+        except Exception as error:  # of many types; one that compiling did not cause comes again without it
+            self._say_uncompiled(f"cannot compile this ({first_line(error)})")
+            self.compiles, self.graph = False, None
+            return None
+        progress = self.automatic_optimization.optim_progress.optimizer.zero_grad
+        progress.increment_ready()
+        progress.increment_started()
+        progress.increment_completed()
+        return loss
+
+    def _zero_grad(self) -> None:
+        progress = self.automatic_optimization.optim_progress.optimizer.zero_grad
+        progress.increment_ready()
+        self._call("on_before_zero_grad", self.trainer.optimizers[0])
+        progress.increment_started()
+        self.stepper.zero_grad()
+        progress.increment_completed()
 
     def _call(self, name: str, *arguments: Any) -> None:
         """A hook, of those that override it."""

@@ -34,11 +34,13 @@ class Trainer(lightning.pytorch.Trainer):
     Args:
         loop: "lean" calls around each batch those hooks alone that something overrides (`descent.loop`);
             "lightning" is Lightning's own loop.
-        compile: have torch compile the model.
+        compile: true has torch compile the model, "step" all of a training step but the optimizer.
         arguments: those of `lightning.pytorch.Trainer`.
     """
 
-    def __init__(self, loop: Literal["lean", "lightning"], compile: bool, **arguments: Any) -> None:
+    def __init__(
+        self, loop: Literal["lean", "lightning"], compile: bool | Literal["step"], **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
         for callback in self.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, BatchSizeFinder | LearningRateFinder):
@@ -47,20 +49,25 @@ class Trainer(lightning.pytorch.Trainer):
         if getattr(self.strategy.launcher, "_start_method", "") == "spawn":
             expected = "ddp, for what a run is made of cannot be sent to processes that are spawned"
             raise ConfigError("strategy", arguments["strategy"], expected=expected)
+        if compile == "step" and loop != "lean":
+            raise ConfigError("loop", loop, expected="lean, whose steps compile=step compiles")
         self.compile = compile
         self.strategy.checkpoint_io = CheckpointFiles()
         if loop == "lean" and lightning.__version__ in HELD_AGAINST:
-            self.fit_loop.epoch_loop = LeanLoop(self, self.min_steps, self.max_steps)
+            self.fit_loop.epoch_loop = lean = LeanLoop(self, self.min_steps, self.max_steps)
+            lean.compiles = compile == "step"
         elif loop == "lean":
-            held = ", ".join(HELD_AGAINST)
-            print(f"loop=lean: was held against Lightning {held}; {lightning.__version__} runs its own loop")
+            held, words = ", ".join(HELD_AGAINST), "loop=lean"
+            if compile == "step":
+                words += " compile=step"
+            print(f"{words}: was held against Lightning {held}; {lightning.__version__} runs its own loop")
 
     def fit(self, model: LightningModule, *arguments: Any, **more: Any) -> None:  # type: ignore[override]
         """Train; a value that Lightning refuses only now is told as the fault of `trainer`."""
         if self.strategy.root_device.type == "cpu":
             # Lightning sets it; Adam would look for a GPU's driver at each step, which takes 0.1 ms
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-        if self.compile:
+        if self.compile is True:
             compile_in_place(model.model, self.strategy.root_device)  # type: ignore[arg-type]
         try:
             super().fit(model, *arguments, **more)

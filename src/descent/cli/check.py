@@ -27,7 +27,7 @@ TYPES: dict[str, Any] = {  # of the fields that belong to no `_target_`, or that
     "seed": int,
     "threads": int | Literal["auto"],
     "loop": Literal["lean", "lightning"],
-    "compile": bool,
+    "compile": bool | Literal["step"],
     "monitor": str,
     "mode": Literal["min", "max"],
     "checkpoint.every": str,
