@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TRAIN, Finished, Run, make_run
+from conftest import ROOT, TRAIN, Finished, Run, make_run
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
