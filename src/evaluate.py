@@ -1,4 +1,4 @@
-"""Metrics of a trained run, on its own test split or another file: `python src/evaluate.py run=logs/…`."""
+"""Metrics of a trained run on its own test split or on another file: `python src/evaluate.py run=logs/…`."""
 
 from omegaconf import DictConfig
 

@@ -20,7 +20,8 @@ def export(config: DictConfig) -> None:
     model = load(config.run, config.weights, allow=list(config.allow))
     inputs, beside = model.run.data["inputs"], list_companions(model, Path(output))
     for file, text in beside.items():
-        if not file.is_file() or file.read_bytes() != text.encode():  # as another format may have written it
+        # the export to another format may have written the same text
+        if not file.is_file() or file.read_bytes() != text.encode():
             require_free(str(file), config.overwrite)
 
     content, difference = convert(model, inputs)
@@ -34,9 +35,9 @@ def export(config: DictConfig) -> None:
             stream.write(text.encode())
     with open_output(output) as stream:
         stream.write(content)
-    shape = f"({', '.join(map(str, ('batch', *inputs.shape[1:])))})"
+    shape = ", ".join(map(str, ("batch", *inputs.shape[1:])))
     print(
-        f"{output}: {str(inputs.dtype).removeprefix('torch.')} inputs {shape} of any batch size;"
+        f"{output}: {str(inputs.dtype).removeprefix('torch.')} inputs ({shape}) of any batch size;"
         f" on {len(inputs):,} samples of the run's own data it differs from the original by at most"
         f" {difference:.2g} of the largest output\n{', '.join(map(str, beside))}: what it takes and gives"
     )

@@ -1,4 +1,4 @@
-"""What a trained run does well and badly: its metrics, a table and a plot."""
+"""What a trained run does well and what it does badly: its metrics, a table and a plot."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,33 +14,33 @@ from descent.data.module import DataModule
 from descent.data.named_path import NamedPath
 from descent.errors import ConfigError, blame, require
 from descent.inference.plots import plot_confusion, plot_values, shorten
-from descent.inference.predictor import Predictor, require_finite
+from descent.inference.predictor import Predictor
 from descent.losses import adapt, size_loss
 from descent.metrics import size_metrics
 from descent.run.folder import RunFolder, make
 from descent.run.initial_weights import like_that_of
 from descent.run.trust import build
 
-CLASSES_SHOWN = 20  # in a confusion matrix as text; the plot and metrics.json have all
+CLASSES_SHOWN = 20  # most classes of a confusion matrix as text; the plot and metrics.json have all
 
 
 def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield scaled inputs and scaled targets of a run's own data, read and split as in training.
 
     Args:
-        model: the run's.
+        model: of the run.
         split: "train", "val" or "test".
-        allow: modules of one's own that the data may be of.
+        allow: modules of one's own that the data may come from.
 
     Raises:
         ConfigError: the data is no longer what the run has seen.
     """
     node = dict(model.run.config["data"])
-    if "path" in node:  # as it was found from the folder that the run was started in
+    if "path" in node:  # the absolute path, for the run may have started in another folder
         node["path"] = model.run.data["reader"].get("path", node["path"])
-    if "download" in node:  # not on behalf of a folder that may be somebody else's
+    if "download" in node:  # the run's folder may be from somebody else: it must not start a download
         node["download"] = False
-    started = model.run.config.get("init_from") is not None  # then its rules were those of another run
+    started = model.run.config.get("init_from") is not None  # then another run's rules hold for the data
     like = like_that_of(model.run, model.folder) if started else {}
     data = build("data", node, allow, **like)
     require(isinstance(data, DataModule), "data", node.get("_target_"), "something that builds a DataModule")
@@ -58,7 +58,7 @@ def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterat
 
 
 def same_scaling(model: Predictor, data: DataModule) -> bool:
-    """Whether data has the mean and deviation that it had in training, but for another machine's rounding."""
+    """Whether data has its mean and deviation of training, up to the rounding of another machine."""
     now, before = data.scaling.state_dict(), model.scaling.state_dict()
     return all(
         now[name].shape == old.shape and torch.allclose(now[name].to(old), old, rtol=1e-4)
@@ -67,47 +67,35 @@ def same_scaling(model: Predictor, data: DataModule) -> bool:
 
 
 def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the same of a file or folder that has targets; rows without one are left out.
+    """Yield scaled inputs and scaled targets of a file or folder; samples without a target are left out.
 
     Raises:
-        ConfigError: it can not be read, or has targets that are none of the run's.
+        ConfigError: it can not be read, or its targets are not those of the run.
     """
-    file, first, outputs = NamedPath("input", path), 0, len(model.names)
+    file, outputs = NamedPath("input", path), len(model.names)
     for inputs, targets in model.reader.read_with_targets(file, model.classes):
-        require_finite(model.reader, file, inputs, first)
-        if model.classes:
-            require_classes(file, targets, outputs, first)
-            known = torch.ones(len(targets), dtype=torch.bool)
-        elif targets.shape[1:] == (outputs,):
+        known = torch.ones(len(targets), dtype=torch.bool)
+        if not model.classes:
+            if targets.shape[1:] != (outputs,):
+                raise file.error(f"{outputs} target values a sample, not {tuple(targets.shape[1:])}")
             known = targets.isfinite().all(1)
-        else:
-            raise file.error(f"{outputs} target values a sample, not {tuple(targets.shape[1:])}")
         scaled = model.scaling.scale_targets(targets[known].to(model.device))
         yield model.scaling.scale(inputs[known].to(model.device)), scaled
-        first += len(inputs)
-
-
-def require_classes(file: NamedPath, targets: Tensor, outputs: int, first: int) -> None:
-    """Refuse targets that are no class indices; arguments as of `require_finite`."""
-    unknown = (targets < 0) | (targets >= outputs)
-    if unknown.any():
-        row = int(unknown.int().argmax())
-        raise file.error(f"classes from 0 to {outputs - 1}, but row {first + row + 1:,} has {targets[row]}")
 
 
 def measure(
     model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
 ) -> tuple[dict[str, float], Tensor, Tensor]:
-    """Return the loss and the metrics of a run, then outputs and targets in the data's own units.
+    """Return the loss and the metrics of a run by name, then outputs and targets in the data's own units.
 
     Args:
-        model: the run's.
-        samples: scaled inputs and targets.
+        model: of the run.
+        samples: blocks of scaled inputs and scaled targets.
         batch_size: samples that go through the network at once.
-        allow: modules of one's own that the loss and the metrics may be of.
+        allow: modules of one's own that the loss and the metrics may come from.
 
     Raises:
-        ConfigError: there is not one sample, or too few for one of the metrics.
+        ConfigError: there are no samples, or too few for one of the metrics.
     """
     module = build_module(model, allow)
     metrics, scaling = module.test_metrics, model.scaling
@@ -129,10 +117,9 @@ def measure(
 
 
 def build_module(model: Predictor, allow: Sequence[str]) -> Any:
-    """Return the run's LightningModule: it knows the loss, with its weights, and the metrics."""
-    config, data = model.run.config, model.run.data
-    task, outputs = data["task"], data["outputs"]
-    weights = size_loss(config["loss"], data["task"], data["class_counts"])
+    """Return the run's LightningModule, with its loss, the loss's weights of classes, and its metrics."""
+    config, task, outputs = model.run.config, model.task, len(model.names)
+    weights = size_loss(config["loss"], task, model.run.data["class_counts"])
     criterion = adapt(build("loss", {**config["loss"], **weights}, allow), task, outputs)
     chosen = build("metrics", config.get("metrics", {}), allow)
     require(isinstance(chosen, dict), "metrics", config.get("metrics"), "metrics, each with its name")
@@ -148,7 +135,7 @@ def build_module(model: Predictor, allow: Sequence[str]) -> Any:
 def report(
     model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
 ) -> tuple[dict[str, Any], str, str]:
-    """Return metrics as plain values, a report as text, and a plot as SVG; arguments as of `measure`."""
+    """Return metrics as plain values, a report as text, and a plot as SVG; see `measure`."""
     figures, outputs, targets = measure(model, samples, batch_size, allow)
     head = f"{len(targets):,} samples: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
     if model.classes:
@@ -157,12 +144,12 @@ def report(
     else:
         details, text = report_values(outputs, targets, model.names)
         plot = plot_values(outputs, targets, model.names)
-    values = {"samples": len(targets), **{n: plain(v) for n, v in figures.items()}, **details}
+    values = {"samples": len(targets), **{n: to_json(v) for n, v in figures.items()}, **details}
     return values, f"{head}\n\n{text}\n", plot
 
 
 def write_report(run: str, values: dict[str, Any], text: str, plot: str) -> RunFolder:
-    """Write what `report` gave into a new folder in that of the run, all at once, and return that folder."""
+    """Write what `report` returned into a new folder within the run's, all at once; return that folder."""
     metrics = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     texts = {"metrics.json": metrics, "report.txt": text, "plot.svg": plot}
     evaluation = RunFolder(RunFolder(Path(run).expanduser()).evaluation)
@@ -170,10 +157,10 @@ def write_report(run: str, values: dict[str, Any], text: str, plot: str) -> RunF
 
 
 def report_classes(predicted: Tensor, expected: Tensor, names: list[str]) -> tuple[dict[str, Any], str]:
-    """Return precision, recall and F1 of each class and their means, and the confusion matrix.
+    """Return precision, recall and F1 of each class, their means, and the confusion matrix, also as text.
 
-    Precision is the share of the samples that were taken for a class and are of it, recall the share of the
-    samples of a class that were taken for it, F1 the harmonic mean of both; 0 where there is none to share.
+    Precision is the share of the samples predicted as a class that belong to it, recall the share of a
+    class's samples that are predicted as it, F1 their harmonic mean; each is 0 where it would divide by 0.
 
     Args:
         predicted, expected: class indices, int64 `(n,)`.
@@ -209,27 +196,26 @@ def report_classes(predicted: Tensor, expected: Tensor, names: list[str]) -> tup
 
 
 def show_confusion(matrix: Tensor, names: list[str]) -> str:
-    """Return the confusion matrix as text, or of many classes what is confused most often."""
-    if len(names) > CLASSES_SHOWN:
+    """Return the confusion matrix as text, or for many classes the most frequent confusions."""
+    shown, size = [shorten(name) for name in names], len(names)
+    if size > CLASSES_SHOWN:
         wrong = matrix - matrix.diagonal().diag()
-        counts, places = wrong.flatten().topk(20)
-        shown, size = [shorten(name) for name in names], len(names)
+        counts, places = (values.tolist() for values in wrong.flatten().topk(20))
         lines = [
             f"{count:>7,}  {shown[place // size]} taken for {shown[place % size]}"
-            for count, place in zip(counts.tolist(), places.tolist(), strict=True)
+            for count, place in zip(counts, places, strict=True)
             if count
         ]
         return "Most frequent confusions\n" + "\n".join(lines or ["none"])
-    width = max(6, len(f"{int(matrix.max()):,}") + 1)
-    side = max(len(shorten(name)) for name in names) + 2
+    width, side = max(6, len(f"{int(matrix.max()):,}") + 1), max(map(len, shown)) + 2
     lines = ["Confusion: a row a true class, a column a predicted one, in the same order"]
-    for name, row in zip(names, matrix.tolist(), strict=True):
-        lines.append(f"{shorten(name):<{side}}" + "".join(f"{n:>{width},}" for n in row))
+    for name, row in zip(shown, matrix.tolist(), strict=True):
+        lines.append(f"{name:<{side}}" + "".join(f"{n:>{width},}" for n in row))
     return "\n".join(lines)
 
 
 def report_values(outputs: Tensor, targets: Tensor, names: list[str]) -> tuple[dict[str, Any], str]:
-    """Return how far off values `(n, targets)` are, target by target: a residual is predicted minus true."""
+    """Return how far values `(n, targets)` are off, target by target, also as text."""
     columns = ("MAE", "RMSE", "R²", "bias", "5 %", "median", "95 %")
     side = max(6, *(len(shorten(name)) for name in names)) + 2
     lines = [" " * side + "".join(f"{column:>12}" for column in columns)]
@@ -237,16 +223,14 @@ def report_values(outputs: Tensor, targets: Tensor, names: list[str]) -> tuple[d
     for name, output, target in zip(names, outputs.double().T, targets.double().T, strict=True):
         residual = output - target
         r2 = 1 - residual.square().sum() / (target - target.mean()).square().sum()
-        quantiles = np.quantile(
-            residual.numpy(), [0.05, 0.5, 0.95]
-        )  # torch's takes 16 million values at most
+        quantiles = np.quantile(residual.numpy(), [0.05, 0.5, 0.95])  # torch's takes at most 2^24 values
         values = [residual.abs().mean(), residual.square().mean().sqrt(), r2, residual.mean(), *quantiles]
-        details[name] = {column: plain(float(value)) for column, value in zip(columns, values, strict=True)}
+        details[name] = {column: to_json(float(value)) for column, value in zip(columns, values, strict=True)}
         lines.append(f"{shorten(name):<{side}}" + "".join(f"{value:>12.5g}" for value in values))
     lines.append("bias and quantiles are of the residuals, predicted minus true")
     return {"targets": details}, "\n".join(lines)
 
 
-def plain(value: float) -> float | None:
-    """Return a number as JSON has it: null for what is none, such as the R² of targets that are all alike."""
+def to_json(value: float) -> float | None:
+    """Return a number that JSON can hold: None for NaN, such as the R² of targets that are all alike."""
     return value if isfinite(value) else None

@@ -1,4 +1,4 @@
-"""A run's whole model, raw inputs to probabilities or values, in a form that runs without this project."""
+"""A run's whole model, from raw inputs to probabilities or values, as a file that needs no descent."""
 
 import json
 import logging
@@ -15,16 +15,16 @@ from descent.data.table.table_reader import TableReader
 from descent.errors import ConfigError, blame
 from descent.inference.predictor import Predictor
 
-TOLERANCE = 1e-3  # of the largest output: float32 sums in another order, over many layers
+TOLERANCE = 1e-3  # share of the largest output: float32 sums in another order, over many layers
 
 
 def describe_model(model: Predictor) -> str:
-    """Return, as JSON, what a model takes and gives, and how a file becomes what it takes.
+    """Return, as JSON, what a model takes and returns, and how a file becomes what it takes.
 
-    A table's columns are in the order of the inputs, with their words and what fills their gaps.
+    A table's columns are in the order of the inputs, with their words and the values that fill gaps.
     """
     inputs, reader = model.run.data["inputs"], dict(model.run.data["reader"])
-    reader.pop("path", None)  # of the machine that the run was made on
+    reader.pop("path", None)  # it is of the machine that trained
     units = "probabilities" if model.classes else "in the targets' own units"
     values = {
         "task": model.task,
@@ -36,76 +36,69 @@ def describe_model(model: Predictor) -> str:
 
 
 def list_companions(model: Predictor, output: Path) -> dict[Path, str]:
-    """Return what is written beside an exported model, by path: its description, and for tables a reader."""
+    """Return the texts to write beside an exported model: its description, and for tables a reader."""
     texts = {output.with_suffix(".json"): describe_model(model)}
     if isinstance(model.reader, TableReader):
         source = Path(__file__).with_name("plain_reader.py").read_text(encoding="utf-8")
-        texts[output.with_name(f"{output.stem}_reader.py")] = source.replace(
-            "model.json", f"{output.stem}.json"
-        )
+        source = source.replace("model.json", f"{output.stem}.json")
+        texts[output.with_name(f"{output.stem}_reader.py")] = source
     return texts
 
 
 def trace(model: Predictor, inputs: Tensor) -> ExportedProgram:
-    """Return the model as torch.export sees it, with a batch of any size."""
+    """Return the model as torch.export traces it, for batches of any size."""
     with torch.inference_mode(False), torch.no_grad(), blame("format"):
         sizes = {"inputs": {0: Dim("batch", min=1)}}
         return torch.export.export(model, (inputs[:2].clone(),), dynamic_shapes=sizes)
 
 
 def to_torch_export(model: Predictor, inputs: Tensor) -> tuple[bytes, float]:
-    """Return the bytes of a file for `torch.export.load`, and how far its outputs are off."""
+    """Return a file for `torch.export.load`, and how far its outputs are off; see `find_difference`."""
     program, buffer = trace(model, inputs), BytesIO()
     texts = {"names.json": json.dumps(model.names), "model.json": describe_model(model)}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on tensors that share their memory
+        warnings.simplefilter("ignore")  # about tensors that share their memory
         torch.export.save(program, buffer, extra_files=texts)
     loaded = torch.export.load(BytesIO(buffer.getvalue())).module()
-    return buffer.getvalue(), largest_difference(model, inputs, loaded)
+    return buffer.getvalue(), find_difference(model, inputs, loaded)
 
 
 def to_onnx(model: Predictor, inputs: Tensor) -> tuple[bytes, float]:
-    """Return the bytes of an ONNX file, and how far its outputs, by onnxruntime, are off.
-
-    Raises:
-        ConfigError: onnx, onnxscript or onnxruntime is not installed.
-    """
+    """Return an ONNX file, and how far its outputs are off when onnxruntime computes them."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  # torch.onnx needs it
     except ImportError as error:
-        expected = (
-            "onnx, onnxscript and onnxruntime; `uv sync --extra onnx` or `pip install -e '.[onnx]'`"
-            f" ({error})"
-        )
-        raise ConfigError("format", "onnx", expected=expected) from error
+        packages = "onnx, onnxscript and onnxruntime; `uv sync --extra onnx` or `pip install -e '.[onnx]'`"
+        raise ConfigError("format", "onnx", expected=f"{packages} ({error})") from error
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    output = "probabilities" if model.classes else "values"
     with warnings.catch_warnings(), blame("format"):
-        warnings.simplefilter("ignore")  # on what the exporter does within itself
+        warnings.simplefilter("ignore")  # about the exporter's own code
         program = torch.onnx.export(
             trace(model, inputs),
             input_names=["inputs"],
-            output_names=[output],
-            dynamic_shapes={"inputs": {0: "batch"}},  # traced already, and named here
+            output_names=["probabilities" if model.classes else "values"],
+            dynamic_shapes={"inputs": {0: "batch"}},  # the trace has the dimension, this gives it its name
             verbose=False,
             dynamo=True,
         )
     assert program is not None
-    texts = {"names": json.dumps(model.names), "model": describe_model(model)}
-    program.model.metadata_props.update(texts)
+    program.model.metadata_props.update(names=json.dumps(model.names), model=describe_model(model))
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(batch: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"inputs": batch.numpy()})[0])
 
-    return content, largest_difference(model, inputs, run)
+    return content, find_difference(model, inputs, run)
 
 
-def largest_difference(model: Predictor, inputs: Tensor, exported: Callable[[Tensor], Tensor]) -> float:
-    """Return it over batches of one sample and of all, as a share of the largest output."""
+def find_difference(model: Predictor, inputs: Tensor, exported: Callable[[Tensor], Tensor]) -> float:
+    """Return the largest difference of an exported model's outputs, as a share of the largest output.
+
+    It is given all inputs in one batch, and then eight samples one by one.
+    """
     with torch.no_grad():
         expected = model(inputs)
         found = [exported(inputs), torch.cat([exported(sample) for sample in inputs[:8].split(1)])]

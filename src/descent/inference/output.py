@@ -1,4 +1,4 @@
-"""The file that a command is asked to write: a new one, or one that may be replaced."""
+"""The file that a command is to write: a new one, or one that may be replaced."""
 
 from __future__ import annotations
 
@@ -16,16 +16,12 @@ if TYPE_CHECKING:  # half a second of import that only those who write files pay
 
 
 def require_free(path: str, overwrite: bool, input: str | None = None) -> Path:
-    """Return the path of a file to write.
+    """Return the path of a file to write, or raise a `ConfigError` that says why it can not be written.
 
     Args:
         path: as it was typed, `output=path`.
         overwrite: whether a regular file that exists may be replaced.
-        input: what is read meanwhile, if that is a file.
-
-    Raises:
-        ConfigError: a file exists and `overwrite` is False; it is a folder, link, pipe or device, or the
-            input; its folder does not exist, or it can have no such name.
+        input: the file that is read meanwhile, if any.
     """
     file = Path(path).expanduser()
     try:
@@ -46,7 +42,7 @@ def require_free(path: str, overwrite: bool, input: str | None = None) -> Path:
 
 @contextmanager
 def open_output(path: str) -> Iterator[IO[bytes]]:
-    """Open a stream to a file that `require_free` found free; it is there whole at the end, or not at all.
+    """Open a stream to a file that `require_free` allowed; at the end the file is there whole or not at all.
 
     Raises:
         ConfigError: the disk is full, or the folder can not be written to.
@@ -59,14 +55,14 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
 
 
 def write_csv(blocks: Iterable[pl.DataFrame], stream: IO[bytes]) -> Iterator[pl.DataFrame]:
-    """Write frames one after another as a CSV, and yield each one that is written."""
+    """Write frames one after another as a CSV, and yield each frame that is written."""
     for number, block in enumerate(blocks):
         block.write_csv(stream, include_header=number == 0)
         yield block
 
 
 def write_parquet(blocks: Iterable[pl.DataFrame], stream: IO[bytes]) -> Iterator[pl.DataFrame]:
-    """Write frames as one Parquet file at the end, for its format is by columns, and yield each one."""
+    """Yield each frame, and write all at the end as one Parquet file, whose format is by columns."""
     import polars as pl
 
     kept = []

@@ -1,6 +1,6 @@
-"""Rows of a CSV as the numbers that an exported model takes, by Python's standard library alone.
+"""Rows of a CSV as the numbers that an exported model takes, with Python's standard library alone.
 
-`export.py` puts this file beside the model, with a JSON that says what each column is:
+`export.py` puts this file beside the model, with a JSON file that says what each column is:
 
     rows = load_rows("new.csv", "model.json")
     session.run(None, {"inputs": numpy.array(rows, numpy.float32)})
@@ -21,14 +21,14 @@ MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-
 
 
 def load_rows(path: str, description: str) -> list[list[float]]:
-    """Return one number a column of each row, in the model's order; NaN is a missing number or date.
+    """Return the rows as one number for each column, in the model's order; NaN where one is missing.
 
     Args:
         path: of a CSV, which may end in .gz.
-        description: path of the JSON beside the model.
+        description: path of the JSON file beside the model.
 
     Raises:
-        ValueError: a column is missing, or a value is of another kind than its column's.
+        ValueError: a column is missing, or a value is not of its column's kind.
     """
     reader = json.loads(Path(description).read_text(encoding="utf-8"))["reader"]
     rules, columns = reader["format"], reader["columns"]
@@ -49,7 +49,7 @@ def load_rows(path: str, description: str) -> list[list[float]]:
 
 
 def load_text(path: str, encoding: str) -> str:
-    """Return the text of a file: as its first bytes say, else UTF-8, else in the encoding."""
+    """Return a file's text: decoded as its first bytes say, else as UTF-8, else with the encoding."""
     content = Path(path).read_bytes()
     content = gzip.decompress(content) if path.endswith(".gz") else content
     for mark, marked in MARKS.items():
@@ -62,7 +62,7 @@ def load_text(path: str, encoding: str) -> str:
 
 
 def number_of(value: str, column: dict[str, Any], missing: set[str], row: int) -> float:
-    """Return the number that a column takes a value for; `row` counts from 1, for errors."""
+    """Return the number that a column makes of a value; `row`, from 1, is for errors."""
     kind, absent = column["kind"], value in missing
     if kind == "category":
         gap = len(column["words"]) if column["flagged"] else -1
@@ -80,7 +80,7 @@ def number_of(value: str, column: dict[str, Any], missing: set[str], row: int) -
 
 
 def place_of(value: str, words: list[str]) -> int:
-    """Return the place of a word, and -1 for one that training never saw."""
+    """Return the place of a word in the list, or -1 for a word that training never saw."""
     value = re.sub(r"^\+?(-?\d+)(?:\.0+|,0)?$", r"\1", value)
     if sorted(word.lower() for word in words) == ["false", "true"]:
         value, words = value.lower(), [word.lower() for word in words]
@@ -88,7 +88,7 @@ def place_of(value: str, words: list[str]) -> int:
 
 
 def plain_number(value: str, decimal: str, sign: str) -> str:
-    """Return a number as Python writes it, without a currency and marks between thousands."""
+    """Return a number as Python writes it, without its currency and the marks between thousands."""
     if sign:
         value = re.sub(r"^([+-])\s+", r"\1", value.replace(sign, "", 1).strip())
     groups = r"[,'’\s]" if decimal != "," else r"[.'’\s]"
@@ -102,7 +102,7 @@ def plain_number(value: str, decimal: str, sign: str) -> str:
 
 
 def days_of(value: str, form: str) -> float:
-    """Return days since 1970-01-01 of a date, with the time of day as a fraction."""
+    """Return the days from 1970-01-01 to a date, with the time of day as a fraction."""
     value = re.sub(r"\s*Z$", "", value)
     fraction = re.search(r":\d\d(\.\d+)", value)
     seconds = float(fraction[1]) if fraction else 0.0
@@ -115,6 +115,6 @@ def days_of(value: str, form: str) -> float:
         form = form.replace("%.f", "")
         if "%B" in form and re.search(r"(?<![^\W\d])[^\W\d]{3}(?![^\W\d])", value):
             form = form.replace("%B", "%b")
-        date = datetime.strptime(value, form)  # a file's dates are of no zone
+        date = datetime.strptime(value, form)
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return (date - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() / 86_400 + seconds / 86_400

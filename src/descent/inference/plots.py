@@ -1,4 +1,4 @@
-"""Plots of an evaluation as SVG, which browsers and GitHub show. matplotlib is imported when one is drawn."""
+"""Plots of an evaluation as SVG, which browsers and GitHub show; only drawing one imports matplotlib."""
 
 import warnings
 from io import BytesIO
@@ -9,18 +9,14 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RIGHT, WRONG = (0.12, 0.44, 0.71), (0.75, 0.22, 0.17)  # blue and red, told apart by the colour-blind
-COUNTS, NAMES, NAME = (
-    20,
-    60,
-    24,
-)  # most classes whose counts, and whose names, are shown; characters of a name
+RIGHT, WRONG = (0.12, 0.44, 0.71), (0.75, 0.22, 0.17)  # blue and red, which the colour-blind can tell apart
+COUNTS, NAMES = 20, 60  # most classes whose counts, and whose names, are shown
+NAME = 24  # most characters of a name
 LETTER = 0.085  # inches that a letter of 9 points takes
-POINTS = 2_000  # at most, of a scatter plot
-COLUMNS = 4  # of scatter plots beside each other
+POINTS = 2_000  # most points of a scatter plot
+COLUMNS = 4  # most scatter plots side by side
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text, in whatever script a name is
     "svg.hashsalt": "descent",  # the same evaluation gives the same file
@@ -32,7 +28,7 @@ STYLE: Any = {
 
 
 def plot_confusion(matrix: list[list[int]], names: list[str]) -> str:
-    """Draw a square for each true class (row) and predicted class (column), the darker the larger its share.
+    """Draw a square for each true class (row) and predicted class (column), darker the larger its share.
 
     The shade is the root of the share of the true class, so that one in a hundred can still be seen.
     """
@@ -43,7 +39,9 @@ def plot_confusion(matrix: list[list[int]], names: list[str]) -> str:
     shades = (counts / counts.sum(1, keepdim=True).clamp(min=1)).sqrt()
     colours = torch.tensor(WRONG).expand(size, size, 3).clone()
     colours[range(size), range(size)] = torch.tensor(RIGHT)
-    cell = max(smallest_cell(size), 3.5 / size)
+    cell = 9 / size  # inches of a square's side, with room for what is written beside it or in it
+    if size <= NAMES:
+        cell = max(0.42 if size <= COUNTS else 0.16, 3.5 / size)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(cell * size + 1, cell * size + 1), layout="constrained")
         figure.suptitle("Samples of each true class: blue is right, red is wrong", fontsize=9)
@@ -53,49 +51,28 @@ def plot_confusion(matrix: list[list[int]], names: list[str]) -> str:
         for edge in axes.spines.values():
             edge.set(visible=True, color="0.7")
         if size <= NAMES:
-            label_axes(axes, names, cell)
+            shown = [shorten(name) for name in names]
+            fits = max(map(len, shown)) * LETTER <= cell
+            axes.set_xticks(range(size), shown, rotation=0 if fits else 90)
+            axes.set_yticks(range(size), shown)
+            axes.tick_params(length=0, labelsize=9 if size <= COUNTS else 7)
         if size <= COUNTS:
-            write_counts(axes, counts, shades, cell)
+            for row, column in counts.nonzero().tolist():
+                label, shade = f"{int(counts[row, column])}", shades[row, column]
+                axes.text(
+                    column, row, label, ha="center", va="center", color="white" if shade > 0.7 else "black",
+                    fontsize=9 * min(1.0, cell / LETTER / (len(label) + 1)),
+                )  # fmt: skip
         return to_svg(figure)
 
 
-def smallest_cell(size: int) -> float:
-    """Return how wide a square has to be, in inches, for what is written beside or in it."""
-    if size <= COUNTS:
-        return 0.42
-    return 0.16 if size <= NAMES else 9 / size
-
-
-def label_axes(axes: "Axes", names: list[str], cell: float) -> None:
-    """Name the rows and the columns of a confusion matrix whose squares are `cell` inches wide."""
-    shown, places = [shorten(name) for name in names], range(len(names))
-    upright = max(map(len, shown)) * LETTER <= cell
-    axes.set_xticks(places, shown, rotation=0 if upright else 90)
-    axes.set_yticks(places, shown)
-    axes.tick_params(length=0, labelsize=9 if len(names) <= COUNTS else 7)
-
-
-def write_counts(axes: "Axes", counts: Tensor, shades: Tensor, cell: float) -> None:
-    """Write into each square of a confusion matrix how many samples it stands for."""
-    for row, column in counts.nonzero().tolist():
-        label = f"{int(counts[row, column])}"
-        size = 9 * min(1.0, cell / LETTER / (len(label) + 1))
-        colour = "white" if shades[row, column] > 0.7 else "black"
-        axes.text(column, row, label, ha="center", va="center", color=colour, fontsize=size)
-
-
 def shorten(name: str, length: int = NAME) -> str:
-    """Return a name, or its beginning where it has more letters."""
+    """Return a name, or its beginning if it is longer."""
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def plot_values(outputs: Tensor, targets: Tensor, names: list[str]) -> str:
-    """Draw predicted against true values, a plot for each target; points on the line are right.
-
-    Args:
-        outputs, targets: `(n, len(names))`, in the targets' units.
-        names: of the targets.
-    """
+    """Draw predicted against true values, `(n, len(names))`, a plot for each target."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -106,19 +83,15 @@ def plot_values(outputs: Tensor, targets: Tensor, names: list[str]) -> str:
         plots = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes in plots[len(names) :]:
             axes.remove()
-        # not strict: a last row may be cut short
-        for axes, name, true, predicted in zip(
-            plots, names, targets[::step].T, outputs[::step].T, strict=False
-        ):
-            both = torch.cat([true, predicted]).double()
+        true, predicted = targets[::step].double().T, outputs[::step].double().T
+        for axes, name, x, y in zip(plots[: len(names)], names, true, predicted, strict=True):
+            both = torch.cat([x, y])
             both = both[both.isfinite()]
             low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
             margin = 0.05 * (high - low) or max(1.0, 0.05 * abs(high))
             limits = (low - margin, high + margin)
-            axes.plot(limits, limits, color=WRONG, linewidth=1, zorder=1)
-            axes.scatter(
-                true.double(), predicted.double(), s=9, color=RIGHT, alpha=0.4, linewidths=0, zorder=2
-            )
+            axes.plot(limits, limits, color=WRONG, linewidth=1, zorder=1)  # where a prediction is right
+            axes.scatter(x, y, s=9, color=RIGHT, alpha=0.4, linewidths=0, zorder=2)
             axes.set(xlabel=f"true {shorten(name)}", ylabel=f"predicted {shorten(name)}")
             axes.set(xlim=limits, ylim=limits, aspect="equal")
             axes.locator_params(nbins=5)
@@ -129,6 +102,6 @@ def to_svg(figure: "Figure") -> str:
     """Return a figure as the text of an SVG file."""
     stream = BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on letters that matplotlib's font lacks, and a browser's has
+        warnings.simplefilter("ignore")  # about letters that matplotlib's font lacks but a browser has
         figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue().decode()

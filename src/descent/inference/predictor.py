@@ -1,6 +1,6 @@
 """A trained run, ready to use: `model = load("logs/…")`, then `model.predict("new.csv")` or `model(inputs)`.
 
-Needs the run's folder (`config.yaml` and `checkpoints/`), and neither Hydra, Lightning nor `conf/`.
+It needs the run's folder (`config.yaml` and `checkpoints/`), but not Hydra, Lightning or `conf/`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from descent.data.images.image_reader import ImageReader
 from descent.data.named_path import NamedPath
-from descent.data.readers import Reader, reader_of
+from descent.data.readers import Reader, reader_of, require_finite
 from descent.data.table.columns import as_values
 from descent.data.table.table_reader import TableReader
 from descent.errors import ConfigError, blame, require
@@ -33,44 +33,33 @@ class Predictor(nn.Module):
     """The whole model of a run, from a file's numbers to probabilities, or to values in the target's units.
 
     Attributes:
+        model: the network, `(batch, *input_shape)` to `(batch, outputs)`.
+        scaling: between raw inputs, the network, and the targets' units.
+        reader: turns files into raw inputs, as in training.
+        run: the config and the checkpoint that all this is from.
+        folder: of the run, as the caller named it.
         task: "classification" or "regression".
         names: of the classes or of the target values, in the order of the outputs.
         classes: the names in classification; empty in regression.
         input_shape: of one sample, as the network sees it.
-        reader: turns files into raw inputs, as in training.
-        run: the config and the checkpoint that this is made of.
-        folder: of the run, as it was named.
-
-    Args:
-        model: as trained, `(batch, *input_shape)` to `(batch, outputs)`.
-        scaling: between raw inputs, the model, and the targets' units.
-        reader: of the data that the run learned from.
-        run: as it was read.
-        folder: of the run.
     """
 
     def __init__(
         self, model: nn.Module, scaling: Scaling, reader: Reader, run: SavedRun, folder: str | Path
     ) -> None:
         super().__init__()
-        self.model, self.scaling, self.reader, self.run, self.folder = (
-            model,
-            scaling,
-            reader,
-            run,
-            str(folder),
-        )
-        self.task, self.names = run.data["task"], run.data["names"]
+        self.model, self.scaling, self.reader, self.run = model, scaling, reader, run
+        self.folder, self.task, self.names = str(folder), run.data["task"], run.data["names"]
         self.classes: list[str] = self.names if self.task == "classification" else []
         self.input_shape = tuple(run.data["input_shape"])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return probabilities `(batch, classes)` or values `(batch, targets)` of raw inputs."""
+        """Return probabilities `(batch, classes)` or values `(batch, targets)` for raw inputs."""
         return self.scaling.unscale(self.model(self.scaling.scale(inputs)))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return where the weights are."""
         return self.scaling.input_mean.device
 
     @torch.inference_mode()
@@ -80,20 +69,19 @@ class Predictor(nn.Module):
         """Yield predictions for the rows of a file, or the images of a folder, in order, in constant memory.
 
         Args:
-            source: a CSV or Parquet file, a folder of images, or an `.npy` array, as the run's data was; or
-                what such a file holds, as a frame of polars or pandas or an array. An array for a table has
-                the columns that are learned from, in their order.
-            keep: columns of the file to copy. Of images, "file" is always there.
+            source: a file of the same kind as the run's data: a CSV or Parquet file, a folder of images, or
+                an `.npy` array; or the content of such a file as an array or as a frame of polars or pandas.
+                An array for a table has the columns that the run learned from, in their order.
+            keep: columns of the file to copy. For images, "file" is always copied.
             batch_size: samples that go through the network at once.
 
         Yields:
-            Frames of the kept columns, then `predicted_<target>`; for classes that is a name, or a whole
-            number or true and false as in the table, and the probability of each follows, `p(<name>)`. One
-            without rows where the source has none.
+            Frames of the kept columns, then `predicted_<target>`. A predicted class is written as in the
+            table (a name, a whole number, or true and false), and each class's probability, `p(<name>)`,
+            follows. A source without rows gives one frame without rows.
 
         Raises:
-            ConfigError: the source can not be read, a column is missing, or a number of an array is infinite
-                or NaN.
+            ConfigError: the source can not be read, a column is missing, or an array holds infinity or NaN.
         """
         import polars as pl
 
@@ -120,12 +108,7 @@ class Predictor(nn.Module):
         import polars as pl
 
         if isinstance(source, str | Path):
-            file = NamedPath("input", str(source))
-            first = 0
-            for rows, inputs in self.reader.read(file):
-                require_finite(self.reader, file, inputs, first)
-                yield rows, inputs
-                first += len(inputs)
+            yield from self.reader.read(NamedPath("input", str(source)))
         elif isinstance(self.reader, TableReader):
             yield self.reader.read_frame(as_frame(source, [column.name for column in self.reader.columns]))
         elif hasattr(source, "columns"):
@@ -138,11 +121,11 @@ class Predictor(nn.Module):
                 raise file.error(f"samples like those that the run learned from, of shape {shape}")
             with blame("input"):
                 inputs = torch.as_tensor(source)
-            require_finite(self.reader, file, inputs, 0)
+            require_finite(inputs, file, 0)
             yield pl.DataFrame(), inputs
 
     def _frame(self, rows: pl.DataFrame, keep: Sequence[str], outputs: Tensor) -> pl.DataFrame:
-        """Put kept columns and outputs beside each other."""
+        """Put the kept columns and the outputs beside each other."""
         import polars as pl
 
         values, target = outputs.float().numpy(), self.reader.targets[0]
@@ -169,18 +152,17 @@ def load(
 ) -> Predictor:
     """Return the model of a run, in evaluation mode.
 
-    Nothing that the folder holds is run: weights and rules are plain values, and what `config.yaml` names is
-    built only if it is a network of descent, torch, torchvision or timm, or of a module that you allow.
+    No code from the folder runs: weights and rules are plain values, and what `config.yaml` names is built
+    only if it is a network of descent, torch, torchvision or timm, or from a module that you allow.
 
     Args:
         folder: of the run, such as "logs/mae-sgd-mlp-digits-20260101-120000".
         weights: "best" (by the run's monitored metric) or "last".
-        device: where to, "cpu" or "cuda".
+        device: where the model goes, "cpu" or "cuda".
         allow: modules of your own, such as "my_models".
 
     Raises:
-        ConfigError: no run's folder, one without that checkpoint, one of another project, or a class that is
-            not allowed.
+        ConfigError: the folder holds no run or not that checkpoint, or names a class that is not allowed.
     """
     run = read_run(folder, weights)
     node = dict(run.config["model"])
@@ -199,7 +181,7 @@ def load(
             zeros = scaling.input_mean.new_zeros(1, *shape)
             sample = (zeros - scaling.input_mean) / scaling.input_std
             fits = scaling.unscale(model.eval()(sample)).shape == (1, outputs)
-    # a file of another run, or a crafted one, stumbles in any of these ways
+    # a file of another run, or a crafted one, fails in any of these ways
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         expected = f"weights and data that fit its model ({' '.join(str(error).split())[:300]})"
         raise ConfigError("run", str(folder), expected=expected) from error
@@ -208,48 +190,23 @@ def load(
 
 
 def as_frame(source: Any, names: Sequence[str]) -> pl.DataFrame:
-    """Return a frame of polars or pandas, or an array `(rows, columns)`, as one of polars.
+    """Return a frame of polars or pandas, or an array `(rows, columns)` with these names, as a polars frame.
 
-    Args:
-        source: what a person has.
-        names: of an array's columns.
-
-    Raises:
-        ConfigError: an array of another number of columns.
+    Polars itself would need pyarrow for a frame of pandas.
     """
     import polars as pl
 
     if isinstance(source, pl.DataFrame):
         return source
-    if hasattr(source, "columns"):  # of pandas, without pyarrow: numbers as they are, all else one by one
-        columns = {str(name): source[name] for name in source.columns}
-        return pl.DataFrame(
-            {
-                name: column.to_numpy()
-                if getattr(column.dtype, "kind", "O") in "biuf" and not column.hasnans
-                else column.astype(object).where(column.notna(), None).to_list()
-                for name, column in columns.items()
-            },
-            strict=False,
-        )
+    if hasattr(source, "columns"):
+        columns: dict[str, Any] = {}
+        for name in source.columns:
+            column = source[name]
+            numbers = getattr(column.dtype, "kind", "O") in "biuf" and not column.hasnans
+            objects = () if numbers else column.astype(object).where(column.notna(), None).to_list()
+            columns[str(name)] = column.to_numpy() if numbers else objects
+        return pl.DataFrame(columns, strict=False)
     if getattr(source, "ndim", 0) != 2 or source.shape[1] != len(names):
         expected = f"a frame, or an array of the columns {', '.join(names)}"
         raise ConfigError("input", "an array", expected=expected)
     return pl.DataFrame(source, schema=list(names))
-
-
-def require_finite(reader: Reader, file: NamedPath, inputs: Tensor, first: int) -> None:
-    """Refuse an array with a number that is infinite or NaN; in a table that is a missing value.
-
-    Args:
-        reader: of the file.
-        file: as errors name it.
-        inputs: some of its samples.
-        first: how many samples of the file came before.
-    """
-    if isinstance(reader, TableReader) or not inputs.is_floating_point():
-        return
-    finite = inputs.float().flatten(1).isfinite().all(1)  # which is what a network computes with
-    if not finite.all():
-        row = first + int(finite.int().argmin()) + 1
-        raise file.error(f"finite numbers, but row {row:,} has one that is infinite or NaN")

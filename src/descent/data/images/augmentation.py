@@ -11,15 +11,11 @@ from descent.data.torchvision_sets import import_torchvision
 def build_augmentation(
     augment: Literal["none", "light", "flip", "strong"],
 ) -> Callable[[Tensor], Tensor] | None:
-    """Return a random change of one image in bytes, `(channels, height, width)`, or None for "none".
+    """Return a random change of one image, uint8 `(channels, height, width)`, or None for "none".
 
-    Args:
-        augment: "light" turns by up to 10°, shifts by up to a tenth and scales by up to a tenth; "flip"
-            mirrors half of the images as well; "strong" mirrors and then applies one change drawn from many
-            (TrivialAugment, Müller & Hutter, 2021).
-
-    Raises:
-        ConfigError: torchvision is missing, or does not match torch.
+    "light" turns by up to 10°, shifts by up to a tenth and scales by up to a tenth; "flip" also mirrors half
+    of the images; "strong" mirrors half and then applies one change drawn from many (TrivialAugment, Müller
+    & Hutter, 2021).
     """
     if augment == "none":
         return None

@@ -1,4 +1,4 @@
-"""Image files as bytes of one shape, by Pillow."""
+"""Image files as bytes of one shape, decoded by Pillow."""
 
 import os
 import warnings
@@ -12,17 +12,17 @@ from torch import Tensor
 
 from descent.errors import first_line
 
-AHEAD = 256  # images that are decoded before the first of them is taken
+AHEAD = 256  # images that are decoded before the first of them is needed
 
 
 def decode(file: Path, size: tuple[int, int], channels: int) -> Tensor:
-    """Return one image as bytes, uint8 `(channels, height, width)`.
+    """Return an image as bytes, uint8 `(channels, height, width)`.
 
     It is turned as its camera says, laid on white where it is transparent, and scaled so that it fills the
     size; what sticks out on two sides is cut off.
 
     Args:
-        file: of any format that Pillow knows.
+        file: in any format that Pillow knows.
         size: height and width.
         channels: 1 for grey, 3 for colour.
     """
@@ -47,22 +47,22 @@ def decode(file: Path, size: tuple[int, int], channels: int) -> Tensor:
 
 
 def decode_each(files: Sequence[Path], size: tuple[int, int], channels: int) -> Iterator[Tensor | str]:
-    """Yield each image as of `decode`, or in one line why it can not be decoded; a few at once, in order.
+    """Yield each image in order, as `decode` returns it, or a line that says why it can not be decoded.
 
     Pillow refuses an image of more than 178 million pixels, which a small file can claim to be, and warns
-    of half of that, which a camera can take.
+    about one of half as many, which a camera can take.
     """
     from PIL import Image
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without Python's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases Python's lock while it decodes
         for start in range(0, len(files), AHEAD):
             yield from pool.map(decode_or_say, files[start : start + AHEAD], repeat(size), repeat(channels))
 
 
 def decode_or_say(file: Path, size: tuple[int, int], channels: int) -> Tensor | str:
-    """Return the image, or in one line why it can not be decoded."""
+    """Return the image, or a line that says why it can not be decoded."""
     try:
         return decode(file, size, channels)
-    except Exception as error:  # Pillow has no common type for them: each format raises what it likes
+    except Exception as error:  # each of Pillow's formats raises what it likes
         return first_line(error)

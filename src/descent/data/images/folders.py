@@ -1,4 +1,4 @@
-"""Image files in folders that are named for their classes."""
+"""Image files in folders that have the names of their classes."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 
 def find_images(root: Path) -> list[Path]:
-    """Return the image files at any depth, in the order of their paths, without hidden files and folders."""
+    """Return the image files at any depth, in the order of their paths, without hidden ones."""
     return sorted(
         file
         for file in root.rglob("*")
@@ -19,19 +19,14 @@ def find_images(root: Path) -> list[Path]:
 
 
 def list_class_folders(root: Path) -> list[Path]:
-    """Return the folders in a folder by name, without hidden ones."""
+    """Return the folders in a folder in the order of their names, without hidden ones."""
     return sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith("."))
 
 
 def find_labelled(root: Path, named: NamedPath) -> tuple[list[Path], list[int], list[str]]:
     """Return the images of a folder with a folder for each class, the class index of each, and the classes.
 
-    Args:
-        root: the folder.
-        named: what errors are about.
-
-    Raises:
-        ConfigError: it is no folder or has none in it, or the folder of a class has no image.
+    Errors are about the path `named`: `root` has no folder in it, or the folder of a class has no image.
     """
     folders = list_class_folders(root)
     if not folders:
@@ -48,14 +43,10 @@ def find_labelled(root: Path, named: NamedPath) -> tuple[list[Path], list[int], 
 
 
 def find_split(root: Path, named: NamedPath) -> tuple[list[Path], list[int], list[str], list[str]]:
-    """Return the images, the class index of each, the split that its folder says or "train", and the classes.
+    """Return the images, the class index of each, the split of each, and the classes; see `find_labelled`.
 
-    Args:
-        root: a folder of classes, or of the folders train, val and test with those in them.
-        named: what errors are about.
-
-    Raises:
-        ConfigError: as of `find_labelled`, or a class that the folder train has not.
+    The root holds a folder for each class, and then every split is "train"; or it holds the folders train,
+    val and test, and each of those has folders of the classes of train.
     """
     folders = {folder.name.lower(): folder for folder in list_class_folders(root)}
     if "train" not in folders or not set(folders) <= set(SPLITS):
@@ -64,7 +55,7 @@ def find_split(root: Path, named: NamedPath) -> tuple[list[Path], list[int], lis
     splits = ["train"] * len(files)
     for name, folder in folders.items():
         more, labels, names = find_labelled(folder, named)
-        for unknown in set(names) - set(classes):
+        for unknown in sorted(set(names) - set(classes)):
             raise named.error(f"the classes of train in {folder}, not {unknown}")
         files += more
         targets += [classes.index(names[label]) for label in labels]

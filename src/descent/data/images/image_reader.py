@@ -1,4 +1,4 @@
-"""New images as a trained model takes them: of the size and the channels that it was trained on."""
+"""New images as a trained model takes them: with the size and the channels that it was trained on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ImageReader:
         size: height and width.
         channels: 1 for grey, 3 for colour.
         classes: their names, which are those of the folders.
-        corrupt: "skip" leaves out the images that can not be decoded, and "fail" ends with the first.
+        corrupt: "skip" leaves out images that can not be decoded, "fail" ends at the first one.
     """
 
     def __init__(
@@ -41,9 +41,8 @@ class ImageReader:
 
     def describe(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
-        shape = {"size": list(self.size), "channels": self.channels}
-        others = {"classes": self.classes, "corrupt": self.corrupt}
-        return {"kind": "images", "path": self.path, **shape, **others}
+        values = {"kind": "images", "path": self.path, "size": list(self.size), "channels": self.channels}
+        return {**values, "classes": self.classes, "corrupt": self.corrupt}
 
     @classmethod
     def from_description(cls, values: Mapping[str, Any]) -> ImageReader:
@@ -52,15 +51,11 @@ class ImageReader:
         return cls(values["path"], size, *(values[name] for name in names))
 
     def encoder(self) -> None:
-        """Return nothing: bytes are what is normalised."""
+        """Return None: an image's bytes are the numbers that are normalised."""
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
-        """Yield blocks of a folder's images, in the order of their names: a frame of "file" and bytes, uint8
-        `(images, channels, height, width)`. The path may be that of one image.
-
-        Raises:
-            ConfigError: no such folder or image, or one that can not be decoded.
-        """
+        """Yield blocks of a folder's images, or the one image at the path: a frame of "file", and bytes,
+        uint8 `(images, channels, height, width)`, both in the order of the names."""
         import polars as pl
 
         root = file.locate("folder")
@@ -73,17 +68,12 @@ class ImageReader:
             yield pl.DataFrame({"file": names}), images
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield blocks of images and of class indices, int64, from a folder for each class.
-
-        Raises:
-            ConfigError: beside those of `read`, a folder of another name than the classes'.
-        """
+        """Yield blocks of images and of class indices, int64, from a folder with a folder for each class."""
         files, targets, found = find_labelled(file.locate("folder"), file)
-        for name in found:
-            if name not in classes:
-                error = file.error(f"folders of the classes {', '.join(classes)}, not {name}")
-                error.nearest = nearest(name, classes)
-                raise error
+        for name in sorted(set(found) - set(classes)):
+            error = file.error(f"folders of the classes {', '.join(classes)}, not {name}")
+            error.nearest = nearest(name, classes)
+            raise error
         indices = torch.tensor([classes.index(name) for name in found])[torch.tensor(targets)]
         for rows, images in self._decode_blocks(files, file):
             yield images, indices[rows]
@@ -97,11 +87,13 @@ class ImageReader:
         at_once = max(1, BYTES // (self.channels * self.size[0] * self.size[1]))
         decoded = enumerate(decode_each(files, self.size, self.channels))
         while block := list(islice(decoded, at_once)):
-            rows = [row for row, image in block if isinstance(image, Tensor)]
-            for row, reason in block:
-                if isinstance(reason, str) and self.corrupt == "fail":
-                    raise named.error(f"images, but {files[row]} can not be decoded ({reason})")
-                if isinstance(reason, str):
-                    self.left_out.append(f"{files[row]} ({reason})")
-            if rows:
-                yield rows, torch.stack([image for _, image in block if isinstance(image, Tensor)])
+            images: dict[int, Tensor] = {}
+            for row, image in block:
+                if isinstance(image, Tensor):
+                    images[row] = image
+                elif self.corrupt == "fail":
+                    raise named.error(f"images, but {files[row]} can not be decoded ({image})")
+                else:
+                    self.left_out.append(f"{files[row]} ({image})")
+            if images:
+                yield list(images), torch.stack(list(images.values()))

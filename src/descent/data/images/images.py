@@ -14,14 +14,14 @@ from descent.data.images.augmentation import build_augmentation
 from descent.data.images.decoding import decode_each
 from descent.data.images.folders import find_split
 from descent.data.images.image_reader import ImageReader
-from descent.data.images.stored import StoredImages
+from descent.data.images.stored_images import StoredImages
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples, StoredInputs
 from descent.errors import ConfigError, require
 
-LARGEST = 224  # pixels of a side, where the images' own size is taken
-KEPT = 0.9  # share of an image that is to be seen, else the preview tells
-MEMORY = 2 << 30  # bytes of decoded images that are kept where in_memory is "auto"
+LARGEST = 224  # pixels of a side, unless a person gives the size
+KEPT = 0.9  # share of an image; if less of it is seen, the preview says so
+MEMORY = 2 << 30  # bytes of decoded images that in_memory=auto keeps
 
 
 def images(
@@ -33,23 +33,24 @@ def images(
     in_memory: bool | Literal["auto"],
     workers: int | Literal["auto"],
 ) -> Samples:
-    """Return the images in folders that are named for their classes.
+    """Return the images in folders that have the names of their classes.
 
     All are decoded once at the start, so that damaged ones show before training, and mean and deviation of
     the training split are exact.
 
     Args:
-        path: a folder of classes, or one of `train` and, where they are given, `val` and `test`, each a
-            folder of classes.
+        path: a folder with a folder for each class, or with the folders `train` and, if you like, `val` and
+            `test`, each with a folder for each class.
         size: height and width of every image; None for the median size, with sides of at most 224.
-        color: "auto" is grey where all images are.
-        augment: "none", or a word of `build_augmentation`, for the training images.
+        color: "auto" is grey if all images are.
+        augment: the random change of training images; see `build_augmentation`.
         corrupt: "fail" ends with a list of the images that can not be decoded, "skip" leaves them out.
-        in_memory: keep what is decoded, as bytes; "auto" does so up to 2 GiB.
-        workers: processes that decode or augment, where they are needed; "auto" is by the machine's cores.
+        in_memory: whether to keep the decoded images, as bytes; "auto" does so up to 2 GiB.
+        workers: processes that decode or augment, if that is needed; "auto" goes by the machine's cores.
 
     Raises:
-        ConfigError: no such folder, no two classes, one without images, damaged images, or no torchvision.
+        ConfigError: the folder is missing or has fewer than two classes, a class has no images, or images
+            are damaged.
     """
     if not path:
         raise ConfigError("path", None, expected="a folder with a folder of images for each class")
@@ -87,7 +88,7 @@ def images(
 
 
 def count_images(targets: Tensor, classes: Sequence[str], named: NamedPath) -> dict[str, int]:
-    """Return the number of images of each class; raise a `ConfigError` of the first one without any."""
+    """Return the number of images of each class; a class without an image raises a `ConfigError`."""
     counts = dict(zip(classes, targets.bincount(minlength=len(classes)).tolist(), strict=True))
     for name, count in counts.items():
         if count == 0:
@@ -98,16 +99,13 @@ def count_images(targets: Tensor, classes: Sequence[str], named: NamedPath) -> d
 def choose_shape(
     files: Sequence[Path], named: NamedPath, size: tuple[int, int] | None, color: str
 ) -> tuple[list[tuple[int, int]], tuple[int, int], int]:
-    """Return the size of each image, and height and width and channels that all are brought to.
-
-    Raises:
-        ConfigError: not one header can be read, or the size is below 1.
-    """
+    """Return the size of each image, then the height and width and the channels that all will have."""
     sizes, modes = read_headers(files)
     if not sizes:
         raise named.error(f"images, but not one of {len(files):,} can be read")
     if size is None:
-        size = min(LARGEST, int(median(h for h, _ in sizes))), min(LARGEST, int(median(w for _, w in sizes)))
+        heights, widths = zip(*sizes, strict=True)
+        size = min(LARGEST, int(median(heights))), min(LARGEST, int(median(widths)))
     require(min(size) >= 1, "size", list(size), "a height and a width of at least 1")
     grey = color == "grey" or (color == "auto" and set(modes) <= {"1", "L", "I", "I;16", "F"})
     return sizes, (size[0], size[1]), 1 if grey else 3
@@ -120,7 +118,7 @@ def read_headers(files: Sequence[Path]) -> tuple[list[tuple[int, int]], list[str
     sizes, modes = [], []
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     for file in files:
-        # Pillow has no common type for what its formats raise; `decode_all` says which image it is
+        # each of Pillow's formats raises what it likes; `decode_all` names the images that are damaged
         with suppress(Exception), Image.open(file) as image:
             sizes.append((image.height, image.width))
             modes.append(image.mode)
@@ -132,15 +130,10 @@ def decode_all(
 ) -> tuple[Tensor, list[Tensor], dict[int, str]]:
     """Decode each image once.
 
-    Args:
-        files: the images.
-        reader: says size and channels.
-        keep: whether to return the images.
-
     Returns:
-        Those that can be decoded, uint8 `(n, channels, height, width)`, or none of them; the sum and the sum
-        of squares a channel of each, float64 `(2, channels)`, which are exact; and by row why the others can
-        not be decoded.
+        The images that can be decoded, uint8 `(n, channels, height, width)`, or no images unless they are to
+        be kept; the exact sum and sum of squares of each image's channels, float64 `(2, channels)`; and why
+        the others cannot be decoded, by row.
     """
     shape = (reader.channels, *reader.size)
     kept = torch.empty(len(files) if keep else 0, *shape, dtype=torch.uint8)
@@ -158,18 +151,16 @@ def decode_all(
 
 
 def refuse_damaged(damaged: dict[int, str], files: Sequence[Path], named: NamedPath) -> None:
-    """Raise a `ConfigError` that lists the first images that can not be decoded, unless there are none."""
+    """Raise a `ConfigError` that lists the first images that can not be decoded, if there are any."""
     if damaged:
         some = ", ".join(f"{files[row]} ({reason})" for row, reason in list(damaged.items())[:5])
         more = f", and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
-        count = f"{len(damaged):,} of {len(files):,}"
-        raise named.error(
-            f"images, but {count} can not be decoded: {some}{more}; data.corrupt=skip leaves them out"
-        )
+        which = f"{len(damaged):,} of {len(files):,} can not be decoded: {some}{more}"
+        raise named.error(f"images, but {which}; data.corrupt=skip leaves them out")
 
 
 def describe_cuts(sizes: Sequence[tuple[int, int]], size: tuple[int, int]) -> list[str]:
-    """Return a line on the images whose sides are cut off, for they are of another shape than `size`."""
+    """Return a line on the images whose sides are cut off, because their shape is not that of `size`."""
     height, width = size
     kept = [min(h * width, w * height) / max(h * width, w * height) for h, w in sizes]
     cut = [share for share in kept if share < KEPT]
@@ -180,7 +171,7 @@ def describe_cuts(sizes: Sequence[tuple[int, int]], size: tuple[int, int]) -> li
 
 
 def list_sizes(sizes: Sequence[tuple[int, int]]) -> str:
-    """Return the first three different sizes in words, and how many others there are."""
+    """Return the first three different sizes, and how many others there are, in words."""
     kinds = [f"{height}×{width}" for height, width in dict.fromkeys(sizes)]
     others = f" and {len(kinds) - 3:,} other sizes" if len(kinds) > 3 else ""
     return ", ".join(kinds[:3]) + others

@@ -1,4 +1,4 @@
-"""Images that are decoded anew in each epoch, or augmented, one by one."""
+"""Images that workers decode anew in each epoch, or augment, one by one."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,18 +15,15 @@ from descent.errors import require
 
 
 class StoredImages:
-    """Inputs for `descent.data.samples.Samples` that workers read.
+    """The `StoredInputs` of `descent.data.samples`, for images.
 
     Args:
-        files: the images.
-        kept: those images, uint8 `(n, channels, height, width)`, or none of them, and then they are decoded.
-        reader: says size and channels.
-        sums: sum and sum of squares a channel of each image, float64 `(2, channels)`.
+        files: of the images.
+        kept: the images, uint8 `(n, channels, height, width)`, or no images, and then they are decoded.
+        reader: knows size and channels.
+        sums: sum and sum of squares of each image's channels, float64 `(2, channels)`.
         augment: a random change of one training image, or None.
-        workers: processes that read; "auto" is one a core but for the one that trains, and at most 8.
-
-    Raises:
-        ConfigError: a negative number of workers.
+        workers: processes that read; "auto" is one for each core but the one that trains, at most 8.
     """
 
     def __init__(
@@ -47,12 +44,10 @@ class StoredImages:
         return len(self.files)
 
     def __getitem__(self, row: int) -> Tensor:
-        """Return one image, uint8 `(channels, height, width)`."""
         if len(self.kept):
             return self.kept[row]
         return decode(self.files[row], self.reader.size, self.reader.channels)
 
     def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and mean square a channel over some rows, float64 `(channels, 1, 1)`."""
         mean, square = self.sums[rows].sum(0) / (len(rows) * prod(self.reader.size))
         return mean.reshape(-1, 1, 1), square.reshape(-1, 1, 1)
