@@ -12,19 +12,15 @@ from descent.run.folder import RunFolder
 
 
 class BestWeights(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which keeps what is best in memory until the next checkpoint is written.
+    """Lightning's ModelCheckpoint, but it holds the best weights in memory until the next checkpoint is due.
 
-    So a run of many short epochs does not spend its time on files; a resumed run finds them again. It uses
-    private names of Lightning 2.6.6's class.
+    So a run of many short epochs does not spend its time on files. It uses private names of Lightning 2.6.6.
 
     Args:
         filename: of the best weights, without ".ckpt".
-        monitor: the metric that decides which are best, such as "val/loss".
+        monitor: the metric that decides which weights are best, such as "val/loss".
         mode: "min" or "max".
         save_top_k: how many of the best to keep; more than one need a filename with "{epoch}" in it.
-
-    Raises:
-        ConfigError: a filename that is another checkpoint's, or one in a folder.
     """
 
     def __init__(self, filename: str, monitor: str, mode: str, save_top_k: int) -> None:
@@ -52,21 +48,18 @@ class BestWeights(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def write(self, trainer: Trainer) -> None:
-        """Write what is held in memory."""
+        """Write the weights that are held in memory, each with the rest of a checkpoint."""
         if self.held:
             now = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
             for path, then in self.held.items():
                 trainer.strategy.save_checkpoint(now | then, path)
         self.held = {}
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self.write(trainer)
 
     def on_train_batch_end(self, *arguments: Any) -> None:  # type: ignore[override]
-        # in place of ModelCheckpoint's: nothing is decided in the middle of Lightning's book-keeping
-        pass
+        """Do nothing, where ModelCheckpoint would save in the middle of Lightning's book-keeping."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.write(trainer)
@@ -76,7 +69,7 @@ class BestWeights(ModelCheckpoint):
             self.write(trainer)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        # what ModelCheckpoint calls to write a file
+        # ModelCheckpoint calls this to write a file
         weights = trainer.strategy.lightning_module_state_dict()
         self.held[filepath] = {
             "epoch": trainer.current_epoch,
@@ -86,7 +79,7 @@ class BestWeights(ModelCheckpoint):
         self._last_global_step_saved = trainer.global_step
 
     def _monitor_candidates(self, trainer: Trainer) -> dict[str, Any]:
-        # ModelCheckpoint copies every logged tensor; these are made anew each epoch
+        # ModelCheckpoint would copy every logged tensor, but this project logs new ones each epoch
         counters = {"epoch": torch.tensor(trainer.current_epoch), "step": torch.tensor(trainer.global_step)}
         return trainer.callback_metrics | counters
 
@@ -95,22 +88,15 @@ class BestWeights(ModelCheckpoint):
             super()._remove_checkpoint(trainer, filepath)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Find the files again, though the folder may have been moved since.
-
-        What was best by another metric says nothing of this one.
-        """
-        if state_dict["monitor"] != self.monitor:
+        """Find the files again, although the folder may have moved since."""
+        if state_dict["monitor"] != self.monitor:  # the best by another metric says nothing about this one
             return
-        old, new = str(state_dict["dirpath"]), str(self.dirpath)
+        old, new = state_dict["dirpath"], Path(str(self.dirpath))
 
         def move(value: Any) -> Any:
             if isinstance(value, dict):
                 return {move(key): move(item) for key, item in value.items()}
-            return str(Path(new) / Path(value).relative_to(old)) if is_below(value, old) else value
+            inside = isinstance(value, str) and value and Path(value).is_relative_to(old)
+            return str(new / Path(value).relative_to(old)) if inside else value
 
         super().load_state_dict(move(state_dict))
-
-
-def is_below(value: Any, folder: str) -> bool:
-    """Whether a plain value is a path in a folder, or the folder's own."""
-    return isinstance(value, str) and bool(value) and Path(value).is_relative_to(folder)

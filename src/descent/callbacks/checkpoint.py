@@ -1,4 +1,4 @@
-"""Keeps the point from which a run goes on exactly, also when a signal ends it."""
+"""Keeps the point from which a run can resume exactly, also when a signal ends it."""
 
 import re
 import time
@@ -23,20 +23,17 @@ AGREE = 32  # batches between two moments at which several processes agree on sa
 
 
 class Checkpoint(LightningCheckpoint):
-    """Writes `last.ckpt`, from which a run goes on exactly; `previous.ckpt` is the one before.
+    """Writes `last.ckpt`, from which a run resumes exactly; `previous.ckpt` is the one before.
 
-    Lightning saves in the middle of its own book-keeping and has to guess, when it resumes, how far that
-    had come. This saves at one point only, between two optimizer steps: at the start of a batch, before
-    anything is computed for it. There it puts back, in a resumed run, all that it found there when it
-    saved: the loops' counters, the random states, the sums of the epoch's metrics, the logged values.
-    The end of an epoch needs no other case: it is the start of the next one's first batch.
+    Lightning saves in the middle of its own book-keeping, and when it resumes it has to guess how far that
+    had come. This callback saves at one point only, between two optimizer steps: at the start of a batch,
+    before anything is computed for it. A resumed run puts back, at that same point, everything that was
+    there when it was saved: the loops' counters, the random states, the sums of the epoch's metrics, the
+    logged values. The end of an epoch is no special case: it is the start of the next epoch's first batch.
 
     Args:
         every: how much work a kill may cost: "100 steps" (of the optimizer), "1 epoch", "10 minutes", or
-            "auto": as often as takes 1 % of the time, and at most every 2 seconds.
-
-    Raises:
-        ConfigError: another `every`.
+            "auto": as often as saving takes at most 1 % of the time, but not within 2 seconds.
     """
 
     folder: RunFolder
@@ -44,10 +41,10 @@ class Checkpoint(LightningCheckpoint):
     def __init__(self, every: str) -> None:
         self.number, self.unit = parse_interval(every)
         self.signals = Signals()
-        self.parts: dict[str, Any] | None = None  # from the file, until the first batch
+        self.parts: dict[str, Any] | None = None  # of the checkpoint, until they are put back
         self.saved_at, self.saved_step, self.cost = 0.0, -1, 0.0
         self.ended = False
-        self.restores = False  # what a file holds: a library's exception is about that
+        self.restores = False  # while a checkpoint is put back: a library's exception is about its content
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = RunFolder(trainer.default_root_dir)
@@ -59,7 +56,7 @@ class Checkpoint(LightningCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.signals.catch()
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
-        for callback in find_inexact(trainer):
+        for callback in list_inexact(trainer):
             say(trainer, f"This run cannot be resumed: {callback} begins anew in the middle of an epoch")
         loader: Any = trainer.train_dataloader
         if not hasattr(loader, "start_at"):
@@ -69,13 +66,11 @@ class Checkpoint(LightningCheckpoint):
             loader.start_at(self.parts["batch"])
             trainer.accumulate_grad_batches = self.parts["accumulate"]
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self.parts is not None:
             self._put_back(trainer, pl_module, self.parts)
             self.parts, self.restores = None, False
-        elif batch_idx % trainer.accumulate_grad_batches == 0:  # else there are gradients to be lost
+        elif batch_idx % trainer.accumulate_grad_batches == 0:  # otherwise gradients would be lost
             stop, due = self.signals.received is not None, self._is_due(trainer, batch_idx)
             if trainer.world_size > 1:
                 stop, due = self._agree(trainer, batch_idx, stop, due)
@@ -87,7 +82,7 @@ class Checkpoint(LightningCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.ended = True
         self._save(trainer)
-        if decide(trainer, self.signals.received is not None):
+        if trainer.strategy.reduce_boolean_decision(self.signals.received is not None, all=False):
             self._leave(trainer)
         self.signals.release()
 
@@ -100,11 +95,9 @@ class Checkpoint(LightningCheckpoint):
             expected = f"checkpoints of this run, which hold its state ({type(exception).__name__}: {words})"
             raise ConfigError("resume", str(self.folder), expected=expected) from exception
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress.current
-        mine = {"random": take_random_state(), "epoch": pl_module.epoch_state()}  # type: ignore[operator]
+        mine = {"random": take_random_state(), "epoch": pl_module.epoch_state()}
         checkpoint["parts"] = {
             "ended": self.ended,  # after the last epoch, and not at the start of a batch
             "batch": 0 if self.ended else progress.completed,
@@ -119,9 +112,9 @@ class Checkpoint(LightningCheckpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == TrainerFn.FITTING and "parts" in checkpoint:
             self.parts = {**checkpoint["parts"], "loops": checkpoint["loops"]["fit_loop"]}
-            for callback in find_inexact(trainer):
+            for callback in list_inexact(trainer):
                 raise ConfigError("callbacks", expected=f"other ones than {callback}, which begins anew")
-            # a run that early stopping has ended stays so
+            # a run that early stopping has ended stays ended
             trainer.should_stop = self.parts["ended"] and self.parts["should_stop"]
             further = trainer.max_steps == -1 or trainer.max_steps > checkpoint["global_step"]
             cut_short = self.parts["ended"] and not self.parts["whole"] and not self.parts["should_stop"]
@@ -141,11 +134,12 @@ class Checkpoint(LightningCheckpoint):
         return step % self.number == 0 and step != self.saved_step
 
     def _agree(self, trainer: Trainer, batch_idx: int, stop: bool, due: bool) -> tuple[bool, bool]:
-        """The same decision in every process, though clocks differ and a signal may reach only one."""
-        counted = self.unit in ("step", "epoch")  # which is the same everywhere
+        """Come to the same decision in every process, for clocks differ and a signal may reach only one."""
+        counted = self.unit in ("step", "epoch")  # then `due` is the same everywhere
         if batch_idx % (AGREE * trainer.accumulate_grad_batches):
             return False, due and counted
-        return decide(trainer, stop), due if counted else decide(trainer, due)
+        decide = trainer.strategy.reduce_boolean_decision
+        return decide(stop, all=False), due if counted else decide(due, all=False)
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -158,7 +152,7 @@ class Checkpoint(LightningCheckpoint):
         self.cost = self.saved_at - begun
 
     def _put_back(self, trainer: Trainer, pl_module: Any, parts: dict[str, Any]) -> None:
-        """Make everything as it was at this same point when the checkpoint was saved."""
+        """Put everything back as it was at this same point when the checkpoint was saved."""
         processes = parts["processes"]
         if len(processes) != trainer.world_size and not trainer.is_global_zero:
             raise Stopped("", code=2)
@@ -166,14 +160,14 @@ class Checkpoint(LightningCheckpoint):
             expected = f"{len(processes)} processes in all, as in the run that is resumed"
             raise ConfigError("trainer.devices", trainer.world_size, expected=expected)
         mine = processes[trainer.global_rank]
-        if parts["ended"]:  # this is the first batch of an epoch more
+        if parts["ended"]:  # this is the first batch of a further epoch
             pl_module.samples_seen = mine["epoch"]["samples_seen"]
             put_back_random_state(mine["random"])
             return
         trainer.fit_loop.load_state_dict(parts["loops"])
         epoch_loop = trainer.fit_loop.epoch_loop
         for loop in (trainer.fit_loop, epoch_loop, epoch_loop.val_loop):
-            loop.on_iteration_done()  # it is no longer restarting, but where it was
+            loop.on_iteration_done()  # tells it that it is no longer restarting
         logged = {name: value.to(pl_module.device) for name, value in parts["logged"].items()}
         trainer.callback_metrics.update(logged)
         trainer.should_stop = parts["should_stop"]
@@ -181,7 +175,7 @@ class Checkpoint(LightningCheckpoint):
         put_back_random_state(mine["random"])
 
     def _leave(self, trainer: Trainer) -> None:
-        number = self.signals.received or 15  # 15: the signal has reached another process
+        number = self.signals.received or 15  # 15 if the signal has reached another process
         if not trainer.is_global_zero:
             raise Stopped("", code=128 + number)
         text = f"Stopped and saved in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}. "
@@ -190,8 +184,8 @@ class Checkpoint(LightningCheckpoint):
         raise Stopped(text + self.folder.advise(), code=128 + number)
 
 
-def find_inexact(trainer: Trainer) -> list[str]:
-    """The callbacks that act at an epoch's start, which an epoch that is resumed in its middle has not."""
+def list_inexact(trainer: Trainer) -> list[str]:
+    """List the callbacks that act at an epoch's start, for a run may resume in the middle of an epoch."""
     kinds = (StochasticWeightAveraging,)
     return [type(callback).__name__ for callback in trainer.callbacks if isinstance(callback, kinds)]  # type: ignore[attr-defined]
 
@@ -204,13 +198,8 @@ def parse_interval(every: str) -> tuple[int, str]:
     return (int(match[1]), match[2]) if match else (0, "auto")
 
 
-def decide(trainer: Trainer, here: bool) -> bool:
-    """Whether it is so in any of the processes."""
-    return here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=False)
-
-
 def gather(value: Any, world_size: int) -> list[Any]:
-    """What each process has, in the order of their ranks."""
+    """Return the values of all processes, in the order of their ranks."""
     if world_size == 1:
         return [value]
     values: list[Any] = [None] * world_size
@@ -219,6 +208,6 @@ def gather(value: Any, world_size: int) -> list[Any]:
 
 
 def say(trainer: Trainer, text: str) -> None:
-    """Print, in the first process."""
+    """Print a text, in the first process only."""
     if trainer.is_global_zero:
         print(text, flush=True)

@@ -1,9 +1,9 @@
-"""Lets Lightning's CSV logger go on with its file in a run that is resumed."""
+"""Lets Lightning's CSV logger continue its file in a resumed run."""
 
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -11,23 +11,19 @@ from descent.run.atomic import write_text
 
 
 class CsvLines(Callback):
-    """Keeps the lines of each `CSVLogger` in the checkpoints, for it removes its file when it begins."""
+    """Keeps the lines of each `CSVLogger` in the checkpoints, because it removes its file when it starts."""
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["csv"] = []
         for logger in find_loggers(trainer):
             logger.save()
             file = Path(logger.experiment.metrics_file_path)
             checkpoint["csv"].append(file.read_text(encoding="utf-8") if file.exists() else "")
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        # a logger that was typed for the resumed run has no lines yet
+        # not strict: a logger that is new in the resumed run has no lines yet
         for logger, text in zip(find_loggers(trainer), checkpoint.get("csv", []), strict=False):
             if text:
                 write_text(Path(logger.experiment.metrics_file_path), text)
@@ -35,5 +31,5 @@ class CsvLines(Callback):
 
 
 def find_loggers(trainer: Trainer) -> list[CSVLogger]:
-    """The loggers that write a CSV, of the first process."""
+    """Return the loggers that write a CSV; only the first process has any."""
     return [logger for logger in trainer.loggers if trainer.is_global_zero and isinstance(logger, CSVLogger)]

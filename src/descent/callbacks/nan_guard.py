@@ -1,9 +1,8 @@
-"""Notices losses and gradients that are not numbers, without making the host wait for the device."""
+"""Notices losses and gradients that are not finite, without making the host wait for the device."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -19,14 +18,10 @@ Place = tuple[int, int, int]  # optimizer step, batch of the epoch, epoch
 
 
 class NaNGuard(Callback):
-    """Ends a run at a loss that is not finite, or passes over such batches; no checkpoint ever holds one.
+    """Ends a run at a loss that is not finite, or skips such batches; no checkpoint is written with a NaN.
 
     Args:
-        on_nan: "stop" ends the run; "skip" passes over the batch, at the cost of waiting for the device at
-            each step.
-
-    Raises:
-        ConfigError: another `on_nan`.
+        on_nan: "stop" ends the run; "skip" skips the batch, but has to wait for the device at each step.
     """
 
     def __init__(self, on_nan: str) -> None:
@@ -65,12 +60,10 @@ class NaNGuard(Callback):
             raise Stopped(f"{text}. {advise(trainer)}", code=1)
         optimizer.zero_grad()  # an optimizer leaves parameters without a gradient alone
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if self.on_nan == "stop" and (fault := self.losses.look_at_all()) is not None:
             self.fault = self.fault or self._tell(trainer, fault, None)
-        if self.fault is None and not finite_weights(pl_module):
+        if self.fault is None and not all(bool(p.isfinite().all()) for p in pl_module.parameters()):
             where = f"step {trainer.global_step}, epoch {trainer.current_epoch + 1}"
             self.fault = Stopped(f"A weight is not a number at {where}. {advise(trainer)}", code=1)
         self._raise_together(trainer)
@@ -82,9 +75,8 @@ class NaNGuard(Callback):
         self.losses.last_finite = state_dict["last_finite"]
 
     def _raise_together(self, trainer: Trainer) -> None:
-        """End the run if a loss was no number, here or in another process."""
-        here = self.fault is not None
-        if here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=False):
+        """End the run if a loss was not finite in this process or in another one."""
+        if trainer.strategy.reduce_boolean_decision(self.fault is not None, all=False):
             raise self.fault or Stopped("", code=1)
 
     def _tell(self, trainer: Trainer, fault: "Fault", batch: Any) -> Stopped:
@@ -94,19 +86,18 @@ class NaNGuard(Callback):
         known = "" if last is None else f", after {last * trainer.accumulate_grad_batches:.6g}"
         text = f"The loss is {fault.value} at {where}, learning rate {rate:g}{known}"
         now = (fault.step, fault.epoch) == (trainer.global_step, trainer.current_epoch)
-        if rows := rows_not_finite(batch) if now else []:
+        if rows := list_broken_rows(batch) if now else []:
             text += f"; this batch holds NaN or infinity, in its samples {', '.join(map(str, rows[:8]))}"
         return Stopped(f"{text}. {advise(trainer)}", code=1)
 
 
 def advise(trainer: Trainer) -> str:
-    """How to go on with the run of a trainer, in words."""
+    """Say how to go on with the run of a trainer."""
     return RunFolder(trainer.default_root_dir).advise()
 
 
-@dataclass
-class Fault:
-    """A loss that is no number: its value, and where it came up."""
+class Fault(NamedTuple):
+    """A loss that is not finite, and where it came up."""
 
     value: float
     step: int
@@ -115,10 +106,10 @@ class Fault:
 
 
 class Losses:
-    """Watches the training loss: on the CPU at each step; on a device in blocks that have long been computed.
+    """Watches the training loss: on the CPU at each step, on a GPU in blocks that were computed long ago.
 
-    A block of `LAG` losses is copied to the host while the next block is being computed, so that nothing
-    waits; a bad loss is seen at most `2 * LAG` steps late.
+    The GPU copies a block of `LAG` losses to the host while it computes the next block, so nothing waits;
+    a bad loss is seen at most `2 * LAG` steps late.
     """
 
     def __init__(self) -> None:
@@ -127,19 +118,14 @@ class Losses:
         self.copied: tuple[Tensor, Any, list[Place]] | None = None
 
     def look(self, loss: Tensor, place: Place) -> Fault | None:
-        """Return the first loss that is known by now not to be finite.
-
-        Args:
-            loss: scalar.
-            place: its step, its batch in the epoch, and the epoch.
-        """
+        """Take note of a loss, a scalar; return the first loss that is known by now not to be finite."""
         if loss.device.type == "cpu":
             return self._judge(loss.item(), place)
         self.block.append((loss, place))
         return self._exchange() if len(self.block) == LAG else None
 
     def look_at_all(self) -> Fault | None:
-        """The same of all losses so far; waits for the device."""
+        """Wait for the device, and return the first of all losses so far that is not finite."""
         found = self._exchange() if self.block else None
         return found or (self._exchange() if self.copied else None)
 
@@ -150,7 +136,7 @@ class Losses:
         return None
 
     def _exchange(self) -> Fault | None:
-        """Send off the losses since the last exchange, and look at those that were sent off before."""
+        """Start to copy the losses since the last exchange, and look at those that were copied before."""
         arrived, self.copied = self.copied, None
         if self.block:
             losses, places = zip(*self.block, strict=True)
@@ -168,7 +154,7 @@ class Losses:
 
 
 def to_host(values: Tensor) -> tuple[Tensor, Any]:
-    """A copy on the CPU, and on CUDA the event after which it is there."""
+    """Return a copy on the CPU, and for CUDA the event after which the copy is there."""
     if values.device.type != "cuda":
         return values.cpu(), None
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -179,19 +165,14 @@ def to_host(values: Tensor) -> tuple[Tensor, Any]:
 
 
 def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether every gradient is a number; waits for the device."""
+    """Wait for the device, and return whether every gradient is finite."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    # the largest magnitude is NaN where any element is
+    # the largest magnitude is NaN if any element is
     return not gradients or isfinite(nn.utils.get_total_norm(gradients, norm_type=inf).item())
 
 
-def finite_weights(module: nn.Module) -> bool:
-    """Whether every parameter is a number; waits for the device."""
-    return all(bool(p.isfinite().all()) for p in module.parameters())
-
-
-def rows_not_finite(batch: Any) -> list[int]:
-    """The samples of a batch whose inputs or targets hold NaN or infinity."""
+def list_broken_rows(batch: Any) -> list[int]:
+    """List the samples of a batch whose inputs or targets hold NaN or infinity."""
     tensors = [t for t in batch if isinstance(t, Tensor) and t.is_floating_point()] if batch else []
     bad = [~t.flatten(1).isfinite().all(1) if t.dim() > 1 else ~t.isfinite() for t in tensors]
     return torch.stack(bad).any(0).nonzero().flatten().tolist() if bad else []

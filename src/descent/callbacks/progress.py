@@ -8,17 +8,17 @@ from threading import Event, Thread
 
 from lightning.pytorch import LightningModule, Trainer
 
-from descent.callbacks.figures import NAMES, Figures
+from descent.callbacks.figures import Figures, title_of
 
 
 class Progress(Figures):
     """Prints `Epoch 3/10, Train Loss: 0.1234, Train Acc: 0.9876, Val Loss: 0.2345, Val Acc: 0.9765`.
 
-    The bar is drawn by a thread that looks at the trainer's own counters a few times a second, so a step
-    does nothing for it. Only the first process prints.
+    A thread draws the bar: it reads the trainer's own counters a few times a second, so a step does no work
+    for it. Only the first process prints.
 
     Args:
-        bar: draw a bar while an epoch runs, if the output is a terminal.
+        bar: whether to draw a bar while an epoch runs; only on a terminal.
         interval: seconds between two drawings of the bar.
     """
 
@@ -41,11 +41,9 @@ class Progress(Figures):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
-    def on_figures(
-        self, trainer: Trainer, pl_module: LightningModule, epoch: int, figures: dict[str, float]
-    ) -> None:
+    def on_figures(self, trainer: Trainer, epoch: int, figures: dict[str, float]) -> None:
         self._clear()
-        print(epoch_line(epoch, trainer.max_epochs, figures), flush=True)
+        print(describe_epoch(epoch, trainer.max_epochs, figures), flush=True)
 
     def _draw(self, trainer: Trainer) -> None:
         begun, epoch = time.monotonic(), -1
@@ -55,7 +53,7 @@ class Progress(Figures):
             done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
             rate = done / max(1e-9, time.monotonic() - begun)
             total = trainer.num_training_batches
-            text = f"Epoch {epoch + 1} {bar(done, total)} {done}/{total} {rate:.0f} batches/s"
+            text = f"Epoch {epoch + 1} {draw_bar(done, total)} {done}/{total} {rate:.0f} batches/s"
             sys.stdout.write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1])
             sys.stdout.flush()
 
@@ -71,18 +69,14 @@ class Progress(Figures):
             sys.stdout.write("\r\x1b[2K")
 
 
-def epoch_line(epoch: int, epochs: int | None, figures: Mapping[str, float]) -> str:
-    """The tutorial's line; figures that are not there are left out, and so is an endless number of epochs."""
-    parts = [f"Epoch {epoch}/{epochs}" if epochs is not None and epochs > 0 else f"Epoch {epoch}"]
-    for stage in ("train", "val"):
-        for key, value in figures.items():
-            if key.startswith(f"{stage}/"):
-                name = key.removeprefix(f"{stage}/")
-                parts.append(f"{stage.capitalize()} {NAMES.get(name, name)}: {value:.4f}")
-    return ", ".join(parts)
+def describe_epoch(epoch: int, epochs: int | None, figures: Mapping[str, float]) -> str:
+    """Return the tutorial's line; it shows the number of epochs unless the run has no end."""
+    head = f"Epoch {epoch}/{epochs}" if epochs is not None and epochs > 0 else f"Epoch {epoch}"
+    shown = [f"{title_of(name)}: {value:.4f}" for name, value in figures.items() if name != "lr"]
+    return ", ".join([head, *shown])
 
 
-def bar(done: int, total: float, width: int = 30) -> str:
-    """`━━━━━━─────`, filled to done/total; empty where the total is not known."""
+def draw_bar(done: int, total: float, width: int = 30) -> str:
+    """Return `━━━━━━─────`, filled to done/total, or empty if the total is not known."""
     filled = int(width * min(1.0, done / total)) if 0 < total < float("inf") else 0
     return "━" * filled + "─" * (width - filled)

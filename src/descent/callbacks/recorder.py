@@ -1,4 +1,4 @@
-"""Writes what a run did: metrics by epoch, the result, and what TensorBoard shows beside the curves."""
+"""Writes down what a run did: metrics by epoch, the result, and what TensorBoard shows beside the curves."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from descent.callbacks.figures import NAMES, Figures
+from descent.callbacks.figures import Figures, title_of
 from descent.machine import describe_environment
 from descent.run.atomic import write_text
 from descent.run.folder import Run
@@ -31,9 +31,9 @@ class Recorder(Figures):
     beside the final metrics.
 
     Args:
-        run: whose folder is written to.
-        title: printed when training starts.
-        data: what is to be kept of what was understood of the data.
+        run: whose folder it writes to.
+        title: the line that it prints when training starts.
+        data: what `data.txt` says about the data.
         input_shape: of one sample, for the model's graph.
     """
 
@@ -41,7 +41,7 @@ class Recorder(Figures):
         super().__init__()
         self.run, self.folder, self.title, self.data = run, run.folder, title, data
         self.input_shape = input_shape
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, float]] = []  # of metrics.csv
         self.result: dict[str, Any] = {}
         self.advice = ""
         self.begun = self.flushed = 0.0
@@ -58,14 +58,14 @@ class Recorder(Figures):
             logger.log_hyperparams(dict(self.run.hyperparameters))
 
     def state_dict(self) -> dict[str, Any]:
-        seconds = self.seconds + time.perf_counter() - self.begun
-        return {**super().state_dict(), "rows": self.rows, "result": self.result, "seconds": seconds}
+        state = {"rows": self.rows, "result": self.result, "seconds": self._count_seconds()}
+        return {**super().state_dict(), **state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.rows, self.result, self.seconds = (state_dict[name] for name in ("rows", "result", "seconds"))
         self.resumed = True
-        self._write_rows()  # without those of after the checkpoint, which will come again
+        self._write_rows()  # without the epochs after the checkpoint, which will run again
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not self.resumed:
@@ -86,11 +86,9 @@ class Recorder(Figures):
             self.say("trainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves")
         self.begun = time.perf_counter()
 
-    def on_figures(
-        self, trainer: Trainer, pl_module: LightningModule, epoch: int, figures: dict[str, float]
-    ) -> None:
+    def on_figures(self, trainer: Trainer, epoch: int, figures: dict[str, float]) -> None:
         self.rows.append({"epoch": epoch, **figures})
-        # a column that comes late, such as validation every few epochs, needs a new header
+        # a column that comes late, as with validation every few epochs, needs a new header
         late = [name for name in figures if name not in self.rows[0]]
         if late or len(self.rows) == 1:
             self.rows[0] |= dict.fromkeys(late, float("nan"))
@@ -101,21 +99,19 @@ class Recorder(Figures):
         if time.monotonic() - self.flushed > FLUSH:
             self._flush(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._flush(trainer)
         if trainer.is_global_zero and self.resumed:
-            for file, text in self.run.files.items():  # what was typed for going on holds from here on
+            for file, text in self.run.files.items():  # from here on, what was typed for resuming holds
                 write_text(file, text)
             self.resumed = False
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seconds = self.seconds + time.perf_counter() - self.begun
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        seconds = self._count_seconds()
         super().on_train_end(trainer, pl_module)
         if not self.rows:
             return
-        samples: Any = pl_module.samples_seen * trainer.world_size  # type: ignore[operator]
+        samples = pl_module.samples_seen * trainer.world_size
         self.result = {
             "epochs": len(self.rows),
             "steps": trainer.global_step,
@@ -143,34 +139,32 @@ class Recorder(Figures):
                 add_hyperparameters(writer, self.run.hyperparameters, shown)
 
     def summary(self) -> str:
-        """What came of the run, where it is, and how to look at it."""
+        """Say what the run reached, where its folder is, and how to look at it."""
         lines = []
         if figures := self.result.get("test"):
-            words = [f"Test {NAMES.get(k[5:], k[5:])}: {v:.4f}" for k, v in figures.items()]
             best = self.result.get("best")
             of = f" (the best checkpoint, of epoch {best['epoch']})" if best else ""
-            lines.append(", ".join(words) + of)
+            lines.append(", ".join(f"{title_of(k)}: {v:.4f}" for k, v in figures.items()) + of)
         if self.result:
             speed = f"{self.result['seconds']:.1f} s, {self.result['samples_per_second']:,.0f} samples/s"
             epochs = self.result["epochs"]
             lines.append(f"Trained {epochs} epoch{'s' if epochs > 1 else ''} in {speed}")
         if self.advice:
             lines.append(self.advice)
-        taken = (
-            ""
-            if self.folder.path.name == self.run.wanted.path.name
-            else f" ({self.run.wanted} is another run)"
-        )
-        lines.append(f"Run folder:  {self.folder}{taken}")
+        taken = self.folder.path.name != self.run.wanted.path.name
+        lines.append(f"Run folder:  {self.folder}{f' ({self.run.wanted} is another run)' if taken else ''}")
         if self.folder.events():
             uv = "uv run " if "UV" in os.environ else ""
             lines.append(f"TensorBoard: {uv}tensorboard --logdir {os.path.relpath(self.folder.path.parent)}")
         return "\n".join(lines)
 
     def best(self, monitor: str) -> float | None:
-        """The best epoch's value of a metric; the last epoch's where no best one was kept."""
+        """Return the best epoch's value of a metric, or the last epoch's if no best one was kept."""
         row = self.result.get("best") or self.result.get("final") or {}
         return row.get(monitor)
+
+    def _count_seconds(self) -> float:
+        return self.seconds + time.perf_counter() - self.begun
 
     def _flush(self, trainer: Trainer) -> None:
         self.flushed = time.monotonic()
@@ -191,36 +185,32 @@ class Recorder(Figures):
 
 
 def suggest_longer(monitor: str, mode: str, epochs: int) -> str:
-    """What to say of a run whose last epoch was its best."""
-    stage, _, name = monitor.partition("/")
-    figure, course = f"{stage.capitalize()} {NAMES.get(name, name)}", "falling" if mode == "min" else "rising"
-    longer = f"trainer.max_epochs={2 * epochs}"
-    return f"{figure} was still {course} at the last epoch: more epochs may help, {longer}"
+    """Say what may help a run whose last epoch was its best."""
+    course, longer = "falling" if mode == "min" else "rising", f"trainer.max_epochs={2 * epochs}"
+    return f"{title_of(monitor)} was still {course} at the last epoch: more epochs may help, {longer}"
 
 
 def find_writers(trainer: Trainer) -> list[Any]:
-    """The TensorBoard writers of a trainer: `torch.utils.tensorboard.SummaryWriter`s."""
+    """Return the TensorBoard writers of a trainer, each a `torch.utils.tensorboard.SummaryWriter`."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
-def add_graph(writer: Any, pl_module: LightningModule, input_shape: tuple[int, ...]) -> None:
+def add_graph(writer: Any, pl_module: Any, input_shape: tuple[int, ...]) -> None:
     """Trace a copy of the network, uncompiled and in eval mode, on one sample of zeros."""
-    model = pl_module.model
-    assert isinstance(model, torch.nn.Module)
     try:
         with torch.random.fork_rng(), torch.no_grad():
             inputs = torch.zeros(1, *input_shape, device=pl_module.device)
-            writer.add_graph(deepcopy(model).eval(), inputs)
+            writer.add_graph(deepcopy(pl_module.model).eval(), inputs)
     except RuntimeError:  # a network that cannot be traced still trains
         print("The model's graph is not in TensorBoard: torch cannot trace this model")
 
 
 def add_hyperparameters(writer: Any, hyperparameters: Mapping[str, Any], names: list[str]) -> None:
-    """A row of TensorBoard's HPARAMS page, whose metrics are the last points of the curves of these names.
+    """Add a row to TensorBoard's HPARAMS page, whose metrics are the last points of the curves named.
 
-    `SummaryWriter.add_hparams` would write those points again, and to a run of its own.
+    `SummaryWriter.add_hparams` would write those points again, and to a separate run.
     """
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
     from torch.utils.tensorboard.summary import hparams
@@ -228,7 +218,7 @@ def add_hyperparameters(writer: Any, hyperparameters: Mapping[str, Any], names: 
     values = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hyperparameters.items()}
     experiment, *others = hparams(values, {name: 0.0 for name in names if "/" in name})
     content = HParamsPluginData.FromString(experiment.value[0].metadata.plugin_data.content)
-    for info in content.experiment.hparam_infos:  # what differs is shown first, the rest by its name
+    for info in content.experiment.hparam_infos:  # TensorBoard shows at first what is marked as differing
         info.differs = info.name in FIRST
     experiment.value[0].metadata.plugin_data.content = content.SerializeToString()
     for summary in (experiment, *others):
@@ -236,7 +226,7 @@ def add_hyperparameters(writer: Any, hyperparameters: Mapping[str, Any], names: 
 
 
 def take_revision(run: Run) -> dict[Path, str]:
-    """The commit of the code, and what differs from it, as files of the folder; none outside a repository."""
+    """Return the commit of the code and what differs from it, by file; nothing outside a repository."""
 
     def git(*arguments: str) -> str | None:
         try:
