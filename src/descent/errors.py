@@ -1,11 +1,12 @@
-"""What a person can get wrong, in parts: the key, its value, what was expected. Put into words here alone."""
+"""What a person can get wrong: errors hold their parts, and only this file puts them into words."""
 
 import sysconfig
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from pathlib import Path
 from traceback import walk_tb
-from types import TracebackType
+from typing import Any
 
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
 HERE = Path(__file__).resolve().parent
@@ -20,11 +21,11 @@ class ConfigError(ValueError):
     template or in code that was added to it, and keeps its traceback.
 
     Args:
-        key: of the config, such as "model.hidden", or a file's path. Code that is built from a part of the
-            config gives its own argument's name, which `blame` completes.
-        value: of the key; left out where the line is not about one value.
+        key: of the config, such as "model.hidden", or a file's path. A class that the config builds gives
+            the name of its own argument, which `blame` completes.
+        value: of the key; absent if the line is not about one value.
         expected: what would have been right.
-        choices: the words that the value may have been meant to be; the nearest one is told.
+        choices: what the value may have been meant to be; the line names the nearest one.
     """
 
     def __init__(
@@ -35,11 +36,10 @@ class ConfigError(ValueError):
         self.nearest = nearest(str(value), choices)
 
     def line(self, typed: Mapping[str, str]) -> str:
-        """The error in words.
+        """Return the error in words.
 
-        Args:
-            typed: what the command line sets, by key. An error without a value is about what is typed at
-                its key and below.
+        An error without a value is about what is typed at its key and below; `typed` is what the command
+        line sets, by key.
         """
         if self.value is not ABSENT:
             subject = f"{self.key}={as_typed(self.value)}"
@@ -54,11 +54,11 @@ class ConfigError(ValueError):
 
 
 class Stopped(Exception):
-    """A run that ends before its time, told in one line: a signal, a loss that is not a number, a full disk.
+    """A run that ends early, told in one line: a signal, a loss that is not a number, a full disk.
 
     Args:
-        message: why, and how to go on.
-        code: the exit status of the process.
+        message: why it ends, and how to go on.
+        code: the exit code of the process.
     """
 
     def __init__(self, message: str, code: int) -> None:
@@ -66,34 +66,29 @@ class Stopped(Exception):
         self.code = code
 
 
-class blame:
-    """`with blame("optimizer"):` tells what goes wrong in its body as the fault of that part of the config.
+class blame(AbstractContextManager["blame", None]):
+    """`with blame("optimizer"):` says which part of the config is at fault if its body raises an exception.
 
-    A `ConfigError` gets the part's name before its key. What a library raises becomes a `ConfigError`. What
-    passed through code that somebody added to the template keeps its traceback, for that may be a bug.
+    A `ConfigError` gets the part's name before its key, and what a library raises becomes a `ConfigError`.
+    An exception from code that somebody added to the template keeps its traceback, for that may be a bug.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, ConfigError):
             if error.key.partition(".")[0] != self.key.partition(".")[0]:
                 error.key = f"{self.key}.{error.key}"
-        elif isinstance(error, Exception) and not isinstance(error, Stopped) and is_of_values(error):
+        elif isinstance(error, Exception) and not isinstance(error, Stopped) and is_about_values(error):
             expected = f"values that it takes ({first_line(error)})"
             raise ConfigError(self.key, expected=expected) from error
 
 
-def is_of_values(error: Exception) -> bool:
-    """Whether a library, called by this package alone, did not take what it was given.
+def is_about_values(error: Exception) -> bool:
+    """Whether a library refused the values that this package gave it.
 
-    What this package itself raises without meaning to is a bug of it.
+    An exception that this package raises by accident is not about values but a bug.
     """
     meant = isinstance(error, TypeError | ValueError | RuntimeError | ArithmeticError)
     files = list_files(error)
@@ -101,12 +96,12 @@ def is_of_values(error: Exception) -> bool:
 
 
 def is_of_libraries(error: BaseException) -> bool:
-    """Whether an exception passed through no code but that of libraries and this package."""
+    """Whether an exception passed only through the code of libraries and of this package."""
     return all({HERE, *LIBRARIES} & {*file.parents} or file.name[0] == "<" for file in list_files(error))
 
 
 def list_files(error: BaseException) -> list[Path]:
-    """The files that an exception passed through, without the one that caught it."""
+    """Return the files that an exception passed through, without the one that caught it."""
     return [Path(frame.f_code.co_filename) for frame, _ in walk_tb(error.__traceback__)][1:]
 
 
@@ -117,13 +112,9 @@ def require(condition: bool, key: str, value: object, expected: str) -> None:
 
 
 def require_one_of(choices: Iterable[str], key: str, value: str, shown: str = "") -> None:
-    """Raise a `ConfigError` that names the nearest choice, unless the value is one of them.
+    """Raise a `ConfigError` that names the nearest choice, unless the value is one of the choices.
 
-    Args:
-        choices: the words that can be chosen.
-        key: of the config.
-        value: of the key.
-        shown: what to say in place of a long list of choices.
+    It lists them all, or says what is `shown` in place of a long list.
     """
     choices = list(choices)
     if value not in choices:
@@ -131,7 +122,7 @@ def require_one_of(choices: Iterable[str], key: str, value: str, shown: str = ""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """The word most like another one, or "" where none is; of equally near words, one of the same letters."""
+    """Return the word that is most like another one, if possible one with the same letters; "" if none is."""
     words = list(words)
     if word in NOTHING:  # which is like no other word
         return "none" if "none" in words else ""
@@ -141,13 +132,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type's name."""
+    """Return the first line of an exception's message, or the name of its type."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
 
 
 def as_typed(value: object) -> str:
-    """A value as it is written on the command line: `null`, `true`, `[1, 2]`."""
+    """Return a value as it is written on the command line: `null`, `true`, `[1, 2]`."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,10 +11,10 @@ from descent.errors import blame
 
 
 def builder(config: DictConfig) -> Callable[..., Any]:
-    """`build = builder(config)`, and then `build("model", input_shape=(1, 8, 8), outputs=10)`.
+    """Return `build`, so that `build("model", outputs=10)` is `hydra.utils.instantiate(config.model, …)`.
 
-    A group of nodes that have names gives a dict of what they describe, and null gives None. What does not
-    work is told as the fault of that part; see `blame`.
+    A group of named nodes gives a dict of what they describe, and null gives None. An exception is told as
+    the fault of that part of the config; see `blame`.
     """
 
     def build(key: str, **more: Any) -> Any:
@@ -39,4 +39,4 @@ def build_node(key: str, node: Any, more: dict[str, Any]) -> Any:
             while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
                 cause = cause.__cause__
             raise cause from None
-        return part(**more)  # not through Hydra, which would make lists of tuples
+        return part(**more)  # not through Hydra, which would turn tuples into lists

@@ -19,21 +19,21 @@ from descent.cli.terminal import survive_without_terminal
 def command(job: Callable[..., Any], name: str) -> None:
     """Run a job on the config that `conf/<name>.yaml` and the command line give.
 
-    Bad input ends the process with one line and exit code 2, or with its traceback where HYDRA_FULL_ERROR=1.
+    Bad input ends the process with one line and exit code 2, or with its traceback if HYDRA_FULL_ERROR=1.
     An error that is not about input always keeps its traceback.
 
     Args:
-        job: of "train", `(config, run)`, where `run` is a `descent.run.folder.Run` that has its folder; of
-            other commands `(config)`. What it returns is what a sweep optimises.
+        job: takes the config; that of "train" also takes its `descent.run.folder.Run`. A sweep optimises what
+            it returns.
         name: of the command.
     """
-    # read when torch is loaded: its threads are to sleep, and not to spin, while they wait for each other
+    # torch reads this when it is loaded: threads that wait for each other shall sleep and not spin
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    gc.disable()  # it would look several times, in vain, through all that is imported
-    signals = Signals()
-    signals.catch()
+    gc.disable()  # imports would make it search several times, and find nothing
+    quiet_exit = QuietExit()
+    quiet_exit.catch()
     survive_without_terminal()
-    threading.excepthook = tell_of_thread
+    threading.excepthook = print_thread_error
     # imported here, so that Ctrl-C is quiet while they are loaded
     from descent.cli.compose import compose_and_call
     from descent.cli.help import print_help
@@ -47,7 +47,7 @@ def command(job: Callable[..., Any], name: str) -> None:
 
     register_resolvers()
     typed: dict[str, str] = {}
-    with tell(typed, signals):
+    with tell(typed, quiet_exit):
         line = split(sys.argv[1:])
         if line.flags["--help"]:
             print_help(name)
@@ -57,21 +57,21 @@ def command(job: Callable[..., Any], name: str) -> None:
         if name != "train" and (line.flags["--multirun"] or "hydra.mode" in typed):
             raise ConfigError("--multirun", expected="src/train.py, which alone has sweeps")
         if name == "train" and (sweep := plan_sweep(line, words)) is not None:
-            signals.cleans_up = True
+            quiet_exit.cleans_up = True
             watch_for_garbage()
             sys.exit(run_sweep(sweep, partial(start, job, name), sys.argv[0]) > 0)  # runs that failed
         expanded = expand(words) if name == "train" else words
-        sys.argv[1:] = line.arguments(expanded)  # processes that a run starts get the same
+        sys.argv[1:] = line.arguments(expanded)  # for the processes that a run starts
 
         def call(config: Any) -> Any:
             overrides: dict[str, str] = {}
-            with tell(overrides, signals):
+            with tell(overrides, quiet_exit):
                 return run_job(begin, name, config, overrides, typed)
 
         def begin(*arguments: Any) -> Any:
-            signals.cleans_up = True
+            quiet_exit.cleans_up = True
             if name == "train":
-                signals.clean_up = partial(give_up, arguments[1].folder)
+                quiet_exit.clean_up = partial(give_up, arguments[1].folder)
             watch_for_garbage()
             return job(*arguments)
 
@@ -79,18 +79,18 @@ def command(job: Callable[..., Any], name: str) -> None:
 
 
 def start(job: Callable[..., Any], name: str, words: list[str]) -> None:
-    """What a command line with these words does, in a process that a sweep has made for it."""
+    """Do what a command line with these words does, in a process that a sweep has made for it."""
     sys.argv[1:] = words
     command(job, name)
 
 
 def end() -> None:
-    """End the process, after a command that went well, without taking apart all that it has imported.
+    """End the process after a command that went well, a second sooner than Python takes to unload modules.
 
-    That would take a second. What libraries want done at the end is done; where a thread still works, Python
-    waits for it and ends as it always does.
+    Libraries still do what they registered for the end. If a thread is still working, Python waits for it
+    and ends as it always does.
     """
-    if "torch" not in sys.modules:  # there is little to take apart
+    if "torch" not in sys.modules:  # then there is little to unload
         return
     others = (thread for thread in threading.enumerate() if thread is not threading.main_thread())
     if all(thread.daemon for thread in others):
@@ -101,25 +101,25 @@ def end() -> None:
 
 
 def watch_for_garbage() -> None:
-    """Look for garbage from now on, but not in what is there by now."""
+    """Collect garbage from now on, but never among the objects that are there by now."""
     gc.freeze()
     gc.enable()
-    atexit.register(gc.unfreeze)  # else some libraries complain about what they find at the end
+    atexit.register(gc.unfreeze)  # otherwise some libraries complain at the end
 
 
-def tell_of_thread(ended: threading.ExceptHookArgs) -> None:
-    """Print a traceback of a thread; the full disk that ends TensorBoard's is met by the main one as well."""
+def print_thread_error(ended: threading.ExceptHookArgs) -> None:
+    """Print a thread's traceback, but not for a full disk: the main thread tells of that as well."""
     if not isinstance(ended.exc_value, OSError):
         threading.__excepthook__(ended)
 
 
 @contextmanager
-def tell(overrides: Mapping[str, str], signals: "Signals") -> Iterator[None]:
+def tell(overrides: Mapping[str, str], quiet_exit: "QuietExit") -> Iterator[None]:
     """End the process with one line about bad input, or with the traceback of anything else.
 
     Args:
-        overrides: what the command line sets, by key, for an error that does not say the value.
-        signals: one that was received ends the process, whatever a library made of it.
+        overrides: what the command line sets, by key, for errors that do not name a value.
+        quiet_exit: knows whether a signal came, which ends the process whatever a library made of it.
     """
     import traceback
 
@@ -128,49 +128,44 @@ def tell(overrides: Mapping[str, str], signals: "Signals") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if signals.received:
-            sys.exit(128 + signals.received)
+        if quiet_exit.received:
+            sys.exit(128 + quiet_exit.received)
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             error = ConfigError(str(error.filename), expected="a shorter name")
         if isinstance(error, Stopped):
-            if str(error):  # of several processes, those that have nothing to add say nothing
+            if str(error):  # of several processes, only one has a message
                 print(error, file=sys.stderr)
             sys.exit(error.code)
         if isinstance(error, ConfigError) and os.environ.get("HYDRA_FULL_ERROR") != "1":
             print(error.line(overrides).replace("\n", " "), file=sys.stderr)
             sys.exit(2)
-        traceback.print_exc()  # not raised: Hydra would add its own lines
+        traceback.print_exc()  # not raised, because Hydra would add its own lines
         sys.exit(1)
 
 
-class Signals:
-    """Has Ctrl-C, SIGTERM and SIGHUP end the process without a traceback: 130, 143, 129.
+class QuietExit:
+    """Has Ctrl-C, SIGTERM and SIGHUP end the process without a traceback, with exit code 130, 143 or 129.
 
     While a run trains, its callbacks take over, and end it between two steps.
-
-    Attributes:
-        received: the number of the signal, or 0.
-        cleans_up: whether there may be something to clean up, such as a file that is not whole yet.
-        clean_up: does it for a run, once that has its folder.
     """
 
     def __init__(self) -> None:
-        self.received = 0
-        self.cleans_up = False
-        self.clean_up: Callable[[], None] | None = None
+        self.received = 0  # number of the signal
+        self.cleans_up = False  # whether there may be something to clean up, such as a file that is not whole
+        self.clean_up: Callable[[], None] | None = None  # of a run that has its folder
 
     def catch(self) -> None:
-        """Take over the signals that do what they usually do; nohup and some shells have them ignored."""
+        """Take over the signals that have their usual effect; under nohup some are ignored and stay so."""
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number and signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
                 signal.signal(number, self.leave)
 
     def leave(self, number: int, frame: types.FrameType | None) -> NoReturn:
-        """End the process.
+        """End the process, by an exception only if the code that is interrupted has to clean up.
 
-        An exception in the middle of an import can abort it, and one in the middle of a library's locks, such
-        as those of TensorBoard's thread, can leave it waiting for ever.
+        An exception in the middle of an import can abort Python, and one in the middle of a library's lock,
+        such as that of TensorBoard's thread, can leave it waiting for ever.
         """
         self.received = number
         if self.cleans_up and self.clean_up is None:

@@ -1,4 +1,4 @@
-"""From words to a config, by Hydra; what it cannot compose is told as a ConfigError."""
+"""From words to a config, by Hydra; what it cannot compose becomes a ConfigError."""
 
 import os
 import sys
@@ -27,20 +27,20 @@ def compose_and_call(job: Callable[[DictConfig], Any], name: str, words: Sequenc
     """Have Hydra compose `conf/<name>.yaml` with the command line's words, and call the job on each config.
 
     Args:
-        job: ends the process where something is wrong, for Hydra would print its own account of an exception.
+        job: ends the process if something is wrong, because Hydra would print an exception in its own way.
         name: of the command.
-        words: those that the process has, without flags.
+        words: of the command line, without flags.
 
     Raises:
         ConfigError: the words give no config.
     """
 
     def call(config: DictConfig) -> Any:
-        with set_environment(FULL_ERROR, usual):  # as it was, for the processes that a run starts
+        with set_environment(FULL_ERROR, usual):  # as before, for the processes that a run starts
             return job(config)
 
     usual = os.environ.get(FULL_ERROR, "")
-    with set_environment(FULL_ERROR, "1"):  # Hydra raises what it would print on several lines
+    with set_environment(FULL_ERROR, "1"):  # so that Hydra raises what it would print on several lines
         try:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(call)()
         except Exception as error:
@@ -50,11 +50,7 @@ def compose_and_call(job: Callable[[DictConfig], Any], name: str, words: Sequenc
 
 
 def resolve_references(config: DictConfig, overrides: Mapping[str, str]) -> dict[str, Any]:
-    """The config's plain values, without references.
-
-    Raises:
-        ConfigError: a reference leads nowhere.
-    """
+    """Return the config as plain values; a reference that leads nowhere raises a ConfigError."""
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -64,7 +60,7 @@ def resolve_references(config: DictConfig, overrides: Mapping[str, str]) -> dict
 
 
 def blame_reference(error: OmegaConfBaseException, overrides: Mapping[str, str]) -> ConfigError:
-    """A reference that leads nowhere, as the fault of the word with a reference in it, if there is one."""
+    """Return the error about a reference that leads nowhere; if a word has a reference, it is at fault."""
     expected = f"a value that exists ({first_line(error)})"
     for key, value in overrides.items():
         if "${" in value:
@@ -73,7 +69,7 @@ def blame_reference(error: OmegaConfBaseException, overrides: Mapping[str, str])
 
 
 def list_overrides() -> list[str]:
-    """The words of this job, in a sweep those of the one run, with references as they are."""
+    """Return the words of this run, in a sweep those of this one run, with unresolved references."""
     words = OmegaConf.to_container(HydraConfig.get().overrides.task)
     assert isinstance(words, list)
     return words
@@ -81,7 +77,7 @@ def list_overrides() -> list[str]:
 
 @cache
 def list_fields(name: str) -> dict[str, Any]:
-    """What a command's config has at its root, as its file lists it: the fields, and null for each group."""
+    """Return what is at the root of a command's config: the fields of its file, and None for each group."""
     file = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     assert isinstance(file, dict)
     defaults = [item for item in file.pop("defaults", []) if isinstance(item, dict)]
@@ -90,7 +86,7 @@ def list_fields(name: str) -> dict[str, Any]:
 
 
 def explain(error: Exception, words: Sequence[str], name: str) -> ConfigError | None:
-    """What is wrong with words that Hydra could not compose a config from; None for a bug."""
+    """Return what is wrong with words that Hydra could not compose a config from, or None for a bug."""
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, word = str(error.missing_cfg_file).rpartition("/")
         known = [option for option in error.options or list_choices(group) if "." not in option]
@@ -98,7 +94,7 @@ def explain(error: Exception, words: Sequence[str], name: str) -> ConfigError | 
     if (wrong := find_wrong_word(words, name)) is not None:
         return wrong
     own = [word for word in words if key_of(word).startswith("hydra")]
-    if own:  # a folder that cannot be made, a value of another type
+    if own:  # such as a folder that cannot be made or a value of another type
         return ConfigError(" ".join(own), expected=f"values that Hydra takes ({first_line(error)})")
     if isinstance(error, HydraException | OmegaConfBaseException):
         expected = f"words that Hydra can compose ({first_line(error)})"
@@ -107,9 +103,9 @@ def explain(error: Exception, words: Sequence[str], name: str) -> ConfigError | 
 
 
 def find_wrong_word(words: Sequence[str], name: str) -> ConfigError | None:
-    """What is wrong with the first word that names no key of the config, or no file of its group, if any."""
+    """Return what is wrong with the first word that names no key of the config or no file of its group."""
     overrides = [override for override in map(parse, words) if not override.is_hydra_override()]
-    known_groups = list_groups() if "loss" in list_fields(name) else []  # train's; other commands have none
+    known_groups = list_groups() if "loss" in list_fields(name) else []  # only train has groups
     groups = [override for override in overrides if override.key_or_group in known_groups]
     for override in groups:
         group, value, known = override.key_or_group, override.value(), list_choices(override.key_or_group)
@@ -136,12 +132,12 @@ def find_wrong_word(words: Sequence[str], name: str) -> ConfigError | None:
 
 
 def text_of(override: Override) -> list[str]:
-    """The value of a word as it was typed, or nothing where it has none."""
+    """Return the value of a word as it was typed, in a list that is empty if it has none."""
     return [] if override.value_type is None else [override.get_value_string()]
 
 
 def list_keys(name: str, groups: Sequence[Override]) -> list[str]:
-    """The keys of the config that choices give; of none where those cannot be composed."""
+    """Return the keys of the config with these choices, or with the defaults if those cannot be composed."""
     for words in ([str(override.input_line) for override in groups], []):
         GlobalHydra.instance().clear()
         try:
@@ -153,14 +149,14 @@ def list_keys(name: str, groups: Sequence[Override]) -> list[str]:
 
 
 def walk(node: Any, prefix: str = "") -> Iterator[str]:
-    """The key of every field of nested dicts that a person may set."""
+    """Yield the key of every field in nested dicts."""
     for name, value in node.items() if isinstance(node, Mapping) else ():
         yield f"{prefix}{name}"
         yield from walk(value, f"{prefix}{name}.")
 
 
 def nearest_key(wrong: str, known: Sequence[str]) -> str:
-    """The key most like a wrong one: `optimizer` for `optimiser`, `optimizer.lr` for `lr`."""
+    """Return the key most like a wrong one: `optimizer` for `optimiser`, `optimizer.lr` for `lr`."""
     offered = [key for key in known if "_target_" not in key]
     group, dot, field = wrong.rpartition(".")
     below = [key for key in offered if key.startswith(f"{group}{dot}") and key.endswith(f".{field}")]
@@ -169,7 +165,7 @@ def nearest_key(wrong: str, known: Sequence[str]) -> str:
 
 @contextmanager
 def set_environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable of the environment for a while."""
+    """Set a variable of the environment for the time of a `with` block."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

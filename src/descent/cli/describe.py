@@ -1,4 +1,4 @@
-"""What a run is, as texts and plain values, taken from its config before it starts."""
+"""What a run is, in texts and plain values that are taken from its config before it starts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +13,9 @@ TRAINER = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_
 
 
 def describe_files(config: DictConfig, words: list[str], folder: RunFolder) -> dict[Path, str]:
-    """The texts that a run's folder begins with, by their path: its config, resolved, and its words.
+    """Return the first texts in a run's folder, by path: its config, resolved, and its words.
 
-    Args:
-        config: of the run; its `folder` becomes this one.
-        words: of the command line.
-        folder: where the run goes.
+    The config's `folder` becomes this one.
     """
     set_text(config, "folder", str(folder.path))
     return {
@@ -28,19 +25,16 @@ def describe_files(config: DictConfig, words: list[str], folder: RunFolder) -> d
 
 
 def set_text(config: DictConfig, key: str, text: str) -> None:
-    """Set a field to a text in which OmegaConf replaces nothing."""
+    """Set a field to a text in which OmegaConf sees no references."""
     config[key] = text.replace("${", "\\${")
 
 
 def list_hyperparameters(config: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
-    """What runs are compared by, flat, the most telling ones first.
+    """Return what runs are compared by, by key, the most telling ones first.
 
     Args:
         config: plain values.
         chosen: the word of each group.
-
-    Returns:
-        Each choice, and every value that is not about files or looks.
     """
     first = {"loss": chosen["loss"], "optimizer": chosen["optimizer"]}
     first |= {"optimizer.lr": config["optimizer"].get("lr"), "seed": config["seed"]}
@@ -54,7 +48,7 @@ def list_hyperparameters(config: Mapping[str, Any], chosen: Mapping[str, str]) -
 
 
 def list_monitors(config: Mapping[str, Any]) -> dict[str, str]:
-    """Every field of a config that names a metric to look at, by key."""
+    """Return every field of a config that names a metric to monitor, by key."""
     nodes = {"monitor": config, "scheduler.monitor": config["scheduler"]}
     nodes |= {f"callbacks.{name}.monitor": callback for name, callback in config["callbacks"].items()}
     found = {key: (node or {}).get("monitor") for key, node in nodes.items()}
@@ -62,6 +56,6 @@ def list_monitors(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def list_changes(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
-    """The optimizer's values that are other ones than those of the run in a folder, by name."""
+    """Return the optimizer's values that differ from those of the run in a folder, by name."""
     before = read_config(folder)["optimizer"]
     return {name: value for name, value in config["optimizer"].items() if value != before.get(name)}

@@ -6,5 +6,5 @@ from descent.cli.paths import CONF
 
 
 def print_help(name: str) -> None:
-    """Print a command's words. Hydra would list each group's files twice to print the same."""
+    """Print what Hydra would print, without its list of each group's files, which takes a while."""
     print(OmegaConf.load(CONF / f"{name}.yaml").hydra.help.template)

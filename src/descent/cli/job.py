@@ -24,10 +24,11 @@ def run_job(
     """Check a config, and call the job on it; see `command`.
 
     Args:
-        job, name: of the command.
+        job: of the command.
+        name: of the command.
         config: as composed.
-        overrides: is filled with what the words of this job set, by key; in a sweep each job has its own.
-        typed: what was typed, by key, without what a resumed run's folder says.
+        overrides: is filled with what the words of this job set, by key.
+        typed: what was typed, by key, without the words from a resumed run's folder.
     """
     words = list_overrides()
     overrides.update(by_key(words))
@@ -35,7 +36,7 @@ def run_job(
         plain = resolve_references(config, overrides)
         raise_first(check(plain, overrides, list_fields(name)).problems)
         if "run" in plain:
-            config.run = name_run(plain["run"])
+            config.run = locate_run(plain["run"])
         return job(config)
     words = [word for word in words if key_of(word) != "resume"]
     found = resume(config, words, overrides, typed)
@@ -58,13 +59,13 @@ def run_job(
 
 
 def raise_first(problems: Iterable[ConfigError]) -> None:
-    """Raise the first of several problems; the others may follow from it."""
+    """Raise the first of several problems, for the others may follow from it."""
     for problem in problems:
         raise problem
 
 
 def prune(config: DictConfig, plain: dict[str, Any], overrides: dict[str, str]) -> None:
-    """Raise what is wrong with a config, and drop what its targets do not take and nobody asked for."""
+    """Raise what is wrong with a config, and drop arguments that nobody typed and no target takes."""
     from descent.cli.machine_limits import check_machine
 
     found = check(plain, overrides, list_fields("train"))
@@ -77,8 +78,8 @@ def prune(config: DictConfig, plain: dict[str, Any], overrides: dict[str, str]) 
             del OmegaConf.select(config, parent)[argument]
 
 
-def name_run(run: str | None) -> str:
-    """The folder of the run that a command is about; `latest` is the newest one in logs/."""
+def locate_run(run: str | None) -> str:
+    """Return the folder of the run that a command is about; `latest` is the newest one in logs/."""
     newest: RunFolder | None = next(iter(find_runs(LOGS)), None)
     if run is None or (run == "latest" and newest is None):
         there = f"; the newest is {newest}, or run=latest" if newest else ""

@@ -1,4 +1,4 @@
-"""What a config asks of the machine that it does not have."""
+"""What a config asks of the machine that the machine does not have."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -8,20 +8,16 @@ from descent.errors import ConfigError
 
 
 def check_machine(config: Mapping[str, Any]) -> Iterator[ConfigError]:
-    """Say what is there, where libraries would end in a traceback, or the process would.
-
-    Args:
-        config: plain values, of the right types.
-    """
+    """Yield what is wrong with a config of plain values, for which libraries would end in a traceback."""
     from lightning.pytorch.accelerators import AcceleratorRegistry
 
-    most = max(64, os.cpu_count() or 1)  # far beyond, starting them would end the process
+    most = max(64, os.cpu_count() or 1)  # starting far more would end the process
     if config["threads"] != "auto" and not 1 <= config["threads"] <= most:
         yield ConfigError("threads", config["threads"], expected=f"auto, or a whole number from 1 to {most}")
-    names = [*AcceleratorRegistry.available_accelerators(), "gpu", "auto"]
+    registered = AcceleratorRegistry.available_accelerators()
+    names, there = [*registered, "gpu", "auto"], [name for name in registered if is_available(name)]
     trainer = {"accelerator": "auto", "devices": "auto", "num_nodes": 1, **config["trainer"]}
     value, key = trainer["accelerator"], "trainer.accelerator"
-    there = [name for name in AcceleratorRegistry.available_accelerators() if is_available(name)]
     if value not in names:
         yield ConfigError(key, value, expected=f"one of {', '.join(names)}", choices=names)
     elif value not in ("auto", *there) and not (value == "gpu" and {"cuda", "mps"} & set(there)):
@@ -35,9 +31,10 @@ def check_machine(config: Mapping[str, Any]) -> Iterator[ConfigError]:
 
 
 def is_available(name: str) -> bool:
+    """Whether the machine has an accelerator of this name, and Python the package that it needs."""
     from lightning.pytorch.accelerators import AcceleratorRegistry
 
     try:
         return bool(AcceleratorRegistry.get(name).is_available())
-    except ModuleNotFoundError:  # xla, without its package
+    except ModuleNotFoundError:
         return False

@@ -7,10 +7,10 @@ CONF, LOGS, DATASETS = ROOT / "conf", ROOT / "logs", ROOT / "datasets"
 
 
 def list_groups() -> list[str]:
-    """The groups of conf/: what a person chooses by one word."""
+    """Return the groups of conf/: what a person chooses by one word."""
     return sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 
 def list_choices(group: str) -> list[str]:
-    """The words of a group; empty for what is no group."""
+    """Return the words of a group, or nothing if there is no such group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group in list_groups() else []

@@ -1,7 +1,9 @@
 """The functions that conf/ calls, such as `${choices:}` and `${run_folder:name}`."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -13,12 +15,19 @@ from descent.run.resume import key_of
 
 def register_resolvers() -> None:
     """Make the functions known to OmegaConf."""
-    for resolver in (choices, run_name, run_folder, logs, datasets):
-        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    resolvers: dict[str, Callable[..., Any]] = {
+        "choices": describe_choices,
+        "run_name": name_run,
+        "run_folder": lambda name: str(LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"),
+        "logs": lambda: str(LOGS),
+        "datasets": lambda: str(DATASETS),
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
-def choices() -> str:
-    """For `--help`: each word of each group, with the comment that its file begins with."""
+def describe_choices() -> str:
+    """Return, for `--help`, each word of each group with the comment that its file begins with."""
     lines = []
     for item in OmegaConf.load(CONF / "train.yaml").defaults:
         for group, default in item.items() if item != "_self_" else ():
@@ -29,8 +38,8 @@ def choices() -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_name() -> str:
-    """`mae-sgd-mlp-digits`, followed by the values that the command line sets, such as `lr=0.1`."""
+def name_run() -> str:
+    """Return `mae-sgd-mlp-digits`, followed by the values that the command line sets, such as `lr=0.1`."""
     chosen = dict(HydraConfig.get().runtime.choices)
     values = []
     for word in list_overrides():
@@ -43,15 +52,3 @@ def run_name() -> str:
     groups = ("experiment", "loss", "optimizer", "model", "data")
     words = [chosen[group] for group in groups if chosen.get(group) not in (None, "default")]
     return re.sub(r"[^\w.=+-]+", "_", "-".join([*words, *values]))[:120]
-
-
-def run_folder(name: str) -> str:
-    return str(LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
-
-
-def logs() -> str:
-    return str(LOGS)
-
-
-def datasets() -> str:
-    return str(DATASETS)

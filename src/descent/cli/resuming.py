@@ -1,4 +1,4 @@
-"""`resume=`: the words of a run in the place of its folder, and a config that becomes that run's."""
+"""`resume=`: it puts the words of a run in place of the run's folder, and makes the config that run's."""
 
 from functools import cache
 from pathlib import Path
@@ -26,10 +26,10 @@ from descent.run.trust import kind_of, targets
 
 
 def expand(words: list[str]) -> list[str]:
-    """Put the words that a run was started with in the place of `resume=folder`; later words win.
+    """Put the words that a run was started with in place of `resume=folder`; words typed after them win.
 
     Raises:
-        ConfigError: the folder holds no run, or words that no command line of a run has.
+        ConfigError: the folder holds no run, or no words of a run's command line.
     """
     values = [parse(word).value() for word in words if key_of(word) == "resume"]
     if not values or not isinstance(values[-1], str) or not values[-1]:
@@ -47,18 +47,19 @@ def expand(words: list[str]) -> list[str]:
 def resume(
     config: DictConfig, words: list[str], overrides: dict[str, str], typed: dict[str, str]
 ) -> RunFolder | None:
-    """Make a config that of the run it resumes, with its name and folder; returns that run's folder, if any.
+    """Give a config the name and folder of the run that it resumes; return that run's folder, if any.
 
     Args:
         config: as composed; it is changed.
         words: of the command line, without `resume`.
-        overrides, typed: as of `run_job`.
+        overrides: what the words set, by key.
+        typed: as of `run_job`.
 
     Raises:
-        ConfigError: there is no such run, or it was another one.
+        ConfigError: there is no such run, or the words ask for another one.
     """
     try:
-        for key in ("name", "folder"):  # once: the name has the time in it
+        for key in ("name", "folder"):  # resolved once, because the folder has the time in it
             set_text(config, key, str(config[key]))
         found = find_run(config.resume, Path(config.folder).expanduser().resolve(), words)
         config.resume = None
@@ -79,7 +80,7 @@ def resume(
 
 @cache
 def list_targets() -> frozenset[tuple[str, str]]:
-    """What the files of conf/ name, which are a person's own: the kind of each, and its name."""
+    """Return what the files of conf/ name, which is a person's own: the kind of each, and its name."""
     found: set[tuple[str, str]] = set()
     for path in CONF.rglob("*.yaml"):
         group = path.parent.name if path.parent.name in list_groups() else ""

@@ -1,4 +1,4 @@
-"""A command does not need its terminal: when that goes away, it goes on and writes its files."""
+"""A command does not need its terminal: if the terminal goes away, the command goes on."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 
 class Terminal:
-    """A stream whose reader may go away, as of `python src/train.py | head -1`, or whose disk may be full.
+    """A stream whose reader may go away, as in `python src/train.py | head -1`, or whose disk may be full.
 
     Args:
         stream: standard output or error.
@@ -33,7 +33,7 @@ class Terminal:
             self._leave("")
 
     def _leave(self, text: str) -> int:
-        # what is still buffered goes to nowhere as well, at the latest when Python ends
+        # what is still buffered goes to nowhere as well
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
@@ -41,10 +41,10 @@ class Terminal:
 
 
 def survive_without_terminal() -> None:
-    """Make standard output and error streams that never raise; closed ones are opened on nowhere."""
+    """Make standard output and error never raise; if one is closed, what is written goes to nowhere."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        if stream is None:  # else the next file that is opened would take its place
+        if stream is None:  # otherwise the next file that is opened would take its place
             while (opened := os.open(os.devnull, os.O_RDWR)) < descriptor:
                 pass
             stream = os.fdopen(opened, "w")
