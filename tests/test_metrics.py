@@ -111,7 +111,7 @@ def test_what_was_recorded_goes_on_bit_for_bit_metrics_that_keep_everything_incl
         (first if number < 3 else second).add(number, output.mean(), output, target)
         for metrics in (whole, first):
             if number == 1:
-                metrics._fold()
+                metrics._update()
         if number == 2:
             second.load_state_dict(first.state_dict(), torch.device("cpu"))
     assert whole.compute() == second.compute()

@@ -1,4 +1,4 @@
-"""Mean loss and metrics over the samples of an epoch, at almost no cost per step."""
+"""The mean loss and the metrics over the samples of an epoch, at almost no cost per step."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -13,50 +13,50 @@ from torch import Tensor
 from descent.errors import blame, require
 from descent.scaling import Scaling
 
-ROWS = 16_384  # samples kept before they are folded into the metrics: bounds memory, amortises the calls
+ROWS = 16_384  # samples that are kept until the metrics get them: few calls, and not much memory
 
 
 class EpochMetrics:
-    """Collects what the steps of an epoch produce and reduces it in blocks.
+    """Collects what the steps of an epoch produce, and updates the metrics with it in blocks.
 
-    A step only appends to a list. torchmetrics then sees blocks of thousands of samples, so its cost
-    (about 0.7 ms an update, whatever the batch) no longer shows, nothing waits for the device inside the
-    loop, and any torchmetrics metric can be used, in one process or in many.
+    A step only appends to a list. torchmetrics gets blocks of thousands of samples, so its cost (about
+    0.7 ms an update, whatever the batch) no longer shows, nothing waits for the device inside the loop, and
+    any metric of torchmetrics can be used, in one process or in many.
 
     Args:
         metrics: torchmetrics by name. They are updated with probabilities `(n, classes)` and class indices
-            `(n,)`, or with values `(n, outputs)` in the target's own units and the targets. A metric that
-            says `takes = "outputs"` gets what the network gives in place of the probabilities.
-        scaling: gives the outputs their units.
+            `(n,)`, or with predicted and true values `(n, outputs)` in the target's own units. A metric that
+            says `takes = "outputs"` gets the network's outputs in place of the probabilities.
+        scaling: turns the network's outputs into probabilities or into those units.
     """
 
     def __init__(self, metrics: Mapping[str, torchmetrics.Metric], scaling: Scaling) -> None:
         self.metrics = {name: metric.clone() for name, metric in metrics.items()}
-        self.scaling = deepcopy(scaling)  # which stays in float32, whatever the precision of the run
-        self.steps: list[tuple[Tensor, Tensor, Tensor]] = []  # not folded yet
+        self.scaling = deepcopy(scaling)  # a copy stays in float32, whatever the precision of the run
+        self.steps: list[tuple[Tensor, Tensor, Tensor]] = []  # that the metrics have not got yet
         self.loss = torch.tensor(0.0)  # summed over the samples
         self.samples, self.batch = 0, -1
 
     def add(self, batch: int, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Record batch number `batch`: its mean loss, outputs `(size, outputs)` and targets `(size, ...)`."""
         if batch == self.batch:
-            return  # LBFGS evaluates a batch several times; it counts once, before the step
+            return  # LBFGS evaluates a batch several times; the first time counts
         self.batch = batch
         self.steps.append((loss, outputs, targets))
         if len(self.steps) * len(targets) >= ROWS:
-            self._fold()
+            self._update()
 
     def reset(self, device: torch.device) -> None:
-        """Forget everything; what comes next is on `device`."""
+        """Forget everything, and expect what comes next on `device`."""
         self.steps, self.loss, self.samples, self.batch = [], torch.tensor(0.0, device=device), 0, -1
         self._move(device)
         for metric in self.metrics.values():
             metric.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that has been recorded since the last reset: plain values, and tensors of their own on the CPU.
+        """Return all that was recorded since the last reset: plain values, and copies of tensors on the CPU.
 
-        Steps that are not folded yet stay so, for folding at another place would round differently.
+        It does not update the metrics, because sums over other blocks would round differently.
         """
         return {
             "steps": [tuple(value.cpu().clone() for value in step) for step in self.steps],
@@ -77,8 +77,8 @@ class EpochMetrics:
         self._move(device)
 
     def compute(self) -> dict[str, Tensor]:
-        """The means over the samples since the last reset, scalar tensors, synchronised over processes."""
-        self._fold()
+        """Return loss and metrics over the samples of all processes since the last reset, scalar tensors."""
+        self._update()
         loss, samples = self.loss.clone(), torch.tensor(float(self.samples), device=self.loss.device)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for total in (loss, samples):
@@ -94,14 +94,15 @@ class EpochMetrics:
             if device != metric.device:
                 metric.to(device)
 
-    def _fold(self) -> None:
+    def _update(self) -> None:
+        """Update the loss and the metrics with the steps that are kept."""
         if not self.steps:
             return
         losses, outputs, targets = zip(*self.steps, strict=True)
         self.steps = []
         lengths = [len(t) for t in targets]
         self.samples += sum(lengths)
-        # a smaller batch counts for as many samples as it has; from pinned memory the copy does not wait
+        # each batch's mean counts as often as it has samples; from pinned memory the copy does not wait
         device = losses[0].device
         sizes = torch.tensor(lengths, dtype=torch.float32, pin_memory=device.type == "cuda")
         self.loss = self.loss + (torch.stack(losses).float() * sizes.to(device, non_blocking=True)).sum()
@@ -120,10 +121,10 @@ class EpochMetrics:
 class Accuracy(torchmetrics.Metric):
     """The share of samples whose largest output is that of their class, as the tutorial counts it.
 
-    `MulticlassAccuracy(average="micro")` gives the same after five times as much Python.
+    `MulticlassAccuracy(average="micro")` gives the same but runs five times as much Python.
     """
 
-    takes = "outputs"  # their order is that of the probabilities
+    takes = "outputs"  # the largest output is the largest probability
     correct: Tensor
     samples: Tensor
 
@@ -147,12 +148,12 @@ def size_metrics(chosen: Mapping[str, Any], task: str, outputs: int) -> dict[str
 
     Args:
         chosen: metrics by name, or partials that take `num_classes` or `num_outputs`. Those below the name
-            of a task, "classification" or "regression", are meant for that one alone.
+            of a task, "classification" or "regression", are for that task alone.
         task: of the data.
         outputs: number of classes, or of target values.
 
     Raises:
-        ConfigError: a metric is for another task.
+        ConfigError: a metric does not take this task's outputs and targets.
     """
     named = {name: part for name, part in chosen.items() if name not in ("classification", "regression")}
     sized = {}
@@ -169,24 +170,24 @@ def size_metrics(chosen: Mapping[str, Any], task: str, outputs: int) -> dict[str
 
 
 def size(metric: Callable[..., torchmetrics.Metric], task: str, outputs: int) -> torchmetrics.Metric:
-    """A metric that is told how many classes or target values there are, where it takes that."""
+    """Build a metric, and tell it the number of classes or target values if it takes that."""
     name = "num_classes" if task == "classification" else "num_outputs"
     return metric(**({name: outputs} if name in signature(metric).parameters else {}))
 
 
 def take_sums(metric: torchmetrics.Metric) -> dict[str, Any]:
-    """What a metric has summed up or kept, and how often it was updated; its `state_dict` has not all."""
+    """Return what a metric has summed up, and how often it was updated; its `state_dict` lacks some of it."""
     names = (*metric._defaults, "_update_count")
     return {name: to_cpu(getattr(metric, name)) for name in names}
 
 
 def to_cpu(value: Any) -> Any:
-    """A tensor, or each of a list, on the CPU; anything else as it is."""
+    """Copy a tensor, or each tensor of a list, to the CPU; return anything else as it is."""
     if isinstance(value, list):
         return [to_cpu(item) for item in value]
     return value.cpu() if isinstance(value, Tensor) else value
 
 
 def logged_names(metrics: Mapping[str, torchmetrics.Metric]) -> list[str]:
-    """What a run logs and can be monitored: "train/loss", "val/acc", …"""
+    """Return what a run logs and what can be monitored: "train/loss", "val/acc", …"""
     return [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *metrics)]

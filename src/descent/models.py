@@ -1,4 +1,4 @@
-"""Networks, sized from the data: each builder takes `input_shape` and `outputs` first."""
+"""Networks that the data gives their sizes: each builder takes `input_shape` and `outputs` first."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,12 +11,12 @@ from descent.errors import ConfigError, require, require_one_of
 
 
 class Linear(nn.Sequential):
-    """Flatten, then one linear layer: softmax or linear regression, by the loss.
+    """Flatten, then one linear layer: softmax regression or linear regression, depending on the loss.
 
     Args:
         input_shape: shape of one sample, without the batch.
         outputs: number of classes or of target values.
-        bias: add a learned constant to each output.
+        bias: whether to add a learned constant to each output.
     """
 
     def __init__(self, input_shape: Sequence[int], outputs: int, bias: bool) -> None:
@@ -32,11 +32,8 @@ class MLP(nn.Sequential):
     Args:
         input_shape: shape of one sample, without the batch.
         outputs: number of classes or of target values.
-        hidden: units of each hidden layer.
-        dropout: probability with which a hidden unit is zeroed in training.
-
-    Raises:
-        ConfigError: a size below 1, or a dropout outside [0, 1).
+        hidden: number of units of each hidden layer.
+        dropout: probability that a hidden unit is set to zero in training.
     """
 
     def __init__(self, input_shape: Sequence[int], outputs: int, hidden: list[int], dropout: float) -> None:
@@ -59,11 +56,8 @@ class CNN(nn.Sequential):
     Args:
         input_shape: `(channels, height, width)` of one sample.
         outputs: number of classes or of target values.
-        channels: output channels of each block; the image is halved as often as it can be.
-        dropout: probability with which a pooled feature is zeroed in training.
-
-    Raises:
-        ConfigError: the data is not images, a size is below 1, or a dropout outside [0, 1).
+        channels: output channels of each block; a block halves the image until a side has only one pixel.
+        dropout: probability that a pooled feature is set to zero in training.
     """
 
     def __init__(self, input_shape: Sequence[int], outputs: int, channels: list[int], dropout: float) -> None:
@@ -88,7 +82,7 @@ class CNN(nn.Sequential):
         if dropout:
             layers.append(nn.Dropout(dropout))
         super().__init__(*layers, nn.Linear(channels[-1], outputs))
-        # up to 1.7 times as fast: benchmarks/layout.py
+        # up to 1.7 times as fast; see benchmarks/layout.py
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -99,10 +93,7 @@ def timm(input_shape: Sequence[int], outputs: int, name: str, pretrained: bool) 
         input_shape: `(channels, height, width)` of one sample.
         outputs: number of classes or of target values.
         name: timm's name of the architecture, such as "resnet18".
-        pretrained: start from published weights, which needs a network connection once.
-
-    Raises:
-        ConfigError: timm is not installed, the name is unknown, or the data is not images.
+        pretrained: whether to start from published weights, which needs a network connection once.
     """
     try:
         import timm as library
@@ -117,7 +108,7 @@ def timm(input_shape: Sequence[int], outputs: int, name: str, pretrained: bool) 
 
 
 def initialise(layer: nn.Linear | nn.Conv2d) -> nn.Module:
-    """He et al., "Delving Deep into Rectifiers" (2015): the variance that a ReLU keeps."""
+    """Draw weights with the variance that a ReLU keeps (He et al., "Delving Deep into Rectifiers", 2015)."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -20,18 +20,18 @@ from descent.schedulers import Schedule
 
 
 class Supervised(LightningModule):
-    """Learns targets from inputs: a model, a criterion and an optimizer, each given ready to use.
+    """Learns to predict targets from inputs, with a model, a criterion and an optimizer.
 
     Lightning runs what the hand-written loop spells out: `model.train()` before the training batches,
     `zero_grad`, `backward` on what `training_step` returns, `optimizer.step()`, and `model.eval()` with
     gradients off around `validation_step` and `test_step`.
 
     Args:
-        model: `(batch, *input_shape)` to `(batch, outputs)`; logits in classification.
+        model: `(batch, *input_shape)` to `(batch, outputs)`, which are logits in classification.
         criterion: a module of `(input, target)` that returns the mean loss of a batch. It holds no
-            parameter of the model: `backward` reaches those through the graph behind `input`.
-        optimizer: given parameters, returns the optimizer.
-        schedule: the learning rate's course, or None to keep it constant.
+            parameters of the model: `backward` reaches those through the graph behind `input`.
+        optimizer: takes parameters and returns the optimizer.
+        schedule: how the learning rate changes, or None to keep it constant.
         metrics: torchmetrics by name, logged as `train/<name>`, `val/<name>` and `test/<name>`.
         scaling: between raw inputs, the model, and the targets' own units.
     """
@@ -48,24 +48,24 @@ class Supervised(LightningModule):
         super().__init__()
         self.model, self.criterion, self.scaling = model, criterion, deepcopy(scaling)
         self.optimizer, self.schedule = optimizer, schedule
-        if getattr(criterion, "takes", None) == "one_hot":  # it was asked about each class alone
+        if getattr(criterion, "takes", None) == "one_hot":  # one yes-or-no question for each class
             self.scaling.activation = "sigmoid"
         self.samples_seen = 0  # by this process
-        self.learning_rates: list[float] = []  # at the start of the epoch, one a parameter group
+        self.learning_rates: list[float] = []  # of each parameter group, at the start of the epoch
         self.train_metrics, self.val_metrics, self.test_metrics = (
             EpochMetrics(metrics, self.scaling) for _ in range(3)
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Raw inputs to probabilities `(batch, classes)`, or to values `(batch, outputs)` in their units."""
+        """Return probabilities `(batch, classes)` or values `(batch, outputs)` for raw inputs."""
         return self.scaling.unscale(self.model(self.scaling.scale(inputs)))
 
     def compute_loss(self, inputs: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of a batch. A loss that needs the inputs, or the model's features, overrides this.
+        """Return the loss of a batch. Override this for a loss that needs the inputs or the model.
 
         Args:
             inputs: what the model was given, `(batch, *input_shape)`.
-            outputs: what it gave, `(batch, outputs)`.
+            outputs: what it returned, `(batch, outputs)`.
             targets: class indices, int64 `(batch,)`, or standardised values `(batch, outputs)`.
         """
         return self.criterion(outputs, targets)
@@ -80,14 +80,14 @@ class Supervised(LightningModule):
         self._step(batch, batch_idx, self.test_metrics)
 
     def _step(self, batch: tuple[Tensor, Tensor], batch_idx: int, metrics: EpochMetrics) -> Tensor:
-        inputs, targets = batch  # scaled by the data
+        inputs, targets = batch  # the data has scaled both
         outputs = self.model(inputs)
         loss = self.compute_loss(inputs, outputs, targets)
         metrics.add(batch_idx, loss.detach(), outputs.detach(), targets)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The line where the optimizer learns where the weights live; a criterion may have some as well."""
+        """Tell the optimizer where the weights live: in the model, and for some losses in the criterion."""
         with blame("optimizer"):
             optimizer = self.optimizer([*self.model.parameters(), *self.criterion.parameters()])
             require_clippable(optimizer, self._trainer)
@@ -129,19 +129,19 @@ class Supervised(LightningModule):
         if self.trainer.state.fn != TrainerFn.FITTING:
             self.log_dict({**values, "step": float(epoch)})
         elif not self.trainer.sanity_checking:
-            # self.log costs 0.4 ms a value, in a small model's epoch of 13 ms; what comes of it is this
+            # as self.log does, which would take 0.4 ms a value of a small model's epoch of 13 ms
             self.trainer.callback_metrics.update({k: torch.as_tensor(v) for k, v in values.items()})
             for logger in self.trainer.loggers:
                 logger.log_metrics({name: float(value) for name, value in values.items()}, step=epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the data was, so that the weights can be used on new files without it."""
+        """Describe the data, so that the weights can be used on new files without it."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         kept = {"inputs": data.examples, "activation": self.scaling.activation}
         checkpoint["data"] = {**data.describe(), **kept}
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse to go on with other data than the run has seen."""
+        """Refuse to resume a run with data that differs from what it has seen."""
         now, before = self.trainer.datamodule.describe(), checkpoint["data"]  # type: ignore[attr-defined]
         changed = [name for name, value in now.items() if value != before.get(name)]
         if changed and self.trainer.state.fn == TrainerFn.FITTING:
@@ -149,7 +149,7 @@ class Supervised(LightningModule):
             raise ConfigError("resume", expected=expected)
 
     def epoch_state(self) -> dict[str, Any]:
-        """What this process knows of the epoch that runs, for a checkpoint in the middle of it."""
+        """Return what this process knows of the current epoch, for a checkpoint in the middle of it."""
         return {
             "samples_seen": self.samples_seen,
             "learning_rates": self.learning_rates,
@@ -157,6 +157,6 @@ class Supervised(LightningModule):
         }
 
     def load_epoch_state(self, state: Mapping[str, Any]) -> None:
-        """Go on in the epoch that `epoch_state` is of."""
+        """Go on in the middle of the epoch that `epoch_state` described."""
         self.samples_seen, self.learning_rates = state["samples_seen"], state["learning_rates"]
         self.train_metrics.load_state_dict(state["train_metrics"], self.device)

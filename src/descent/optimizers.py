@@ -16,17 +16,14 @@ class Muon(Optimizer):
 
     Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) makes each step of a weight matrix
     orthogonal, which means nothing for biases and normalisation; torch's class refuses those. The first
-    parameter group is Muon's, the second AdamW's, so a scheduler moves both rates.
+    parameter group is Muon's, the second AdamW's, so a scheduler changes both learning rates.
 
     Args:
         params: the model's parameters.
-        lr: of the matrices.
+        lr: learning rate of the matrices.
         weight_decay, momentum, nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn: those of
             `torch.optim.Muon`.
-        adamw_lr: of everything else.
-
-    Raises:
-        ConfigError: the installed torch has no Muon, or the model has no matrix.
+        adamw_lr: learning rate of everything else.
     """
 
     def __init__(
@@ -66,7 +63,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of both; returns the closure's loss, if one is given."""
+        """Take one step with both optimizers; return the closure's loss, if there is a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -80,20 +77,15 @@ class Muon(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        # schedulers and checkpoints see this optimizer only, so the two work on its groups and its state
+        # schedulers and checkpoints know this optimizer alone, so its two parts use its groups and state
         for part, group in zip(self.parts, self.param_groups, strict=True):
             part.param_groups, part.state = [group], self.state
 
 
 def require_clippable(optimizer: Optimizer, trainer: Trainer | None) -> None:
-    """Refuse an optimizer that would unscale the gradients of 16-mixed itself, too late for clipping them.
+    """Refuse a fused optimizer if gradients of precision 16-mixed are to be clipped.
 
-    Args:
-        optimizer: of the run.
-        trainer: of the run; None outside one.
-
-    Raises:
-        ConfigError: it is fused, the precision is 16-mixed, and the gradients are to be clipped.
+    It unscales them itself, within its step, which is too late for clipping.
     """
     fused = any(group.get("fused") for group in optimizer.param_groups)
     if trainer and fused and trainer.precision == "16-mixed" and trainer.gradient_clip_val:

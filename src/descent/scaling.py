@@ -9,15 +9,15 @@ Activation = Literal["none", "softmax", "sigmoid"]
 
 
 class Scaling(nn.Module):
-    """From raw inputs to what the network sees, and from what it gives back to the target's own units.
+    """From raw inputs to what the network sees, and from what it returns to the target's own units.
 
-    Training, metrics, prediction and export all use this one class. It is fitted on the training split.
+    Training, metrics, prediction and export all use this one class. Its numbers are the training split's.
 
     Args:
-        input_mean, input_std: what inputs are normalised with; they broadcast against a batch.
-        target_mean, target_std: what values are standardised with, shape `(outputs,)`; 0 and 1 for classes.
-        encoder: applied to raw inputs first, such as a table's categories to ones and zeros.
-        activation: what turns the network's outputs into probabilities; "none" for values.
+        input_mean, input_std: normalise the inputs; they broadcast against a batch.
+        target_mean, target_std: standardise values, shape `(outputs,)`; 0 and 1 for classes.
+        encoder: is applied to raw inputs first, such as a table's categories to ones and zeros.
+        activation: turns the network's outputs into probabilities; "none" for values.
     """
 
     input_mean: Tensor
@@ -42,7 +42,7 @@ class Scaling(nn.Module):
         self.register_buffer("target_std", target_std)
 
     def scale(self, inputs: Tensor) -> Tensor:
-        """Raw inputs `(batch, ...)` of any dtype to what the network sees, `(batch, *input_shape)`."""
+        """Turn raw inputs `(batch, ...)` of any dtype into what the network sees, `(batch, *input_shape)`."""
         if self.encoder is not None:
             inputs = self.encoder(inputs)
         if inputs.dtype == self.input_mean.dtype:
@@ -50,11 +50,11 @@ class Scaling(nn.Module):
         return inputs.to(self.input_mean.dtype).sub_(self.input_mean).div_(self.input_std)
 
     def scale_targets(self, targets: Tensor) -> Tensor:
-        """Values `(batch, outputs)` to what the network is trained on; class indices stay as they are."""
+        """Standardise values `(batch, outputs)`, as the network is trained on them; leave class indices."""
         return (targets - self.target_mean) / self.target_std if targets.is_floating_point() else targets
 
     def unscale(self, outputs: Tensor) -> Tensor:
-        """What the network gives, `(batch, outputs)`, to values in their own units, or to probabilities."""
+        """Turn the network's outputs `(batch, outputs)` into probabilities, or values in their own units."""
         if self.activation == "softmax":
             return outputs.softmax(1)
         if self.activation == "sigmoid":
@@ -62,5 +62,5 @@ class Scaling(nn.Module):
         return self.unscale_values(outputs)
 
     def unscale_values(self, values: Tensor) -> Tensor:
-        """Standardised values `(batch, outputs)`, of the network or of the data, to their own units."""
+        """Turn standardised values `(batch, outputs)`, of the network or the data, into their own units."""
         return values * self.target_std + self.target_mean

@@ -1,4 +1,4 @@
-"""How the learning rate runs: any scheduler of torch, sized by the run."""
+"""How the learning rate changes: any scheduler of torch, made as long as the run."""
 
 from collections.abc import Callable
 from math import cos, isinf, pi
@@ -9,21 +9,18 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from descent.errors import ConfigError, require
 
-LENGTHS = ("T_max", "total_steps", "total_iters")  # what torch calls the length of a schedule
+LENGTHS = ("T_max", "total_steps", "total_iters")  # torch's words for the length of a schedule
 
 
 class Schedule:
-    """A scheduler that knows when it steps and how long the run is.
+    """A scheduler, and when it steps.
 
     Args:
         scheduler: takes `(optimizer, **arguments)`; a class of `torch.optim.lr_scheduler`, or a function.
         interval: "step" (after each optimizer step) or "epoch".
         monitor: the metric that ReduceLROnPlateau watches, such as "val/loss".
         arguments: the scheduler's own. A length (`T_max`, `total_steps` or `total_iters`) that is None
-            becomes the whole run's, in steps or epochs as `interval` says.
-
-    Raises:
-        ConfigError: another interval.
+            becomes that of the whole run, in steps or epochs as `interval` says.
     """
 
     def __init__(
@@ -33,15 +30,12 @@ class Schedule:
         self.scheduler, self.interval, self.monitor, self.arguments = scheduler, interval, monitor, arguments
 
     def build(self, optimizer: Optimizer, steps: float, epochs: int) -> dict[str, Any]:
-        """What Lightning's `configure_optimizers` returns under "lr_scheduler".
+        """Return the settings that Lightning's `configure_optimizers` names "lr_scheduler".
 
         Args:
-            optimizer: the one whose learning rate is set.
-            steps: optimizer steps of the whole run; infinite where it has no end.
+            optimizer: the one whose learning rate changes.
+            steps: optimizer steps of the whole run; infinite if it has no end.
             epochs: of the whole run.
-
-        Raises:
-            ConfigError: the schedule needs a length and the run has none, or the scheduler refuses.
         """
         arguments = dict(self.arguments)
         for name in LENGTHS:
@@ -54,26 +48,22 @@ class Schedule:
         for name in (*LENGTHS, "step_size"):
             require(arguments.get(name, 1) >= 1, name, arguments.get(name), "a whole number of at least 1")
         scheduler = self.scheduler(optimizer, **arguments)
-        plateau = isinstance(scheduler, ReduceLROnPlateau)
-        require(
-            not plateau or self.interval == "epoch", "interval", self.interval,
-            "epoch, for what a plateau is seen by is known once an epoch",
-        )  # fmt: skip
         settings = {"scheduler": scheduler, "interval": self.interval}
-        return settings | ({"monitor": self.monitor} if plateau else {})
+        if isinstance(scheduler, ReduceLROnPlateau):
+            expected = "epoch, for what a plateau is seen by is known once an epoch"
+            require(self.interval == "epoch", "interval", self.interval, expected)
+            settings["monitor"] = self.monitor
+        return settings
 
 
 def cosine_warmup(optimizer: Optimizer, total_steps: int, warmup: float, final: float) -> LambdaLR:
-    """Linear warm-up from 0, then half a cosine down (Loshchilov & Hutter, "SGDR", 2017).
+    """Warm up linearly from 0, then follow half a cosine down (Loshchilov & Hutter, "SGDR", 2017).
 
     Args:
-        optimizer: the one whose learning rate is set.
+        optimizer: the one whose learning rate changes.
         total_steps: steps of the whole schedule; afterwards the rate stays at `final`.
         warmup: share of the steps in which the rate rises to `lr`.
         final: the rate at the end, as a share of `lr`.
-
-    Raises:
-        ConfigError: a share outside [0, 1).
     """
     require(0 <= warmup < 1, "warmup", warmup, "a share of the run, from 0 up to, not including, 1")
     require(0 <= final <= 1, "final", final, "a share of lr, from 0 to 1")

@@ -1,4 +1,4 @@
-"""What a data set tells the rest: the model, the loss and the metrics are sized from it."""
+"""What a data set tells everything else: the model, the loss and the metrics get their sizes from it."""
 
 from collections import Counter
 from typing import Any, Literal
@@ -8,16 +8,17 @@ from torch import Tensor
 
 from descent.scaling import Scaling
 
-LINES = 20  # of a preview, on a terminal
+LINES = 20  # of a preview that a terminal shows
 
 
 class DataModule(LightningDataModule):
     """The contract between data and everything else. A subclass fills the attributes and the three loaders.
 
-    Batches are `(inputs, targets)`: inputs as `scaling.scale` gives them, class indices int64 `(batch,)`, or
-    values as `scaling.scale_targets` gives them, float32 `(batch, outputs)`. A training loader with
-    `start_at(batch)` begins its next epoch at that batch, so that a run resumes in the middle of an epoch.
-    For a run that starts from another one's weights it is built with `like` (see `descent.data.like`).
+    Batches are `(inputs, targets)`: inputs as `scaling.scale` returns them, and class indices, int64
+    `(batch,)`, or values as `scaling.scale_targets` returns them, float32 `(batch, outputs)`. A training
+    loader with a method `start_at(batch)` begins its next epoch at that batch, so that a run can resume in
+    the middle of an epoch. The data of a run that starts from another run's weights is built with an
+    argument `like` (see `descent.data.like`).
 
     Attributes:
         task: "classification" or "regression".
@@ -27,10 +28,10 @@ class DataModule(LightningDataModule):
         class_counts: training samples of each class; empty in regression.
         scaling: fitted on the training split.
         batch_size: samples of a training batch.
-        fingerprint: a text that is another one if a sample is another one.
+        fingerprint: a text that differs if a sample differs.
         reader: plain values that say how a file becomes inputs again; see `descent.data.readers`.
-        examples: a few raw training inputs, which an exported model is held against.
-        preview: lines that say what was understood of a person's own files; empty for other data.
+        examples: a few raw training inputs, with which an exported model is compared to the original.
+        preview: lines that say how a person's own files were understood; empty for other data.
     """
 
     task: Literal["classification", "regression"]
@@ -46,11 +47,11 @@ class DataModule(LightningDataModule):
     preview: str
 
     def count_batches(self) -> int | None:
-        """Return the training batches of an epoch in one process; None where nobody knows before it runs."""
+        """Return the number of training batches of an epoch in one process, or None if it is not known."""
         return None
 
     def first_lines(self) -> str:
-        """Return the preview as a terminal shows it: what is longer than a screen is counted."""
+        """Return the preview as a terminal shows it: beyond the first lines, the others are only counted."""
         lines = self.preview.splitlines(keepends=True)
         rest = Counter(line[2:12].strip() for line in lines[LINES:])
         if rest.total() < 2:
@@ -59,7 +60,7 @@ class DataModule(LightningDataModule):
         return "".join(lines[:LINES]) + f"  …         {counts}; data.txt has them all\n"
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that a checkpoint keeps: all that reading new files and naming outputs needs."""
+        """Return plain values for a checkpoint: all that it takes to read new files and to name outputs."""
         return {
             "task": self.task,
             "input_shape": list(self.input_shape),
