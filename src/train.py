@@ -20,7 +20,7 @@ def train(config: "DictConfig", run: "Run") -> float | None:
     from descent.errors import require_one_of
     from descent.losses import adapt, size_loss
     from descent.machine import quiet_libraries, set_threads
-    from descent.metrics import logged_names, size_metrics
+    from descent.metrics import list_logged, size_metrics
     from descent.run.folder import rewind
     from descent.run.initial_weights import Origin, start_from
     from descent.trainer import count_epochs
@@ -39,7 +39,7 @@ def train(config: "DictConfig", run: "Run") -> float | None:
     schedule = build("scheduler") or None
     metrics = size_metrics(build("metrics"), data.task, data.outputs)
     for key, monitor in run.monitors.items():
-        require_one_of(logged_names(metrics), key, monitor)
+        require_one_of(list_logged(metrics), key, monitor)
     module = build(
         "module", model=model, criterion=criterion, optimizer=optimizer, schedule=schedule,
         metrics=metrics, scaling=data.scaling,
@@ -48,7 +48,7 @@ def train(config: "DictConfig", run: "Run") -> float | None:
 
     checkpoint = rewind(run.folder) if run.resumed else None
     size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
-    title = f"{data.first_lines()}{started}{config.name}: {size}, {data}"
+    title = f"{data.shorten_preview()}{started}{config.name}: {size}, {data}"
     recorder = Recorder(run, title, data.preview or f"{data}\n", data.input_shape)
     callbacks = [recorder, TypedChanges(run.changes), *build("callbacks").values()]
     loggers = list(build("logger").values())

@@ -143,16 +143,13 @@ def test_the_files_of_a_run_are_named_in_one_place(path: Path) -> None:
     assert not strings & names
 
 
-def test_no_two_files_and_no_two_functions_of_different_rooms_have_one_name() -> None:
+def test_no_two_files_functions_or_classes_have_one_name() -> None:
     # descent/module.py and descent/data/module.py are the LightningModule and the LightningDataModule
     stems = Counter(path.stem for path in FILES if path.name not in ("__init__.py", "module.py"))
     assert [name for name, count in stems.items() if count > 1] == []
-    places: dict[str, set[str]] = {}
-    for path in FILES:
-        for node in tree(path).body:
-            if isinstance(node, ast.FunctionDef):
-                places.setdefault(node.name, set()).add(room(dotted(path)))
-    assert {name: rooms for name, rooms in places.items() if len(rooms) > 1} == {}
+    nodes = [node for path in FILES for node in tree(path).body]
+    names = Counter(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("path", [*FILES, *COMMANDS], ids=dotted)

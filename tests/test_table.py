@@ -144,8 +144,9 @@ def test_a_wide_table_is_shortened_on_the_terminal_alone(tmp_path: Path) -> None
     frame.with_columns(y=pl.Series(["a", "b"] * 20), none=pl.lit("")).write_csv(tmp_path / "t.csv")
     data = data_of(tmp_path / "t.csv", "y")
     assert data.preview.count("\n") == 304
-    assert data.first_lines().splitlines()[-1] == "  …         283 number, 1 left out; data.txt has them all"
-    assert data.first_lines().count("\n") == 21
+    shown = data.shorten_preview()
+    assert shown.splitlines()[-1] == "  …         283 number, 1 left out; data.txt has them all"
+    assert shown.count("\n") == 21
 
 
 def test_several_targets_are_learned_together(run: Run, tmp_path: Path) -> None:

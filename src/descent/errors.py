@@ -70,7 +70,7 @@ class blame(AbstractContextManager["blame", None]):
     """`with blame("optimizer"):` says which part of the config is at fault if its body raises an exception.
 
     A `ConfigError` gets the part's name before its key, and what a library raises becomes a `ConfigError`.
-    An exception from code that somebody added to the template keeps its traceback, for that may be a bug.
+    An exception from code that somebody added to the template keeps its traceback, because that may be a bug.
     """
 
     def __init__(self, key: str) -> None:

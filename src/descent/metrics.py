@@ -188,6 +188,6 @@ def to_cpu(value: Any) -> Any:
     return value.cpu() if isinstance(value, Tensor) else value
 
 
-def logged_names(metrics: Mapping[str, torchmetrics.Metric]) -> list[str]:
+def list_logged(metrics: Mapping[str, torchmetrics.Metric]) -> list[str]:
     """Return what a run logs and what can be monitored: "train/loss", "val/acc", …"""
     return [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *metrics)]

@@ -134,7 +134,7 @@ class Checkpoint(LightningCheckpoint):
         return step % self.number == 0 and step != self.saved_step
 
     def _agree(self, trainer: Trainer, batch_idx: int, stop: bool, due: bool) -> tuple[bool, bool]:
-        """Come to the same decision in every process, for clocks differ and a signal may reach only one."""
+        """Decide the same in every process, because clocks differ and a signal may reach only one."""
         counted = self.unit in ("step", "epoch")  # then `due` is the same everywhere
         if batch_idx % (AGREE * trainer.accumulate_grad_batches):
             return False, due and counted
@@ -185,7 +185,7 @@ class Checkpoint(LightningCheckpoint):
 
 
 def list_inexact(trainer: Trainer) -> list[str]:
-    """List the callbacks that act at an epoch's start, for a run may resume in the middle of an epoch."""
+    """List the callbacks that act at an epoch's start, because a run may resume in the middle of an epoch."""
     kinds = (StochasticWeightAveraging,)
     return [type(callback).__name__ for callback in trainer.callbacks if isinstance(callback, kinds)]  # type: ignore[attr-defined]
 

@@ -59,7 +59,7 @@ def run_job(
 
 
 def raise_first(problems: Iterable[ConfigError]) -> None:
-    """Raise the first of several problems, for the others may follow from it."""
+    """Raise the first of several problems, because the others may follow from it."""
     for problem in problems:
         raise problem
 

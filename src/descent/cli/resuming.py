@@ -53,7 +53,7 @@ def resume(
         config: as composed; it is changed.
         words: of the command line, without `resume`.
         overrides: what the words set, by key.
-        typed: as of `run_job`.
+        typed: see `run_job`.
 
     Raises:
         ConfigError: there is no such run, or the words ask for another one.

@@ -50,7 +50,7 @@ class DataModule(LightningDataModule):
         """Return the number of training batches of an epoch in one process, or None if it is not known."""
         return None
 
-    def first_lines(self) -> str:
+    def shorten_preview(self) -> str:
         """Return the preview as a terminal shows it: beyond the first lines, the others are only counted."""
         lines = self.preview.splitlines(keepends=True)
         rest = Counter(line[2:12].strip() for line in lines[LINES:])

@@ -139,7 +139,7 @@ def to_classes(targets: Tensor, count: int, file: NamedPath, first: int) -> Tens
 
 
 def require_finite(inputs: Tensor, file: NamedPath, first: int) -> None:
-    """Raise a `ConfigError` if a number of an array is infinite or NaN; arguments as of `to_classes`."""
+    """Raise a `ConfigError` if a number of an array is infinite or NaN; see `to_classes`."""
     if inputs.is_floating_point():
         finite = inputs.float().flatten(1).isfinite().all(1)  # a network computes with float32
         if not finite.all():

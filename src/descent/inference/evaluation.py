@@ -30,13 +30,13 @@ def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterat
     Args:
         model: of the run.
         split: "train", "val" or "test".
-        allow: modules of one's own that the data may come from.
+        allow: modules of your own that the data may come from.
 
     Raises:
         ConfigError: the data is no longer what the run has seen.
     """
     node = dict(model.run.config["data"])
-    if "path" in node:  # the absolute path, for the run may have started in another folder
+    if "path" in node:  # the absolute path, because the run may have started in another folder
         node["path"] = model.run.data["reader"].get("path", node["path"])
     if "download" in node:  # the run's folder may be from somebody else: it must not start a download
         node["download"] = False
@@ -70,7 +70,7 @@ def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield scaled inputs and scaled targets of a file or folder; samples without a target are left out.
 
     Raises:
-        ConfigError: it can not be read, or its targets are not those of the run.
+        ConfigError: it cannot be read, or its targets are not those of the run.
     """
     file, outputs = NamedPath("input", path), len(model.names)
     for inputs, targets in model.reader.read_with_targets(file, model.classes):
@@ -92,7 +92,7 @@ def measure(
         model: of the run.
         samples: blocks of scaled inputs and scaled targets.
         batch_size: samples that go through the network at once.
-        allow: modules of one's own that the loss and the metrics may come from.
+        allow: modules of your own that the loss and the metrics may come from.
 
     Raises:
         ConfigError: there are no samples, or too few for one of the metrics.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # half a second of import that only those who write files pay
 
 
 def require_free(path: str, overwrite: bool, input: str | None = None) -> Path:
-    """Return the path of a file to write, or raise a `ConfigError` that says why it can not be written.
+    """Return the path of a file to write, or raise a `ConfigError` that says why it cannot be written.
 
     Args:
         path: as it was typed, `output=path`.
@@ -45,7 +45,7 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
     """Open a stream to a file that `require_free` allowed; at the end the file is there whole or not at all.
 
     Raises:
-        ConfigError: the disk is full, or the folder can not be written to.
+        ConfigError: the disk is full, or the folder cannot be written to.
     """
     try:
         with open_atomically(Path(path).expanduser()) as stream:

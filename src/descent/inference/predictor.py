@@ -81,7 +81,7 @@ class Predictor(nn.Module):
             follows. A source without rows gives one frame without rows.
 
         Raises:
-            ConfigError: the source can not be read, a column is missing, or an array holds infinity or NaN.
+            ConfigError: the source cannot be read, a column is missing, or an array holds infinity or NaN.
         """
         import polars as pl
 

@@ -47,7 +47,7 @@ def decode(file: Path, size: tuple[int, int], channels: int) -> Tensor:
 
 
 def decode_each(files: Sequence[Path], size: tuple[int, int], channels: int) -> Iterator[Tensor | str]:
-    """Yield each image in order, as `decode` returns it, or a line that says why it can not be decoded.
+    """Yield each image in order, as `decode` returns it, or a line that says why it cannot be decoded.
 
     Pillow refuses an image of more than 178 million pixels, which a small file can claim to be, and warns
     about one of half as many, which a camera can take.
@@ -61,7 +61,7 @@ def decode_each(files: Sequence[Path], size: tuple[int, int], channels: int) -> 
 
 
 def decode_or_say(file: Path, size: tuple[int, int], channels: int) -> Tensor | str:
-    """Return the image, or a line that says why it can not be decoded."""
+    """Return the image, or a line that says why it cannot be decoded."""
     try:
         return decode(file, size, channels)
     except Exception as error:  # each of Pillow's formats raises what it likes

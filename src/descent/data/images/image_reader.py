@@ -29,7 +29,7 @@ class ImageReader:
         size: height and width.
         channels: 1 for grey, 3 for colour.
         classes: their names, which are those of the folders.
-        corrupt: "skip" leaves out images that can not be decoded, "fail" ends at the first one.
+        corrupt: "skip" leaves out images that cannot be decoded, "fail" ends at the first one.
     """
 
     def __init__(

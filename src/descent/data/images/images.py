@@ -44,13 +44,12 @@ def images(
         size: height and width of every image; None for the median size, with sides of at most 224.
         color: "auto" is grey if all images are.
         augment: the random change of training images; see `build_augmentation`.
-        corrupt: "fail" ends with a list of the images that can not be decoded, "skip" leaves them out.
+        corrupt: "fail" ends with a list of the images that cannot be decoded, "skip" leaves them out.
         in_memory: whether to keep the decoded images, as bytes; "auto" does so up to 2 GiB.
         workers: processes that decode or augment, if that is needed; "auto" goes by the machine's cores.
 
     Raises:
-        ConfigError: the folder is missing or has fewer than two classes, a class has no images, or images
-            are damaged.
+        ConfigError: the folder has fewer than two classes, a class has no images, or images are damaged.
     """
     if not path:
         raise ConfigError("path", None, expected="a folder with a folder of images for each class")
@@ -151,7 +150,7 @@ def decode_all(
 
 
 def refuse_damaged(damaged: dict[int, str], files: Sequence[Path], named: NamedPath) -> None:
-    """Raise a `ConfigError` that lists the first images that can not be decoded, if there are any."""
+    """Raise a `ConfigError` that lists the first images that cannot be decoded, if there are any."""
     if damaged:
         some = ", ".join(f"{files[row]} ({reason})" for row, reason in list(damaged.items())[:5])
         more = f", and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
