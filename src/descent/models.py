@@ -87,7 +87,7 @@ class CNN(nn.Sequential):
 
 
 def timm(input_shape: Sequence[int], outputs: int, name: str, pretrained: bool) -> nn.Module:
-    """A network of the timm library (https://huggingface.co/docs/timm), an optional dependency.
+    """Return a network of the timm library (https://huggingface.co/docs/timm), an optional dependency.
 
     Args:
         input_shape: `(channels, height, width)` of one sample.

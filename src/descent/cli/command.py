@@ -35,9 +35,11 @@ def command(job: Callable[..., Any], name: str) -> None:
     survive_without_terminal()
     threading.excepthook = print_thread_error
     # imported here, so that Ctrl-C is quiet while they are loaded
+    from omegaconf import OmegaConf
+
     from descent.cli.compose import compose_and_call
-    from descent.cli.help import print_help
     from descent.cli.job import run_job
+    from descent.cli.paths import CONF
     from descent.cli.resolvers import register_resolvers
     from descent.cli.resuming import expand
     from descent.cli.sweeping import plan_sweep, run_sweep
@@ -50,7 +52,8 @@ def command(job: Callable[..., Any], name: str) -> None:
     with tell(typed, quiet_exit):
         line = split(sys.argv[1:])
         if line.flags["--help"]:
-            print_help(name)
+            # as Hydra prints it, but Hydra would list the files of each group twice
+            print(OmegaConf.load(CONF / f"{name}.yaml").hydra.help.template)
             return
         words = quote_values(line)
         typed.update(by_key(words))
