@@ -60,7 +60,7 @@ def train(config: "DictConfig", run: "Run") -> float | None:
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = getattr(trainer.checkpoint_callback, "best_model_path", None)
     trainer.test(module, datamodule=data, ckpt_path=best or None, verbose=False)
-    recorder.say(recorder.summary())
+    recorder.say(recorder.summarise())
     return recorder.best(config.monitor)
 
 

@@ -34,7 +34,7 @@ def set_threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...
 
 
 def device(setting: str) -> str:
-    """What to compute on without a Trainer: the setting, or for "auto" a GPU where there is one.
+    """Return what to compute on without a Trainer: the setting, or for "auto" a GPU if there is one.
 
     Raises:
         ConfigError: the machine has no such device.
@@ -80,7 +80,7 @@ def compile_in_place(model: nn.Module, device: torch.device) -> None:
 
 
 def describe_environment() -> dict[str, Any]:
-    """The machine and every installed package, enough to set the same up again."""
+    """Return the machine and every installed package, enough to set the same up again."""
     # the names of the folders say it, and reading what is in them would take a tenth of a second
     folders = (path for place in sys.path for path in Path(place).glob("*.dist-info"))
     return {

@@ -125,8 +125,9 @@ class Recorder(Figures):
             scored = [row for row in self.rows if monitor in row]
             best = min if checkpoint.mode == "min" else max
             self.result["best"] = best(scored, key=lambda row: row[monitor], default=None)
-            if self.result["best"] is self.rows[-1] and 1 < trainer.current_epoch == trainer.max_epochs:
-                self.advice = suggest_longer(monitor, checkpoint.mode, trainer.current_epoch)
+            epochs, whole = trainer.current_epoch, trainer.current_epoch == trainer.max_epochs
+            if whole and epochs > 1 and self.result["best"] is self.rows[-1]:
+                self.advice = suggest_longer(monitor, checkpoint.mode, epochs)
         self._write_result()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -138,7 +139,7 @@ class Recorder(Figures):
                 shown = [name for name in (*self.rows[-1], *self.result["test"]) if "train/" not in name]
                 add_hyperparameters(writer, self.run.hyperparameters, shown)
 
-    def summary(self) -> str:
+    def summarise(self) -> str:
         """Say what the run reached, where its folder is, and how to look at it."""
         lines = []
         if figures := self.result.get("test"):

@@ -11,7 +11,7 @@ MARK = ".part"  # ends the name of what is still being written
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """A stream of bytes to a new file beside `path`, which takes the place of `path` at the end, synced.
+    """Open a stream of bytes to a new file beside `path`, which replaces `path` at the end, synced.
 
     The old file stays whole until the new one is; a kill leaves at most a `*.part`, which nothing reads.
 

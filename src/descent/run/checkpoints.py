@@ -100,7 +100,7 @@ def require_plain(checkpoint: Any, path: Path, size: int) -> None:
 
 
 def find_newest_whole(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
-    """The first checkpoint that can be read, and what it holds; None where there is none.
+    """Return the first checkpoint that can be read, and what it holds; None if there is none.
 
     Names the damaged ones that it passes over.
 

@@ -46,19 +46,19 @@ class RunFolder:
         self.lock = self.path / ".lock"
 
     def __str__(self) -> str:
-        """As one types it."""
+        """Return the path as a person types it."""
         return os.path.relpath(self.path)
 
     def weights(self, name: str) -> Path:
-        """The checkpoint of this name, such as "best"."""
+        """Return the path of the checkpoint of this name, such as "best"."""
         return self.checkpoints / f"{name}.ckpt"
 
     def events(self) -> list[Path]:
-        """What TensorBoard reads of the run, at any depth: files that only ever grow."""
+        """Return the files that TensorBoard reads, at any depth; they only ever grow."""
         return sorted(self.path.rglob("events.out.tfevents.*"))
 
     def advise(self) -> str:
-        """How to go on with the run, in words."""
+        """Say how to go on with the run."""
         if not self.last.exists():
             return "There is no checkpoint before it"
         return f"Go on with: python src/train.py {shlex.quote(f'resume={self}')}"
@@ -234,7 +234,7 @@ def rewind(folder: RunFolder) -> Path | None:
 
 
 def read_sizes(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, int]:
-    """How long a checkpoint says that TensorBoard's files were, by their paths in the folder.
+    """Return how long a checkpoint says that TensorBoard's files were, by their paths in the folder.
 
     Raises:
         ConfigError: it is none from which a run can go on.
@@ -248,12 +248,12 @@ def read_sizes(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, int]:
 
 
 def event_sizes(folder: RunFolder) -> dict[str, int]:
-    """How long each of TensorBoard's files is, by its path in the folder: where `rewind` cuts it off."""
+    """Return how long each of TensorBoard's files is, by its path in the folder; `rewind` cuts it there."""
     return {p.relative_to(folder.path).as_posix(): p.stat().st_size for p in folder.events()}
 
 
 def find_runs(parent: Path) -> list[RunFolder]:
-    """The runs in a folder, at any depth, the newest first."""
+    """Return the runs in a folder, at any depth, the newest first."""
     files = [path for path in parent.rglob(RunFolder(parent).config.name) if path.is_file()]
     files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     return [RunFolder(path.parent) for path in files]
@@ -272,7 +272,7 @@ class PlainLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """The plain values of a YAML file that a run wrote.
+    """Return the plain values of a YAML file that a run wrote.
 
     Raises:
         ConfigError: no regular file, a large one, or one that is not YAML without aliases.
@@ -298,11 +298,11 @@ class SavedRun:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the data was, as of `DataModule.describe`, and the network's "activation"."""
+        """Return what `DataModule.describe` said of the data, and the network's "activation"."""
         return self.checkpoint["data"]
 
     def weights(self, of: str) -> dict[str, Any]:
-        """The weights of "model", "criterion" or "scaling", by their own names."""
+        """Return the weights of "model", "criterion" or "scaling", by their own names."""
         state = self.checkpoint["state_dict"]
         return {name.removeprefix(f"{of}."): t for name, t in state.items() if name.startswith(f"{of}.")}
 
@@ -320,7 +320,7 @@ PARTS = ("data", "loss", "model", "module")  # of a config
 
 
 def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
-    """A run's config and one of its checkpoints, looked through once for what everything else relies on.
+    """Return a run's config and one of its checkpoints, and check what everything else relies on.
 
     Args:
         path: of the folder.
@@ -358,7 +358,7 @@ def is_plain_tensor(value: object) -> bool:
 
 
 def find_fault(checkpoint: dict[str, Any]) -> str | None:
-    """What a checkpoint lacks of what a run's checkpoint holds; None where it is whole."""
+    """Say what a checkpoint lacks of what a run's checkpoint holds; return None if it is whole."""
     state, data = checkpoint.get("state_dict"), checkpoint.get("data")
     if not isinstance(state, dict) or not all(is_plain_tensor(t) for t in state.values()):
         return "its weights are not tensors"

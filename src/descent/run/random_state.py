@@ -8,7 +8,7 @@ import torch
 
 
 def take_random_state() -> dict[str, Any]:
-    """The state of Python's, NumPy's and torch's generators, those of the GPUs included."""
+    """Return the state of Python's, NumPy's and torch's generators, including those of the GPUs."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),

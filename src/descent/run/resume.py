@@ -25,7 +25,7 @@ NAMES = ("filename", "name", "version", "sub_dir")  # of what it writes there
 
 
 def read_words(folder: RunFolder, keys: Collection[str], groups: Collection[str]) -> list[str]:
-    """The words that a run was started with.
+    """Return the words that a run was started with.
 
     Args:
         folder: of the run.
@@ -56,7 +56,7 @@ def is_word(word: object, keys: Collection[str], groups: Collection[str]) -> boo
 
 
 def find_run(resume: object, folder: Path, words: Sequence[str]) -> RunFolder | None:
-    """The run to go on with, or None for a new one.
+    """Return the run to resume, or None for a new one.
 
     Args:
         resume: None or False for a new run, True for the newest one of the same words, or a run's folder.
@@ -87,7 +87,7 @@ def find_run(resume: object, folder: Path, words: Sequence[str]) -> RunFolder | 
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:
-    """The config of a run that is to go on.
+    """Return the config of a run that is to be resumed.
 
     Raises:
         ConfigError: it is no run's.
@@ -211,7 +211,7 @@ def require_harmless(
 
 
 def merge_words(saved: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """The words of a run that goes on: those it had, and behind them the new ones, each key once."""
+    """Return the words of a resumed run: those it had, and behind them the new ones, each key once."""
     words: dict[str, str] = {}
     for word in (*saved, *typed):
         words.pop(key_of(word), None)
@@ -220,7 +220,7 @@ def merge_words(saved: Sequence[str], typed: Sequence[str]) -> list[str]:
 
 
 def key_of(word: str) -> str:
-    """The key that a word sets: `optimizer.lr` of `++optimizer.lr=0.1`."""
+    """Return the key that a word sets: `optimizer.lr` for `++optimizer.lr=0.1`."""
     return word.lstrip("+~").partition("=")[0]
 
 
@@ -230,7 +230,7 @@ def is_set(key: str, typed: Collection[str]) -> bool:
 
 
 def flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in nested dicts, with its key; an empty dict is a value."""
+    """Yield every value in nested dicts, with its key; an empty dict is a value."""
     for name, value in node.items():
         if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{name}.")

@@ -34,7 +34,7 @@ class Kind:
 
     @property
     def expected(self) -> str:
-        """What is expected, for errors."""
+        """Say what is expected, for errors."""
         if self.words:
             return self.words
         return (
@@ -83,7 +83,7 @@ KINDS = {
 
 
 def kind_of(key: str) -> str:
-    """The kind of what a node of the config describes: "callback" for "callbacks.checkpoint".
+    """Return the kind of what a node of the config describes: "callback" for "callbacks.checkpoint".
 
     What is nested in another node than those that are known is a "part".
     """
@@ -151,7 +151,7 @@ def resolve_trusted(key: str, path: object, kind: str, allow: Sequence[str] = ()
 
 
 def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The key and the `_target_` of every node of a config that has one."""
+    """Yield the key and the `_target_` of every node of a config that has one."""
     require_depth(key)
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, Mapping):
@@ -260,12 +260,12 @@ def require_kind(key: str, path: object, found: Any, kind: str, bases: Sequence[
 
 
 def bases_of(kind: str) -> list[str]:
-    """The full name of the class that a kind is a subclass of, if there is one."""
+    """Return the full name of the class that a kind is a subclass of, if there is one."""
     return [KINDS[kind].base] if KINDS[kind].base else []
 
 
 def describe(found: Any) -> str:
-    """What something is, in words."""
+    """Say what something is."""
     if inspect.isclass(found):
         return "an abstract class" if inspect.isabstract(found) else f"the class {found.__name__}"
     if inspect.ismodule(found):
@@ -281,13 +281,13 @@ def is_function(found: Any) -> bool:
 
 
 def classes_of(names: Iterable[str]) -> tuple[type, ...]:
-    """The classes of these names; those of a module that is not loaded have no subclass yet."""
+    """Return the classes of these names that are loaded; nothing can be a subclass of the others yet."""
     parts = [name.rpartition(".") for name in names]
     return tuple(getattr(sys.modules[module], name) for module, _, name in parts if module in sys.modules)
 
 
 def modules_of(kind: str) -> tuple[str, ...]:
-    """Where a config from a file may take classes of a kind from; a part may be of any kind."""
+    """Return the modules from which a file's config may take a kind's classes; a part may be of any kind."""
     if kind == "part":
         return tuple(module for rule in KINDS.values() for module in rule.modules)
     return KINDS[kind].modules
