@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from descent.callbacks.figures import Figures, title_of
 
+WIDTH = 30  # of the bar, in characters
+
 
 class Progress(Figures):
     """Prints `Epoch 3/10, Train Loss: 0.1234, Train Acc: 0.9876, Val Loss: 0.2345, Val Acc: 0.9765`.
@@ -76,7 +78,7 @@ def describe_epoch(epoch: int, epochs: int | None, figures: Mapping[str, float])
     return ", ".join([head, *shown])
 
 
-def draw_bar(done: int, total: float, width: int = 30) -> str:
+def draw_bar(done: int, total: float) -> str:
     """Return `━━━━━━─────`, filled to done/total, or empty if the total is not known."""
-    filled = int(width * min(1.0, done / total)) if 0 < total < float("inf") else 0
-    return "━" * filled + "─" * (width - filled)
+    filled = int(WIDTH * min(1.0, done / total)) if 0 < total < float("inf") else 0
+    return "━" * filled + "─" * (WIDTH - filled)

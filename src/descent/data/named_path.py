@@ -1,6 +1,5 @@
 """A person's own files and folders, with the key of the config that names each: errors begin with both."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,9 +17,9 @@ class NamedPath(NamedTuple):
     key: str
     path: str
 
-    def error(self, expected: str, choices: Iterable[str] = ()) -> ConfigError:
-        """Return the error that says what was expected of the path; arguments as of `ConfigError`."""
-        return ConfigError(self.key, self.path, expected=expected, choices=choices)
+    def error(self, expected: str) -> ConfigError:
+        """Return the error that says what was expected of the path."""
+        return ConfigError(self.key, self.path, expected=expected)
 
     def locate(self, kind: Literal["file", "folder"]) -> Path:
         """Return the path on the disk; what is expected to be a folder may be a file as well.

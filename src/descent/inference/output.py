@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # half a second of import that only those who write files pay
     import polars as pl
 
 
-def require_free(path: str, overwrite: bool, input: str | None = None) -> Path:
-    """Return the path of a file to write, or raise a `ConfigError` that says why it cannot be written.
+def require_free(path: str, overwrite: bool, input: str | None = None) -> None:
+    """Raise a `ConfigError` that says why a file cannot be written, unless it can.
 
     Args:
         path: as it was typed, `output=path`.
@@ -28,7 +28,7 @@ def require_free(path: str, overwrite: bool, input: str | None = None) -> Path:
         mode = file.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         require(file.parent.is_dir(), "output", path, f"a folder that exists, not {file.parent}")
-        return file
+        return
     except OSError as error:
         raise not_writable(path, error) from error
     require(not stat.S_ISDIR(mode), "output", path, "a file, not a folder")
@@ -37,7 +37,6 @@ def require_free(path: str, overwrite: bool, input: str | None = None) -> Path:
         same = file.samefile(Path(input).expanduser())
         require(not same, "output", path, "another file than the input")
     require(overwrite, "output", path, "a file that does not exist, or overwrite=true")
-    return file
 
 
 @contextmanager

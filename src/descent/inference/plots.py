@@ -66,9 +66,9 @@ def plot_confusion(matrix: list[list[int]], names: list[str]) -> str:
         return to_svg(figure)
 
 
-def shorten(name: str, length: int = NAME) -> str:
-    """Return a name, or its beginning if it is longer."""
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+def shorten(name: str) -> str:
+    """Return a name, or its beginning if it is longer than `NAME`."""
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
 def plot_values(outputs: Tensor, targets: Tensor, names: list[str]) -> str:

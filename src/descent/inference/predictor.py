@@ -202,9 +202,10 @@ def as_frame(source: Any, names: Sequence[str]) -> pl.DataFrame:
         columns: dict[str, Any] = {}
         for name in source.columns:
             column = source[name]
-            numbers = getattr(column.dtype, "kind", "O") in "biuf" and not column.hasnans
-            objects = () if numbers else column.astype(object).where(column.notna(), None).to_list()
-            columns[str(name)] = column.to_numpy() if numbers else objects
+            if getattr(column.dtype, "kind", "O") in "biuf" and not column.hasnans:
+                columns[str(name)] = column.to_numpy()
+            else:
+                columns[str(name)] = column.astype(object).where(column.notna(), None).to_list()
         return pl.DataFrame(columns, strict=False)
     if getattr(source, "ndim", 0) != 2 or source.shape[1] != len(names):
         expected = f"a frame, or an array of the columns {', '.join(names)}"
