@@ -23,8 +23,7 @@ def command(job: Callable[..., Any], name: str) -> None:
     An error that is not about input always keeps its traceback.
 
     Args:
-        job: takes the config; that of "train" also takes its `descent.run.folder.Run`. A sweep optimises what
-            it returns.
+        job: takes the config, for "train" also a `descent.run.folder.Run`; a sweep optimises what it returns.
         name: of the command.
     """
     # torch reads this when it is loaded: threads that wait for each other shall sleep and not spin
@@ -35,12 +34,9 @@ def command(job: Callable[..., Any], name: str) -> None:
     survive_without_terminal()
     threading.excepthook = print_thread_error
     # imported here, so that Ctrl-C is quiet while they are loaded
-    from omegaconf import OmegaConf
-
     from descent.cli.compose import compose_and_call
     from descent.cli.job import run_job
-    from descent.cli.paths import CONF
-    from descent.cli.resolvers import register_resolvers
+    from descent.cli.resolvers import print_help, register_resolvers
     from descent.cli.resuming import expand
     from descent.cli.sweeping import plan_sweep, run_sweep
     from descent.cli.words import by_key, quote_values, split
@@ -52,8 +48,7 @@ def command(job: Callable[..., Any], name: str) -> None:
     with tell(typed, quiet_exit):
         line = split(sys.argv[1:])
         if line.flags["--help"]:
-            # as Hydra prints it, but Hydra would list the files of each group twice
-            print(OmegaConf.load(CONF / f"{name}.yaml").hydra.help.template)
+            print_help(name)
             return
         words = quote_values(line)
         typed.update(by_key(words))

@@ -1,4 +1,4 @@
-"""The functions that conf/ calls, such as `${choices:}` and `${run_folder:name}`."""
+"""The functions that conf/ calls, such as `${choices:}` and `${run_folder:name}`, and the help that does."""
 
 import re
 from collections.abc import Callable
@@ -24,6 +24,11 @@ def register_resolvers() -> None:
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def print_help(name: str) -> None:
+    """Print the help of a command; Hydra would list the files of each group twice to print the same."""
+    print(OmegaConf.load(CONF / f"{name}.yaml").hydra.help.template)
 
 
 def describe_choices() -> str:
