@@ -77,6 +77,19 @@ def test_a_class_that_the_run_does_not_know_is_named_with_its_row(run: Run, tmp_
     assert not (tmp_path / "run/evaluation").exists()
 
 
+def test_a_run_whose_rules_have_other_words_than_classes_is_one_line(run: Run, tmp_path: Path) -> None:
+    bundled("iris", tmp_path / "iris.csv")
+    assert run("data=table", "data.path=iris.csv", "data.target=kind", "trainer.max_epochs=1").code == 0
+    file = tmp_path / "run/checkpoints/best.ckpt"
+    checkpoint = torch.load(file)
+    checkpoint["data"]["reader"]["targets"][0]["words"].append("rose")
+    torch.save(checkpoint, file)
+    (tmp_path / "new.csv").write_text((tmp_path / "iris.csv").read_text().replace("virginica", "rose"))
+    finished = run("run=run", "input=new.csv", command="evaluate")
+    expected = "run: expected rules with its classes, setosa, versicolor, virginica"
+    assert (finished.code, finished.err) == (2, f"{expected}\n"), finished.err
+
+
 @pytest.mark.parametrize("classes", [2, 3, 30])
 def test_the_table_of_classes_is_that_of_scikit_learn(classes: int) -> None:
     torch.manual_seed(classes)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Run, finish
+from conftest import ROOT, Run, finish, send, wait_for
 from torch import nn
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -67,11 +67,8 @@ def test_slurm_s_warning_saves_and_requeues_and_the_requeued_job_goes_on(tmp_pat
     slurm = {"SLURM_JOB_ID": "7", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     job = faults.Job(["trainer.max_epochs=300"], tmp_path / "job", slurm)
     process = job.start()
-    job.train(process)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGUSR1)
-    process.join()
-    assert process.exitcode == 128 + signal.SIGUSR1, job.error()
+    wait_for(process, job.folder / "out", "Epoch 1/")
+    assert send(process, signal.SIGUSR1) == 128 + signal.SIGUSR1, job.error()
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
     job.environment["SLURM_RESTART_COUNT"] = "1"
     process = job.start()

@@ -26,8 +26,8 @@ def command(job: Callable[..., Any], name: str) -> None:
         job: takes the config, for "train" also a `descent.run.folder.Run`; a sweep optimises what it returns.
         name: of the command.
     """
-    # torch reads this when it is loaded: threads that wait for each other shall sleep and not spin
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # read when torch is loaded: threads that wait for each other spin for a millisecond, and then sleep
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     gc.disable()  # imports would make it search several times, and find nothing
     quiet_exit = QuietExit()
     quiet_exit.catch()

@@ -13,6 +13,7 @@ from descent.data.named_path import NamedPath
 from descent.data.table.columns import Column, are_known, to_inputs, to_targets
 from descent.data.table.encoder import Encoder
 from descent.data.table.files import Format, read_blocks, tidy
+from descent.errors import ConfigError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,8 +84,11 @@ class TableReader:
         Rows without a target are left out.
 
         Raises:
-            ConfigError: beside those of `read`, a target that is no number, or none of the classes.
+            ConfigError: beside those of `read`, a target that is no number, or none of the classes; or the
+                rules have other words than the run has classes.
         """
+        if classes and self.goals[0].words != list(classes):
+            raise ConfigError("run", expected=f"rules with its classes, {', '.join(classes)[:200]}")
         first = 0
         for frame, inputs in self.read(file):
             targets = to_targets(self.goals, frame, file, first)
