@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import runpy
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = str(ROOT / "src/train.py")
+
+# what nohup, or a shell's &, has told to ignore them must not tell the commands so
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A process forked from one that has done the slow imports is as separate as any, and starts at once. One of
 # them is this file, which says what the process does, and imports pytest.

@@ -86,7 +86,7 @@ def test_a_run_whose_rules_have_other_words_than_classes_is_one_line(run: Run, t
     torch.save(checkpoint, file)
     (tmp_path / "new.csv").write_text((tmp_path / "iris.csv").read_text().replace("virginica", "rose"))
     finished = run("run=run", "input=new.csv", command="evaluate")
-    expected = "run: expected rules with its classes, setosa, versicolor, virginica"
+    expected = "run=run: expected rules with its classes, setosa, versicolor, virginica"
     assert (finished.code, finished.err) == (2, f"{expected}\n"), finished.err
 
 
