@@ -10,12 +10,12 @@ def evaluate(config: DictConfig) -> None:
     from descent.errors import require
     from descent.inference import load
     from descent.inference.evaluation import read_file, read_own_split, report, write_report
-    from descent.machine import device, quiet_libraries, set_threads
+    from descent.machine import choose_device, quiet_libraries, set_threads
 
     quiet_libraries()
     require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
     allow = list(config.allow)
-    model = load(config.run, config.weights, device(config.device), allow)
+    model = load(config.run, config.weights, choose_device(config.device), allow)
     set_threads("auto", config.batch_size, model.input_shape)
     if config.input is None:
         title, samples = f"its own {config.split} split", read_own_split(model, config.split, allow)

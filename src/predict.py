@@ -14,14 +14,14 @@ def predict(config: DictConfig) -> None:
     from descent.errors import require
     from descent.inference import load
     from descent.inference.output import SUFFIXES, open_output, require_free
-    from descent.machine import device, set_threads
+    from descent.machine import choose_device, set_threads
 
     require(bool(config.input), "input", config.input, "a file or folder to predict for, such as new.csv")
     require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
     suffix = Path(str(config.output)).suffix
     require(suffix in SUFFIXES, "output", config.output, f"a name that ends in {' or '.join(SUFFIXES)}")
     require_free(config.output, config.overwrite, config.input)
-    model = load(config.run, config.weights, device(config.device), list(config.allow))
+    model = load(config.run, config.weights, choose_device(config.device), list(config.allow))
     set_threads("auto", config.batch_size, model.input_shape)
 
     rows = 0

@@ -72,6 +72,6 @@ def test_a_process_ends_at_once_and_quietly_with_all_that_it_has_printed(
     )
     assert finished.returncode == code
     assert len(finished.stderr.splitlines()) == lines, finished.stderr
-    # small batches have one thread, and several would sleep while they wait for each other
+    # small batches have one thread, and several wait for each other, which they do as the command says
     assert finished.stdout.splitlines()[-1] == "threads 1 30000"
     assert code or finished.stdout.splitlines()[-2].startswith("TensorBoard: ")

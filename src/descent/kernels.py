@@ -72,7 +72,7 @@ class Stepper:
 
 
 def update_adam(group: dict[str, Any], params: list[Any], grads: list[Any], states: list[Any]) -> bool:
-    """What `torch.optim.adam._fused_adam` does."""
+    """Do what `torch.optim.adam._fused_adam` does."""
     if not params or not all(states):
         return False
     steps = [state["step"] for state in states]
@@ -97,7 +97,7 @@ def update_adam(group: dict[str, Any], params: list[Any], grads: list[Any], stat
 
 
 def update_sgd(group: dict[str, Any], params: list[Any], grads: list[Any], states: list[Any]) -> bool:
-    """What `torch.optim.sgd._fused_sgd` does, and on the CPU `_single_tensor_sgd`."""
+    """Do what `torch.optim.sgd._fused_sgd` does, and on the CPU `_single_tensor_sgd`."""
     momentum, rate, decay = group["momentum"], group["lr"], group["weight_decay"]
     buffers = [state.get("momentum_buffer") for state in states] if momentum else []
     if not params or any(b is None for b in buffers) or any(grad.is_sparse for grad in grads):

@@ -104,7 +104,7 @@ class LeanLoop(_TrainingEpochLoop):
         self.graph = self._find_graph(unusual) if self.compiles else None
 
     def _find_graph(self, unusual: list[str]) -> StepGraph | None:
-        """The graph of compile=step, or None and a line that says why there is none."""
+        """Return the graph of compile=step, or print a line that says why there is none, and return None."""
         module, data = self.module, self.trainer.datamodule  # type: ignore[attr-defined]
         hooks = [name for name in ("on_before_zero_grad", "on_before_backward") if self.listeners[name]]
         own = [name for name in ("training_step", "_step") if overridden(module, name, Supervised)]
@@ -127,7 +127,7 @@ class LeanLoop(_TrainingEpochLoop):
         self.told = (*self.told, reason)
 
     def _list_unusual(self, data_fetcher: _DataFetcher) -> list[str]:
-        """What there is in this run that this loop leaves to Lightning's own `advance`, in words."""
+        """Return, in words, what there is in this run that this loop leaves to Lightning's own `advance`."""
         trainer, module = self.trainer, self.trainer.lightning_module
         data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
         precision = trainer.precision_plugin
@@ -204,7 +204,7 @@ class LeanLoop(_TrainingEpochLoop):
             logger.update_train_step_metrics()
 
     def _differentiate(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
-        """What an optimizer's closure does; `outputs` is filled with what the module's step returned."""
+        """Do what an optimizer's closure does, and fill `outputs` with what the module's step returned."""
         trainer, module = self.trainer, self.module
         optimizer = trainer.optimizers[0]
         loss = self._differentiate_in_graph(batch, batch_idx)
@@ -232,7 +232,7 @@ class LeanLoop(_TrainingEpochLoop):
         return loss
 
     def _differentiate_in_graph(self, batch: Any, batch_idx: int) -> Tensor | None:
-        """The same by the graph of compile=step; None where there is none for this batch."""
+        """Do the same by the graph of compile=step; return None if there is none for this batch."""
         if self.graph is None or not self.graph.takes(batch):
             return None
         self.stepper.zero_grad()
@@ -257,7 +257,7 @@ class LeanLoop(_TrainingEpochLoop):
         progress.increment_completed()
 
     def _call(self, name: str, *arguments: Any) -> None:
-        """A hook, of those that override it."""
+        """Call a hook of all that override it."""
         for hook in self.listeners[name]:
             self.names["_current_fx_name"] = name
             hook(*arguments)

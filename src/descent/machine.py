@@ -20,7 +20,7 @@ NUMBERS_A_THREAD = 65_536  # of a batch, for a thread to cost little on a machin
 
 
 def set_threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...]) -> None:
-    """CPU threads for torch: the setting, or for "auto" as many as a batch has work for, at most torch's own.
+    """Set torch's CPU threads: the setting, or for "auto" as many as a batch has work for, at most its own.
 
     Threads that share a step of a few milliseconds stall whenever another program takes one of the cores:
     steps then took 6 to 50 times as long (docs/performance.md). The rule knows sizes alone and does not try
@@ -33,7 +33,7 @@ def set_threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...
     torch.set_num_threads(int(setting))
 
 
-def device(setting: str) -> str:
+def choose_device(setting: str) -> str:
     """Return what to compute on without a Trainer: the setting, or for "auto" a GPU if there is one.
 
     Raises:
@@ -68,7 +68,7 @@ def quiet_libraries() -> None:
 
 
 def compile_in_place(model: nn.Module, device: torch.device) -> None:
-    """`model.compile()`, which leaves the names of its weights alone; one line where there is no compiler."""
+    """Compile a model, which leaves the names of its weights alone; without a compiler a line says so."""
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))  # needs all that the model will need
     except Exception as error:  # torch raises a type of its own for each back end

@@ -9,7 +9,7 @@ Activation = Literal["none", "softmax", "sigmoid"]
 
 
 class Scaling(nn.Module):
-    """From raw inputs to what the network sees, and from what it returns to the target's own units.
+    """Turns raw inputs into what the network sees, and what it returns into the target's own units.
 
     Training, metrics, prediction and export all use this one class. Its numbers are the training split's.
 

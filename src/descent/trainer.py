@@ -104,7 +104,7 @@ def count_epochs(epochs: int | Literal["auto"] | None, batches: int | None) -> i
 
 
 def ddp(timeout: int) -> DDPStrategy:
-    """One process a device, with gradients averaged.
+    """Return a strategy that has one process for each device and averages their gradients.
 
     Args:
         timeout: seconds that a process waits for the others.

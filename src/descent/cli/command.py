@@ -26,7 +26,7 @@ def command(job: Callable[..., Any], name: str) -> None:
         job: takes the config, for "train" also a `descent.run.folder.Run`; a sweep optimises what it returns.
         name: of the command.
     """
-    # read when torch is loaded: threads that wait for each other spin for a millisecond, and then sleep
+    # torch reads this when it is loaded: threads that wait for each other spin for a moment and then sleep
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     gc.disable()  # imports would make it search several times, and find nothing
     quiet_exit = QuietExit()

@@ -30,7 +30,7 @@ class Signature:
 
 
 def read_signature(target: Callable[..., Any], passed_on_to: Callable[..., Any] | None) -> Signature:
-    """What a config may say of a target.
+    """Return what a config may say of a target.
 
     Args:
         target: a class or function. One with `**arguments` passes them on.
@@ -63,7 +63,7 @@ def read_signature(target: Callable[..., Any], passed_on_to: Callable[..., Any] 
 
 
 def list_parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a class, function or `__init__`, without `self`."""
+    """Return the parameters of a class, function or `__init__`, without `self`."""
     parameters = dict(inspect.signature(function).parameters)
     if getattr(function, "__name__", "") == "__init__":
         parameters.pop(next(iter(parameters)), None)
@@ -137,12 +137,12 @@ def is_tensor(hint: Any) -> bool:
 
 
 def without_tensors(hints: Sequence[Any]) -> list[Any]:
-    """The types of a union; where a number will do, such as for a learning rate, not as a tensor."""
+    """Return the types of a union; where a number will do, such as for a learning rate, not as a tensor."""
     return [hint for hint in hints if not (float in hints and is_tensor(hint))]
 
 
 def expectation(hint: Any) -> str:
-    """A hint in words: `a number, or null`."""
+    """Return a hint in words: `a number, or null`."""
     origin, arguments = get_origin(hint), get_args(hint)
     if words := literals(hint):
         others = [NAMES[argument] for argument in arguments if argument in NAMES]

@@ -58,7 +58,7 @@ class CommandLine:
     words: list[str]
 
     def arguments(self, words: Sequence[str]) -> list[str]:
-        """The flags, and behind them other words, as Hydra takes them."""
+        """Return the flags, and behind them other words, as Hydra takes them."""
         given = {flag: value for flag, value in self.flags.items() if value not in (None, False)}
         flags = [part for flag, value in given.items() for part in (flag, value) if part is not True]
         return [*flags, *words]
@@ -99,7 +99,7 @@ def split(arguments: Sequence[str]) -> CommandLine:
 
 
 def expect_of(error: argparse.ArgumentError) -> str:
-    """What a flag takes, where it got something else."""
+    """Say what a flag takes, where it got something else."""
     for names, settings in FLAGS.items():
         if error.argument_name == "/".join(names):
             return f"one of {', '.join(settings['choices'])}" if "choices" in settings else "a value"
@@ -107,7 +107,7 @@ def expect_of(error: argparse.ArgumentError) -> str:
 
 
 def gather_paths(arguments: Sequence[str], key: str, fields: Sequence[str]) -> list[str]:
-    """The arguments of a command, with those that are neither flags nor one of its fields as one list.
+    """Return the arguments of a command, with those that are neither flags nor one of its fields as one list.
 
     Args:
         arguments: as typed.
@@ -121,22 +121,22 @@ def gather_paths(arguments: Sequence[str], key: str, fields: Sequence[str]) -> l
 
 
 def by_key(words: Sequence[str]) -> dict[str, str]:
-    """The values that words set, by key."""
+    """Return the values that words set, by key."""
     return {key_of(word): word.partition("=")[2] for word in words if "=" in word}
 
 
 def quote(text: str) -> str:
-    """A text as Hydra takes it whatever characters are in it."""
+    """Return a text as Hydra takes it, whatever characters are in it."""
     return QuotedString(text, Quote.single).with_quotes()
 
 
 def quote_literally(text: str) -> str:
-    """A text of which Hydra replaces nothing, `${…}` included."""
+    """Return a text in which Hydra replaces nothing, not even `${…}`."""
     return quote(text.replace("${", "\\${"))
 
 
 def quote_values(line: CommandLine) -> list[str]:
-    """The words, with quotes around values that Hydra would take for something else, or not at all.
+    """Return the words, with quotes around values that Hydra would take for something else, or not at all.
 
     Raises:
         ConfigError: a word is no override.
@@ -147,7 +147,7 @@ def quote_values(line: CommandLine) -> list[str]:
 
 
 def quote_value(word: str, sweeps: bool) -> str:
-    """A word as Hydra takes it: `data.path='x,1.csv'` of `data.path=x,1.csv` where there is no sweep."""
+    """Return a word as Hydra takes it: `data.path='x,1.csv'` for `data.path=x,1.csv` if there is no sweep."""
     key, equals, value = word.partition("=")
     quoted = f"{key}={quote(value)}"
     try:
@@ -176,7 +176,7 @@ def quote_value(word: str, sweeps: bool) -> str:
 
 
 def quote_list(key: str, value: str) -> str:
-    """A word such as `keep=[나이,id]`, with quotes where Hydra needs them; "" where its value is no list."""
+    """Return a word such as `keep=[나이,id]` with the quotes that Hydra needs; "" if it has no list."""
     inside = re.fullmatch(r"\[([^\[\]{}'\"$]+)\]", value)
     parts = inside[1].split(",") if inside else []
     word = f"{key}=[{','.join(p if parses(f'{key}={p}') else quote(p.strip()) for p in parts)}]"
@@ -184,12 +184,12 @@ def quote_list(key: str, value: str) -> str:
 
 
 def as_shell(word: str) -> str:
-    """A word with single quotes in it, as it is typed in a shell."""
+    """Return a word that has single quotes in it, as it is typed in a shell."""
     return f'"{word}"'
 
 
 def parse(word: str) -> Any:
-    """What Hydra reads in a word.
+    """Return what Hydra reads in a word.
 
     Raises:
         HydraException: the word is not in its grammar.

@@ -1,4 +1,4 @@
-"""From one number a column to the features that a network sees: a part of the model, of torch alone."""
+"""Turns one number for each column into the features that a network sees, with torch alone."""
 
 from collections.abc import Sequence
 from math import pi
@@ -12,7 +12,7 @@ YEAR, WEEK, DAY = 365.2425, 7.0, 1.0  # periods of a date, in days
 
 
 class Encoder(nn.Module):
-    """From one number a column to the features that a model sees.
+    """Turns one number for each column into the features that a model sees.
 
     Numbers and dates come first, and a missing one is the training rows' median. Columns with missing values
     in training have a feature that is 1 where the value is missing. Then come sine and cosine of a date's

@@ -144,9 +144,8 @@ class Tables:
             encoder=encoder,
             scaled=None if encoder is None else encoder.scaled,
             reader=TableReader(path, goals, self.format, rules).describe(),
-            preview="".join(
-                line.replace("\n", " ") + "\n" for line in lines
-            ),  # names and words may have some
+            # a name or a word may go on in a second line
+            preview="".join(line.replace("\n", " ") + "\n" for line in lines),
         )
 
     def fit_first(
