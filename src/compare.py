@@ -1,14 +1,13 @@
 """Runs side by side, ranked, with what differs in their configs: `python src/compare.py logs/a logs/b`."""
 
-import sys
-
-from omegaconf import DictConfig
-
 from descent.cli.command import command
-from descent.cli.words import gather_paths
+
+TYPE_CHECKING = False  # for type checkers it is true
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def compare(config: DictConfig) -> None:
+def compare(config: "DictConfig") -> None:
     from descent.sweep.comparison import compare_runs, write_page
 
     comparison = compare_runs(list(config.runs), config.by)
@@ -18,5 +17,4 @@ def compare(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = gather_paths(sys.argv[1:], "runs", ("by", "output"))
-    command(compare, "compare")
+    command(compare, "compare", fields=("runs", "by", "output"))

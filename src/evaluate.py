@@ -1,11 +1,13 @@
 """Metrics of a trained run on its own test split or on another file: `python src/evaluate.py run=logs/…`."""
 
-from omegaconf import DictConfig
-
 from descent.cli.command import command, end
 
+TYPE_CHECKING = False  # for type checkers it is true
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-def evaluate(config: DictConfig) -> None:
+
+def evaluate(config: "DictConfig") -> None:
     # imported here, so that --help need not wait for torch
     from descent.errors import require
     from descent.inference import load

@@ -1,11 +1,13 @@
 """A trained run's whole model as one file: `python src/export.py run=logs/… format=onnx`."""
 
-from omegaconf import DictConfig
-
 from descent.cli.command import command, end
 
+TYPE_CHECKING = False  # for type checkers it is true
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-def export(config: DictConfig) -> None:
+
+def export(config: "DictConfig") -> None:
     # imported here, so that --help need not wait for torch
     from pathlib import Path
 

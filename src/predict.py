@@ -1,11 +1,13 @@
 """Predict with a trained run: `python src/predict.py run=logs/… input=new.csv output=predictions.csv`."""
 
-from omegaconf import DictConfig
-
 from descent.cli.command import command, end
 
+TYPE_CHECKING = False  # for type checkers it is true
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-def predict(config: DictConfig) -> None:
+
+def predict(config: "DictConfig") -> None:
     # imported here, so that --help need not wait for torch
     from pathlib import Path
 

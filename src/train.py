@@ -1,9 +1,8 @@
 """Train a model: `python src/train.py loss=mae optimizer=sgd trainer.accelerator=gpu`."""
 
-from typing import TYPE_CHECKING
-
 from descent.cli.command import command, end
 
+TYPE_CHECKING = False  # for type checkers it is true
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 

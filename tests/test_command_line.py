@@ -406,17 +406,16 @@ def test_help_and_cfg_import_nothing_heavy(word: str) -> None:
     assert not imported & {"torch", "lightning", "numpy", "torchmetrics", "sklearn"}
 
 
-def test_signals_are_caught_before_the_rest_of_the_package_is_imported() -> None:
-    code = "import sys; import descent.cli.command; print(*(m for m in sys.modules if 'descent' in m))"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, check=True
-    )
-    assert set(answer.stdout.split()) <= {
-        "descent",
-        "descent.cli",
-        "descent.cli.command",
-        "descent.cli.terminal",
-    }
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export", "compare"])
+def test_a_command_imports_next_to_nothing_before_it_catches_signals(command: str) -> None:
+    def list_imported(names: str) -> set[str]:
+        code = f"import {names}; print(*sys.modules)"
+        python = [sys.executable, "-S", "-c", code]  # -S: without what a virtual environment imports
+        return set(subprocess.check_output(python, cwd=ROOT / "src", text=True).split())
+
+    needed = list_imported("sys, atexit, gc, os, signal")
+    ours = {command, "descent", "descent.cli", "descent.cli.command", "descent.cli.quiet_exit"}
+    assert list_imported(f"sys, {command}") - needed == ours
 
 
 def test_any_other_loss_by_its_name_in_torch(run: Run) -> None:

@@ -106,18 +106,17 @@ def expect_of(error: argparse.ArgumentError) -> str:
     return f"flags that Hydra knows ({error.message})"
 
 
-def gather_paths(arguments: Sequence[str], key: str, fields: Sequence[str]) -> list[str]:
-    """Return the arguments of a command, with those that are neither flags nor one of its fields as one list.
+def gather_values(arguments: Sequence[str], fields: Sequence[str]) -> list[str]:
+    """Return the arguments, with all that are neither flags nor set a field as the list of the first field.
 
     Args:
         arguments: as typed.
-        key: of the list.
-        fields: of the command, beside that one.
+        fields: of the command.
     """
-    keys = [f"{field}=" for field in (key, *fields)]
+    keys = [f"{field}=" for field in fields]
     known = [word for word in arguments if word.startswith(("-", "hydra", *keys))]
-    paths = [quote_literally(word) for word in arguments if word not in known]
-    return [*known, *([f"{key}=[{','.join(paths)}]"] if paths else [])]
+    values = [quote_literally(word) for word in arguments if word not in known]
+    return [*known, *([f"{fields[0]}=[{','.join(values)}]"] if values else [])]
 
 
 def by_key(words: Sequence[str]) -> dict[str, str]:
