@@ -108,13 +108,16 @@ def test_a_run_that_ended_within_an_epoch_is_not_made_longer(run: Run, tmp_path:
 def test_other_data_than_the_run_has_seen_is_refused(run: Run, tmp_path: Path) -> None:
     path = houses(tmp_path / "houses.csv")
     words = ("data=table", "data.path=houses.csv", "data.target=price", "data.exclude=[id]", "loss=mae")
-    assert run(*words, "trainer.max_epochs=1").code == 0
+    lines = "+logger.lines={_target_:lightning.pytorch.loggers.CSVLogger,save_dir:'${folder}',name:a/b}"
+    assert run(*words, lines, "trainer.max_epochs=1").code == 0
     head, *rows = path.read_text().splitlines()
     for changed in ([head, *reversed(rows)], [head, *rows[:200]], [head.replace("area", "size"), *rows]):
         path.write_text("\n".join(changed) + "\n")
+        before = snapshot(tmp_path / "run")
         finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2")
         assert (finished.code, finished.err.count("\n")) == (2, 1), finished
         assert "the data that the run has seen" in finished.err
+        assert snapshot(tmp_path / "run") == before
     path.write_text("\n".join([head, *rows]) + "\n")
     assert run(f"resume={tmp_path}/run", "trainer.max_epochs=2").code == 0
 
@@ -141,8 +144,10 @@ def test_a_callback_that_cannot_be_resumed_exactly_says_so_and_is_refused(run: R
     word = f"+callbacks.swa={{_target_:{target},swa_lrs:0.01}}"
     finished = run(word, *SHORT)
     assert "This run cannot be resumed: StochasticWeightAveraging" in finished.out
+    before = snapshot(tmp_path / "run")
     again = run(word, *SHORT, "resume=true")
     assert (again.code, again.err.count("\n")) == (2, 1), again.err
+    assert snapshot(tmp_path / "run") == before
 
 
 def test_a_failing_run_removes_what_it_made_and_nothing_else(tmp_path: Path) -> None:
@@ -376,8 +381,10 @@ def test_a_run_without_an_end_says_so_and_ctrl_c_saves_it(tmp_path: Path) -> Non
 
 def test_other_processes_than_the_run_had_are_one_line(run: Run, tmp_path: Path) -> None:
     assert run(*SHORT, "trainer.accelerator=cpu", "trainer=ddp", "trainer.devices=1").code == 0
+    before = snapshot(tmp_path / "run")
     finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=3", "trainer.devices=2")
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+    assert snapshot(tmp_path / "run") == before
 
 
 def test_a_folder_that_is_no_run_is_passed_over_by_resume_true(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ class Recorder(Figures):
         self.begun = time.perf_counter()
 
     def on_figures(self, trainer: Trainer, epoch: int, figures: dict[str, float]) -> None:
+        self.folder.before = None  # from here on there is more to show than what a resumed run found
         self.rows.append({"epoch": epoch, **figures})
         # a column that comes late, as with validation every few epochs, needs a new header
         late = [name for name in figures if name not in self.rows[0]]
@@ -100,6 +101,7 @@ class Recorder(Figures):
             self._flush(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self.folder.before = None
         self._flush(trainer)
         if trainer.is_global_zero and self.resumed:
             for file, text in self.run.files.items():  # from here on, what was typed for resuming holds

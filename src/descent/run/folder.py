@@ -14,7 +14,7 @@ from uuid import uuid4
 import yaml
 
 from descent.errors import ConfigError, Stopped, first_line
-from descent.run.atomic import MARK
+from descent.run.atomic import MARK, open_atomically
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 SHARED = "DESCENT_FOLDER"  # where the processes that Lightning starts for a run find its folder
@@ -31,6 +31,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.made: list[Path] = []  # it and those above it, as far as this process made them for a new run
+        self.before: dict[Path, bytes] | None = None  # what a resumed run found, until it has more to show
         self.config = self.path / "config.yaml"  # composed and resolved
         self.overrides = self.path / "overrides.yaml"  # the words of the command line
         self.environment = self.path / "environment.json"
@@ -57,6 +58,11 @@ class RunFolder:
         """Return the files that TensorBoard reads, at any depth; they only ever grow."""
         return sorted(self.path.rglob("events.out.tfevents.*"))
 
+    def curves(self) -> list[Path]:
+        """Return the files that grow as a run goes on, and what loggers write beside them."""
+        lines, settings = self.path.rglob(self.metrics.name), self.path.rglob("hparams.yaml")
+        return [*lines, *settings, *self.events()]
+
     def advise(self) -> str:
         """Say how to go on with the run."""
         if not self.last.exists():
@@ -73,8 +79,7 @@ class RunFolder:
             self.config, self.overrides, self.environment, self.revision, self.changes, self.data,
             self.result, self.lock,
         )  # fmt: skip
-        loggers = [*self.path.rglob("hparams.yaml"), *self.path.glob("*/metrics.csv")]
-        return [*own, *self.events(), *loggers, *self.path.rglob(f".*{MARK}")]
+        return [*own, *self.curves(), *self.path.rglob(f".*{MARK}")]
 
 
 @dataclass
@@ -181,7 +186,12 @@ def make(folder: RunFolder, files: Callable[[RunFolder], Mapping[Path, str]]) ->
 
 
 def give_up(folder: RunFolder) -> None:
-    """Remove what a new run made, unless it has something to show, and then the folders that are empty."""
+    """Remove what a new run made, unless it has something to show, and then the folders that are empty.
+
+    A resumed run that has nothing more to show leaves the curves as it found them.
+    """
+    if folder.before is not None:
+        put_back(folder, folder.before)
     if not folder.made or folder.worth_keeping():
         return
     for file in folder.files():
@@ -190,6 +200,18 @@ def give_up(folder: RunFolder) -> None:
     for empty in (*below, *folder.made):
         with suppress(OSError):  # somebody else's file is in it
             empty.rmdir()
+
+
+def put_back(folder: RunFolder, before: Mapping[Path, bytes]) -> None:
+    """Make a run's curves what they were before."""
+    with suppress(OSError):  # a disk may be full, or the folder gone; the points come again with the run
+        for path in folder.curves():
+            if path not in before:
+                path.unlink()
+        for path, content in before.items():
+            if not path.exists() or path.read_bytes() != content:
+                with open_atomically(path) as stream:
+                    stream.write(content)
 
 
 def rewind(folder: RunFolder) -> Path | None:
@@ -213,6 +235,7 @@ def rewind(folder: RunFolder) -> Path | None:
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return newest
     sizes = read_sizes(*found) if found else {}
+    folder.before = {path: path.read_bytes() for path in folder.curves()}
     for part in folder.path.rglob(f".*{MARK}"):  # of files that a kill cut short
         part.unlink()
     for path in folder.events():
