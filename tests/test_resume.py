@@ -105,6 +105,16 @@ def test_a_run_that_ended_within_an_epoch_is_not_made_longer(run: Run, tmp_path:
     assert finished.err.startswith("trainer.max_steps=60: expected 30, for the run has ended there")
 
 
+def test_a_run_of_so_many_steps_that_ended_with_an_epoch_is_made_longer(run: Run, tmp_path: Path) -> None:
+    for name, steps in (("short", 46), ("long", 80)):  # of 23 an epoch
+        words = ("data.batch_size=64", f"trainer.max_steps={steps}", f"folder={tmp_path}/{name}")
+        assert run(*words).code == 0
+    finished = run(f"resume={tmp_path}/short", "trainer.max_steps=80")
+    assert (finished.code, finished.err) == (0, ""), finished
+    short, long = (faults.ending(tmp_path / name) for name in ("short", "long"))
+    assert not [name for name in faults.differences(short, long) if "best" not in name]
+
+
 def test_other_data_than_the_run_has_seen_is_refused(run: Run, tmp_path: Path) -> None:
     path = houses(tmp_path / "houses.csv")
     words = ("data=table", "data.path=houses.csv", "data.target=price", "data.exclude=[id]", "loss=mae")

@@ -65,6 +65,8 @@ class Checkpoint(LightningCheckpoint):
         elif self.parts is not None:
             loader.start_at(self.parts["batch"])
             trainer.accumulate_grad_batches = self.parts["accumulate"]
+        if self.parts is not None and self.parts["ended"]:
+            end_restart(trainer)  # with `max_steps`, Lightning would go on in the epoch that has ended
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self.parts is not None:
@@ -165,9 +167,7 @@ class Checkpoint(LightningCheckpoint):
             put_back_random_state(mine["random"])
             return
         trainer.fit_loop.load_state_dict(parts["loops"])
-        epoch_loop = trainer.fit_loop.epoch_loop
-        for loop in (trainer.fit_loop, epoch_loop, epoch_loop.val_loop):
-            loop.on_iteration_done()  # tells it that it is no longer restarting
+        end_restart(trainer)
         logged = {name: value.to(pl_module.device) for name, value in parts["logged"].items()}
         trainer.callback_metrics.update(logged)
         trainer.should_stop = parts["should_stop"]
@@ -182,6 +182,12 @@ class Checkpoint(LightningCheckpoint):
         if self.signals.asks_to_requeue():
             text += requeue() + ". "
         raise Stopped(text + self.folder.advise(), code=128 + number)
+
+
+def end_restart(trainer: Trainer) -> None:
+    """Tell Lightning's loops that they are no longer restarting."""
+    for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_loop.val_loop):
+        loop.on_iteration_done()
 
 
 def list_inexact(trainer: Trainer) -> list[str]:
