@@ -18,13 +18,13 @@ def export(config: "DictConfig") -> None:
 
     convert, suffix = FORMATS[config.format]
     output = config.output or str(Path(config.run) / f"model{suffix}")
-    require_free(output, config.overwrite)
+    require_free(output, config.overwrite, config.run)
     model = load(config.run, config.weights, allow=list(config.allow))
     inputs, beside = model.run.data["inputs"], list_companions(model, Path(output))
     for file, text in beside.items():
         # the export to another format may have written the same text
         if not file.is_file() or file.read_bytes() != text.encode():
-            require_free(str(file), config.overwrite)
+            require_free(str(file), config.overwrite, config.run)
 
     content, difference = convert(model, inputs)
     expected = (

@@ -22,7 +22,7 @@ def predict(config: "DictConfig") -> None:
     require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
     suffix = Path(str(config.output)).suffix
     require(suffix in SUFFIXES, "output", config.output, f"a name that ends in {' or '.join(SUFFIXES)}")
-    require_free(config.output, config.overwrite, config.input)
+    require_free(config.output, config.overwrite, config.run, config.input)
     model = load(config.run, config.weights, choose_device(config.device), list(config.allow))
     set_threads("auto", config.batch_size, model.input_shape)
 

@@ -188,12 +188,17 @@ def test_only_a_regular_file_that_is_not_the_input_is_ever_replaced(tmp_path: Pa
     }
     for name, expected in refused.items():
         with pytest.raises(ConfigError, match=f"output=.*: expected {expected}"):
-            require_free(str(tmp_path / name), True, str(tmp_path / "input.csv"))
-    require_free(str(tmp_path / "file.csv"), True)  # raises nothing
+            require_free(str(tmp_path / name), True, str(tmp_path), str(tmp_path / "input.csv"))
+    require_free(str(tmp_path / "file.csv"), True, str(tmp_path))  # raises nothing
     with pytest.raises(ConfigError, match="overwrite=true"):
-        require_free(str(tmp_path / "file.csv"), False)
+        require_free(str(tmp_path / "file.csv"), False, str(tmp_path))
     with pytest.raises(ConfigError, match="a regular file"):
-        require_free("/dev/null", True)
+        require_free("/dev/null", True, str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("checkpoints/best.ckpt", "config.yaml", "metrics.csv", "result.json"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(ConfigError, match="output=.*: expected another file than those of the run"):
+            require_free(str(tmp_path / name), True, str(tmp_path))
     assert (tmp_path / "file.csv").read_text() == "mine"
 
 

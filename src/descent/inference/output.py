@@ -10,17 +10,19 @@ from typing import IO, TYPE_CHECKING
 
 from descent.errors import ConfigError, require
 from descent.run.atomic import open_atomically
+from descent.run.folder import RunFolder
 
 if TYPE_CHECKING:  # half a second of import that only those who write files pay for
     import polars as pl
 
 
-def require_free(path: str, overwrite: bool, input: str | None = None) -> None:
+def require_free(path: str, overwrite: bool, run: str, input: str | None = None) -> None:
     """Raise a `ConfigError` that says why a file cannot be written, unless it can.
 
     Args:
         path: as it was typed, `output=path`.
         overwrite: whether a regular file that exists may be replaced.
+        run: the folder of the run, whose own files are never replaced.
         input: the file that is read meanwhile, if any.
     """
     file = Path(path).expanduser()
@@ -33,6 +35,10 @@ def require_free(path: str, overwrite: bool, input: str | None = None) -> None:
         raise not_writable(path, error) from error
     require(not stat.S_ISDIR(mode), "output", path, "a file, not a folder")
     require(stat.S_ISREG(mode), "output", path, "a regular file, not a link, a pipe or a device")
+    folder = RunFolder(Path(run).expanduser())
+    kept = (*folder.files(), *folder.checkpoints.glob("*.ckpt"))
+    own = any(other.exists() and file.samefile(other) for other in kept)
+    require(not own, "output", path, "another file than those of the run")
     if input is not None and Path(input).expanduser().exists():
         same = file.samefile(Path(input).expanduser())
         require(not same, "output", path, "another file than the input")
