@@ -197,7 +197,7 @@ def test_only_a_regular_file_that_is_not_the_input_is_ever_replaced(tmp_path: Pa
     (tmp_path / "checkpoints").mkdir()
     for name in ("checkpoints/best.ckpt", "config.yaml", "metrics.csv", "result.json"):
         (tmp_path / name).write_text("mine")
-        with pytest.raises(ConfigError, match="output=.*: expected another file than those of the run"):
+        with pytest.raises(ConfigError, match=r"output=.*: expected another file than those of the run"):
             require_free(str(tmp_path / name), True, str(tmp_path))
     assert (tmp_path / "file.csv").read_text() == "mine"
 
