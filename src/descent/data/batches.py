@@ -119,7 +119,8 @@ class Batches(Ordered):
         batches_a_chunk = max(1, CHUNK // max(1, self.inputs[:1].numel() * size))
         _, rest = self.order.draw_rest()
         for rows in rest.to(self.inputs.device).split(batches_a_chunk * size):
-            inputs, targets = self.inputs[rows], self.targets[rows]
+            # on one thread two to four times as fast as `inputs[rows]`
+            inputs, targets = self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
             if self.transform is not None:
                 inputs = self.transform(inputs)
             yield from zip(inputs.split(size), targets.split(size), strict=True)
