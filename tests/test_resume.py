@@ -17,7 +17,7 @@ from conftest import ROOT, TRAIN, Run, make_run, send, start, wait_for
 from test_table import houses
 from test_train import DDP
 
-from descent.errors import ConfigError
+from descent.errors import ConfigError, Stopped
 from descent.run.checkpoints import read
 from descent.run.folder import RunFolder, claim, read_yaml
 from descent.run.resume import find_run
@@ -81,6 +81,46 @@ def test_a_typed_value_of_the_optimizer_wins_over_its_state_and_is_kept(run: Run
     assert (config["optimizer"]["lr"], config["on_nan"], config["trainer"]["max_epochs"]) == (0.05, "skip", 3)
     again = run(f"resume={made}")  # with the words that it has by now
     assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "expected"),
+    [
+        ([], "optimizer.amsgrad=true", "expected False, with which the optimizer's state was begun"),
+        (["optimizer=rmsprop"], "optimizer.momentum=0.9", "expected 0, with which"),
+        (["optimizer=lbfgs"], "optimizer.history_size=3", "expected 10, with which"),
+        (["optimizer=rprop"], "optimizer.lr=0.1", "with which the optimizer's state was begun"),
+        (["optimizer=adagrad"], "optimizer.initial_accumulator_value=1.0", "with which"),
+        (
+            ["scheduler=cyclic", "optimizer=sgd"],
+            "optimizer.momentum=0.3",
+            "the scheduler sets it at each step",
+        ),
+    ],
+)
+def test_a_value_that_the_optimizer_s_state_cannot_take_up_is_refused(
+    run: Run, tmp_path: Path, words: list[str], typed: str, expected: str
+) -> None:
+    assert run(*SHORT, *words).code == 0
+    before = snapshot(tmp_path / "run")
+    finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=3", typed)
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+    assert finished.err.startswith(typed)
+    assert expected in finished.err
+    assert snapshot(tmp_path / "run") == before
+
+
+def test_words_for_a_run_that_has_ended_are_refused(run: Run, made: Path, tmp_path: Path) -> None:
+    for word in ("optimizer.lr=0.05", "on_nan=skip"):
+        before = snapshot(made)
+        finished = run(f"resume={made}", word)
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+        assert finished.err.startswith(f"{word}: expected a run that has not ended")
+        assert snapshot(made) == before
+    stops = ("callbacks=early_stopping", "callbacks.early_stopping.stopping_threshold=100")
+    assert run(*SHORT, *stops, f"folder={tmp_path}/stopped").code == 0
+    finished = run(f"resume={tmp_path}/stopped", "trainer.max_epochs=9")
+    assert finished.err.startswith("trainer.max_epochs=9: expected a run that has not ended"), finished
 
 
 def test_a_schedule_as_long_as_the_run_is_not_made_longer_and_a_constant_one_is(
@@ -176,6 +216,12 @@ def test_a_failing_run_removes_what_it_made_and_nothing_else(tmp_path: Path) -> 
     assert not (tmp_path / "made").exists()
     fail(tmp_path / "run", "notes/mine.part", "events.out.tfevents.1")
     assert [path.name for path in (tmp_path / "run").rglob("*")] == ["notes", "mine.part"]
+    with pytest.raises(Stopped), claim(str(tmp_path / "file"), False, lambda _: {}) as folder:
+        folder.lock.unlink()
+        folder.path.rmdir()
+        folder.path.write_text("mine")
+        raise OSError
+    assert (tmp_path / "file").read_text() == "mine"
     fail(tmp_path / "saved", "models/last.ckpt")
     assert RunFolder(tmp_path / "saved").config.exists()
 

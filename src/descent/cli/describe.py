@@ -1,13 +1,13 @@
 """What a run is, in texts and plain values that are taken from its config before it starts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from descent.run.folder import RunFolder
-from descent.run.resume import flatten, read_config
+from descent.run.resume import flatten, is_set, read_config
 
 TRAINER = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
 
@@ -55,7 +55,16 @@ def list_monitors(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def list_changes(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
-    """Return the optimizer's values that differ from those of the run in a folder, by name."""
-    before = read_config(folder)["optimizer"]
-    return {name: value for name, value in config["optimizer"].items() if value != before.get(name)}
+def list_changes(config: Mapping[str, Any], folder: RunFolder, typed: Collection[str]) -> dict[str, Any]:
+    """Return the values that differ from those of the run in a folder, by key.
+
+    Args:
+        config: plain values.
+        folder: of the run.
+        typed: the keys that were typed; of those that were not, the optimizer's alone can differ in effect.
+    """
+    before = dict(flatten(read_config(folder)))
+    changed = [key for key, value in flatten(config) if value != before.get(key)]
+    own = [key for key in changed if key.startswith("optimizer.") or is_set(key, typed)]
+    values = dict(flatten(config))
+    return {key: values[key] for key in own if key not in ("name", "folder", "resume")}

@@ -50,7 +50,7 @@ def run_job(
             wanted=RunFolder(plain["folder"]),
             resumed=found is not None,
             files=describe_files(config, words, folder),
-            changes=list_changes(plain, found) if found else {},
+            changes=list_changes(plain, found, typed) if found else {},
             hyperparameters=list_hyperparameters(plain, chosen),
             monitors=list_monitors(plain),
             source=ROOT,

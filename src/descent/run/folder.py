@@ -91,7 +91,7 @@ class Run:
         wanted: the folder that was asked for, which may have been taken.
         resumed: whether it goes on with what the folder holds.
         files: the texts of its config and its words. A resumed run writes them once it trains.
-        changes: values of the optimizer that were typed for a resumed run, by name; they win over its state.
+        changes: values that were typed for a resumed run, by key; the optimizer's win over its state.
         hyperparameters: what runs are compared by, flat, the most telling ones first.
         monitors: each field of the config that names a metric to look at, by key.
         source: a folder of the repository whose revision is recorded.
@@ -192,7 +192,7 @@ def give_up(folder: RunFolder) -> None:
     """
     if folder.before is not None:
         put_back(folder, folder.before)
-    if not folder.made or folder.worth_keeping():
+    if not folder.made or not folder.path.is_dir() or folder.worth_keeping():
         return
     for file in folder.files():
         file.unlink(missing_ok=True)
