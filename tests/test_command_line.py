@@ -87,6 +87,13 @@ def test_a_typo_is_one_line_that_names_it(run: Run, word: str, expected: str, ne
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
+def test_a_number_that_would_fail_after_some_steps_is_one_line_before_them(run: Run) -> None:
+    assert_one_line(
+        run("optimizer=lbfgs", "optimizer.history_size=0"), "optimizer.history_size=0", "at least 1"
+    )
+    assert_one_line(run("scheduler=polynomial", "scheduler.power=-1"), "scheduler.power=-1", "at least 0")
+
+
 def test_a_gpu_where_there_is_none_is_one_line_that_names_what_there_is(run: Run) -> None:
     assert_one_line(run("trainer.accelerator=gpu"), "trainer.accelerator=gpu", "what this machine has: cpu")
 

@@ -30,7 +30,7 @@ class TypedChanges(Callback):
         for key, value in self.changes.items():
             group_name, _, name = key.partition(".")
             for group in state["param_groups"] if group_name == "optimizer" else []:
-                if fault := find_fault(name, value, group, state["state"].values()):
+                if fault := find_obstacle(name, value, group, state["state"].values()):
                     raise ConfigError(key, value, expected=fault)
                 if name != "lr" or "initial_lr" not in group:  # else a scheduler sets it
                     group[name] = value
@@ -44,7 +44,7 @@ class TypedChanges(Callback):
                 raise ConfigError(key, value, expected="a run that has not ended, for this to change it")
 
 
-def find_fault(name: str, value: Any, group: Mapping[str, Any], states: Collection[Any]) -> str:
+def find_obstacle(name: str, value: Any, group: Mapping[str, Any], states: Collection[Any]) -> str:
     """Say what is expected of a setting whose new value would fail or change nothing; "" if it is applied.
 
     Args:

@@ -67,7 +67,9 @@ BOUNDS = {  # of numbers that libraries do not look at, or only when it is too l
     "trainer.reload_dataloaders_every_n_epochs": (0, inf),
     "trainer.val_check_interval": (1e-6, inf),
     "logger.csv.flush_logs_every_n_steps": (1, inf),
+    "optimizer.history_size": (1, inf),  # of LBFGS
     "optimizer.ns_steps": (1, 99),  # of Muon
+    "scheduler.power": (0, inf),  # of a polynomial, whose last rate would else be infinite
     "callbacks.summary.max_depth": (-1, inf),
 }
 COLLECTIONS = ("callbacks", "logger", "metrics")  # groups of several nodes, each with a name
