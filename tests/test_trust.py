@@ -15,9 +15,11 @@ import torch
 
 from descent.cli.resuming import list_targets
 from descent.errors import ConfigError
-from descent.run.folder import RunFolder
+from descent.run.folder import RunFolder, read_yaml
 from descent.run.resume import require_harmless
 from descent.run.trust import KINDS, bases_of, build, kind_of, resolve, resolve_trusted, targets
+from descent.sweep.pictures import read_metrics
+from descent.sweep.plan import read_result
 
 PACKAGES = ("torch.nn", "torch.optim", "torchmetrics", "lightning.pytorch", "descent")
 
@@ -196,6 +198,34 @@ def test_values_that_do_not_fit_are_one_line() -> None:
     for check in (lambda: build("model", nested), lambda: list(targets({"model": nested}))):
         with pytest.raises(ConfigError, match="at most 20 nodes within nodes"):
             check()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- 1\n" * 60_000, "it has more values than any run writes"),
+        ("a: " + ":".join(["59"] * 300_000), "it has a number that is longer than any run writes"),
+        (f"a: 0x{'f' * 5000}", "it has a number that is longer than any run writes"),
+        ("#" * 2_000_000, "this one is too large"),
+        ("a: &a [b, b]\nc: [*a, *a]", "it has an alias, which no run writes"),
+    ],
+    ids=lambda text: text[:9],
+)
+def test_what_is_read_of_a_folder_is_bounded_before_it_is_read(tmp_path: Path, text: str, told: str) -> None:
+    folder = RunFolder(tmp_path)
+    folder.config.write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        read_yaml(folder.config)
+    for file in (folder.result, folder.metrics, folder.overrides):
+        os.mkfifo(file)
+    with pytest.raises(ConfigError, match="there is no regular file"):
+        read_yaml(folder.overrides)
+    assert (read_result(folder), read_metrics(folder)) == ({}, [])  # and waits for nothing
+    for file in (folder.result, folder.metrics):
+        file.unlink()
+        file.touch()
+        os.truncate(file, 1 << 40)  # that the disk does not hold
+    assert (read_result(folder), read_metrics(folder)) == ({}, [])
 
 
 def test_of_every_callable_of_the_libraries_none_but_the_expected_kinds_gets_through() -> None:

@@ -18,7 +18,10 @@ from descent.run.atomic import MARK, open_atomically
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 SHARED = "DESCENT_FOLDER"  # where the processes that Lightning starts for a run find its folder
-YAML_BYTES = 1 << 24  # the largest file of plain values that is read: a config takes some thousand bytes
+BYTES = 1 << 26  # of the largest file of text that is read
+YAML_BYTES = 1 << 20  # the same of YAML, of which a config is some thousand bytes
+YAML_VALUES = 50_000  # in a file of YAML, at most
+YAML_DIGITS = 100  # of a number in it, at most
 
 
 class RunFolder:
@@ -286,12 +289,37 @@ def find_runs(parent: Path) -> list[RunFolder]:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, of which a few lines can stand for more than a memory holds."""
+    """YAML that is read within seconds: of some length, and without aliases.
+
+    A few lines of aliases can stand for more than a memory holds.
+    """
+
+    values = 0  # so far
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        self.values += 1
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has an alias, which no run writes")
-        return super().compose_node(parent, index)
+        if self.values > YAML_VALUES:
+            raise yaml.YAMLError("it has more values than any run writes")
+        node = super().compose_node(parent, index)
+        assert node is not None
+        if not node.tag.endswith((":str", ":map", ":seq")) and len(node.value) > YAML_DIGITS:
+            raise yaml.YAMLError("it has a number that is longer than any run writes")
+        return node
+
+
+def read_text(path: Path, most: int = BYTES) -> str:
+    """Return the text of a file that a run wrote.
+
+    Raises:
+        ConfigError: no regular file, for a pipe would be waited for; or one of more than so many bytes.
+    """
+    if not path.is_file():
+        raise ConfigError(str(path), expected="a file that a run wrote; there is no regular file")
+    if path.stat().st_size > most:
+        raise ConfigError(str(path), expected="a file that a run wrote; this one is too large")
+    return path.read_text(encoding="utf-8")
 
 
 def read_yaml(path: Path) -> Any:
@@ -301,11 +329,7 @@ def read_yaml(path: Path) -> Any:
         ConfigError: no regular file, a large one, or one that is not YAML without aliases.
     """
     try:
-        if not path.is_file():  # a pipe would be waited for
-            raise ConfigError(str(path), expected="a file that a run wrote; there is no regular file")
-        if path.stat().st_size > YAML_BYTES:
-            raise ConfigError(str(path), expected="a file that a run wrote; this one is too large")
-        return yaml.load(path.read_text(encoding="utf-8"), PlainLoader)
+        return yaml.load(read_text(path, YAML_BYTES), PlainLoader)
     except ConfigError:
         raise
     except Exception as error:  # a crafted file makes yaml stumble in ways of its own

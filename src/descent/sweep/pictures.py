@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from descent.run.folder import RunFolder
+from descent.run.folder import RunFolder, read_text
 from descent.sweep.ranking import Measure, Row
 
 WIDE = 30  # from the least to the largest number, above which an axis is logarithmic
@@ -17,8 +17,8 @@ NAMED = 6  # choices that get a colour and a name; the others are grey
 def read_metrics(folder: RunFolder) -> list[dict[str, str]]:
     """Return what a run has logged, a row for each epoch."""
     try:
-        return list(csv.DictReader(io.StringIO(folder.metrics.read_text(encoding="utf-8"))))
-    except OSError:
+        return list(csv.DictReader(io.StringIO(read_text(folder.metrics))))
+    except (OSError, ValueError, csv.Error):
         return []
 
 

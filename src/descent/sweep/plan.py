@@ -15,7 +15,7 @@ import yaml
 
 from descent.errors import ConfigError
 from descent.run.atomic import write_text
-from descent.run.folder import RunFolder, read_yaml
+from descent.run.folder import RunFolder, read_text, read_yaml
 
 PLAN = "sweep.yaml"
 DONE = ".done"  # a run that ended as it should, though it may have tested nothing
@@ -201,7 +201,7 @@ def read_result(folder: RunFolder) -> dict[str, Any]:
 def read_json(file: Path) -> dict[str, Any]:
     """Return what a run wrote into a file; empty where it has not done so yet."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
