@@ -1,5 +1,6 @@
 """The command line as users meet it: words, help, and bad input told in one line."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import yaml
 from conftest import ROOT, TRAIN, Finished, Run, make_run
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
+from descent.cli.describe import set_text
 from descent.cli.paths import CONF, list_choices
 from descent.cli.signatures import accepts, expectation, read_signature
-from descent.cli.words import FLAGS, quote_literally, quote_values, split
+from descent.cli.words import FLAGS, parse, quote_literally, quote_values, split
 from descent.errors import ConfigError
 from descent.run.resume import is_word
 
@@ -359,12 +362,20 @@ def test_what_a_resume_changes_is_kept_with_the_run(run: Run, made: Path) -> Non
         "loss._target_=os.system",
         "+callbacks.x={_target_: lightning.pytorch.cli.instantiate_class}",
         "+logger.x={_target_: lightning.pytorch.loggers.CSVLogger, save_dir: /tmp/x}",
+        "+logger.x={_target_: lightning.pytorch.loggers.CSVLogger, _args_: [/tmp/x]}",
+        "+trainer.plugins=[{_target_: torch.nn.Identity, dirpath: /tmp/x}]",
+        "+logger.tensorboard.comment=${oc.env:HOME}",
+        "+logger.tensorboard.comment=$\\{oc.env\\:HOME\\}",
+        "+logger.tensorboard.comment=${run_folder:${oc.env:HOME}}",
+        "+logger.tensorboard.comment=${hydra:runtime.cwd}",
         "callbacks.checkpoint.folder=/tmp/x",
         "callbacks.best_weights.filename=../../x",
         "seed=1",
         "model.hidden=[" * 50,
         "seed={'a':",
         "loss=mae,mse",
+        f"seed={'9' * 5000}",
+        f"freeze={'[' * 3000}{']' * 3000}",
     ],
 )
 def test_a_folder_whose_words_are_not_those_of_its_run_is_refused_in_one_line(
@@ -376,6 +387,38 @@ def test_a_folder_whose_words_are_not_those_of_its_run_is_refused_in_one_line(
     finished = run(f"resume={made}", "trainer.max_epochs=2", f"folder={made}")
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished
     assert sorted(path.name for path in made.rglob("*")) == before
+
+
+def test_nothing_of_the_environment_goes_into_a_folder_that_was_handed_over(run: Run, made: Path) -> None:
+    config = (made / "config.yaml").read_text()
+    (made / "config.yaml").write_text(re.sub("\nname: .*", r"\nname: \\${oc.env:TOKEN}", config))
+    assert run(f"resume={made}", "trainer.max_epochs=2", f"folder={made}", TOKEN="of mine").code == 0
+    assert yaml.safe_load((made / "config.yaml").read_text())["name"] == "\\${oc.env:TOKEN}"
+    word = "+logger.tensorboard.comment=${oc.env:TOKEN}"  # a person's own word
+    for epochs in (3, 4):
+        longer = f"trainer.max_epochs={epochs}"
+        assert run(f"resume={made}", word, longer, f"folder={made}", TOKEN="of mine").code == 0
+    refused = run(f"resume={made}", f"folder={made}", TOKEN="of mine")
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused
+    assert "expected words that read nothing of this machine, or this one typed again" in refused.err
+
+
+@pytest.mark.parametrize("text", ["${seed}", "\\${seed}", "a\\\\${seed}\\", "$${seed}'", "\\\\\\${"])
+def test_a_text_stays_as_it_is_whatever_is_in_it(text: str) -> None:
+    config = OmegaConf.create({"seed": 3, "name": "", "other": ""})
+    set_text(config, "name", text)
+    config.other = parse(f"name={quote_literally(text)}").value()
+    assert [config.name, config.other] == [text, text]
+
+
+def test_a_run_of_a_recipes_sweep_is_resumed_alone(run: Run, tmp_path: Path) -> None:
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "jobs=1"]
+    assert run("experiment=mae_vs_cross_entropy", *short, f"folder={tmp_path}/all").code == 0
+    before = sorted(path.name for path in tmp_path.iterdir())
+    finished = run(f"resume='{tmp_path}/all/loss=mae'", "trainer.max_epochs=2", "folder=.")
+    assert finished.code == 0, finished.err
+    assert "Epoch 2/2" in finished.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_a_saved_word_of_a_group_is_not_put_together_from_references() -> None:
@@ -450,7 +493,18 @@ def test_it_runs_as_a_script_from_any_working_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "3", "[]", "a: !!bool x", "a: &a [*a]", "a: !!int x", "? [a]: 1", "\0"]
+    "text",
+    [
+        *("", "a", "3", "[]", "a: !!bool x", "a: &a [*a]", "a: !!int x", "? [a]: 1", "\0"),
+        *(
+            "- 1\n" * 200_000,
+            "a: " + ":".join(["59"] * 50_000),
+            f"a: 0x{'f' * 5000}",
+            "[" * 5000,
+            "a" * 2_000_000,
+        ),
+    ],
+    ids=lambda text: text[:9].strip(),
 )
 def test_a_config_that_is_none_is_one_line(run: Run, made: Path, text: str) -> None:
     for name in ("config.yaml", "overrides.yaml"):
@@ -459,6 +513,16 @@ def test_a_config_that_is_none_is_one_line(run: Run, made: Path, text: str) -> N
         finished = run(f"resume={made}", f"folder={made}")
         assert (finished.code, finished.err.count("\n")) == (2, 1), finished
         (made / name).write_text(before)
+
+
+@pytest.mark.parametrize("key", ["name", "folder", "data", "model", "optimizer", "callbacks", "trainer"])
+def test_a_config_that_lacks_a_part_is_one_line(run: Run, made: Path, key: str) -> None:
+    config = yaml.safe_load((made / "config.yaml").read_text())
+    for value in ([1], None):
+        (made / "config.yaml").write_text(yaml.safe_dump({**config, key: value}))
+        finished = run(f"resume={made}", f"folder={made}")
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished
+        assert "expected the folder of a run; its config.yaml is not one" in finished.err
 
 
 def test_a_name_that_is_too_long_is_one_line(run: Run) -> None:

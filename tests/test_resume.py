@@ -351,6 +351,13 @@ def test_a_folder_with_links_pipes_or_devices_is_not_written_to(run: Run, tmp_pa
         assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
         assert "links that lead elsewhere, such as" in finished.err
         path.unlink()
+    for name in ("result.json", "metrics.csv", "checkpoints/best.ckpt"):
+        path = tmp_path / "run" / name
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2")
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+        path.rmdir()
     os.mkfifo(tmp_path / "run/hparams.yaml")
     finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2", timeout=30)
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err

@@ -229,6 +229,7 @@ def test_what_a_sweeps_folder_says_runs_no_code(run: Run, tmp_path: Path) -> Non
         "loss._target_=os.system",
         "+callbacks.x={_target_: os.system}",
         "hydra/launcher=joblib",
+        "+logger.tensorboard.comment=${oc.env:HOME}",
         "seed",
     ):
         folder = tmp_path / "crafted"

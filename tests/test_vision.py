@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from descent.cli.build import builder
+from descent.cli.paths import CONF
+from descent.cli.resuming import stay_offline
 from descent.data import torchvision_sets
 from descent.data.samples import FromSamples
+from descent.run.trust import build
 
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 
@@ -45,6 +50,34 @@ def test_the_official_test_split_is_the_test_data(monkeypatch: pytest.MonkeyPatc
     assert data.take("test")[0].unique().tolist() == [200]
     assert data.scaling.input_mean.flatten().tolist() == [100, 100, 100]
     assert data.class_counts == [15, 15]
+
+
+def test_a_run_handed_over_downloads_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    class Asked(Photos):
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            super().__init__(root, train, download)
+            asked.append(download)
+
+    stand_in: Any = lambda key, value: SimpleNamespace(datasets=SimpleNamespace(Asked=Asked))  # noqa: E731
+    monkeypatch.setattr(torchvision_sets, "import_torchvision", stand_in)
+    node = OmegaConf.to_container(OmegaConf.load(CONF / "data/mnist.yaml"))
+    assert isinstance(node, dict)
+    node |= {"name": "Asked", "folder": f"{tmp_path}/x", "seed": 0, "fold": None, "folds": 5}
+    del node["download"]
+    inside = {**node, "source": {**node["source"], "download": True}}
+    for data in (node | {"download": True}, inside):
+        build("data", data)
+        config = OmegaConf.create({"data": data})
+        stay_offline(config, [])
+        builder(config)("data")
+        assert not any(asked)
+    assert not (tmp_path / "x").exists()
+    config = OmegaConf.create({"data": {**node, "download": True}})
+    stay_offline(config, ["data.download"])
+    builder(config)("data")
+    assert any(asked)
 
 
 @pytest.mark.skipif(HAS_TORCHVISION, reason="torchvision is installed")

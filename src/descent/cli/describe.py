@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from descent.cli.words import escape
 from descent.run.folder import RunFolder
 from descent.run.resume import flatten, is_set, read_config
 
@@ -26,7 +27,7 @@ def describe_files(config: DictConfig, words: list[str], folder: RunFolder) -> d
 
 def set_text(config: DictConfig, key: str, text: str) -> None:
     """Set a field to a text in which OmegaConf sees no references."""
-    config[key] = text.replace("${", "\\${")
+    config[key] = escape(text)
 
 
 def list_hyperparameters(config: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:

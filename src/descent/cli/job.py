@@ -11,7 +11,7 @@ from descent.cli.check import check
 from descent.cli.compose import list_fields, list_overrides, resolve_references
 from descent.cli.describe import describe_files, list_changes, list_hyperparameters, list_monitors
 from descent.cli.paths import LOGS, ROOT
-from descent.cli.resuming import resume
+from descent.cli.resuming import resume, stay_offline
 from descent.cli.words import by_key
 from descent.errors import ConfigError
 from descent.run.folder import Run, RunFolder, claim, find_runs
@@ -55,6 +55,8 @@ def run_job(
             monitors=list_monitors(plain),
             source=ROOT,
         )
+        if found:
+            stay_offline(config, typed)
         return job(config, run)
 
 

@@ -52,7 +52,8 @@ def carry_out(
             watch_for_garbage()
             sys.exit(run_sweep(sweep, start, sys.argv[0]) > 0)  # runs that failed
         expanded = expand(words) if name == "train" else words
-        sys.argv[1:] = line.arguments(expanded)  # for the processes that a run starts
+        alone = ["hydra.mode=RUN"] if expanded is not words else []  # a recipe's words may ask for its sweep
+        sys.argv[1:] = line.arguments([*expanded, *alone])  # also for the processes that a run starts
 
         def call(config: Any) -> Any:
             overrides: dict[str, str] = {}

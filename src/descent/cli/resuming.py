@@ -1,5 +1,7 @@
 """`resume=`: it puts the words of a run in place of the run's folder, and makes the config that run's."""
 
+import re
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from descent.errors import ConfigError
 from descent.run.folder import RunFolder
 from descent.run.resume import (
     find_run,
+    flatten,
+    is_set,
     key_of,
     merge_words,
     read_config,
@@ -23,6 +27,9 @@ from descent.run.resume import (
     require_same,
 )
 from descent.run.trust import kind_of, targets
+
+# a reference to anything but keys of the config and what conf/ is filled from: `${oc.env:TOKEN}` is one
+BEYOND = re.compile(r"\$\{(?![\w.\[\]]+\}|(run_name|run_folder|logs|datasets):)")
 
 
 def expand(words: list[str]) -> list[str]:
@@ -36,12 +43,37 @@ def expand(words: list[str]) -> list[str]:
         return words
     folder = RunFolder(Path(values[-1].replace("\\${", "${")).expanduser().resolve())
     saved = read_words(folder, [*list_fields("train"), "experiment"], list_groups())
+    typed = [word for word in words if key_of(word) != "resume"]
+    require_closed(saved, folder.overrides, [key_of(word) for word in typed])
+    return [*merge_words(saved, typed), f"resume={quote_literally(str(folder.path))}"]
+
+
+def require_closed(saved: Iterable[str], file: Path, typed: Collection[str]) -> None:
+    """Refuse words of a folder that would bring something into it that is not a person's to hand on.
+
+    Args:
+        saved: the words.
+        file: that they are from.
+        typed: keys that the command line sets, whose saved words no longer count.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
     for word in saved:
         if not parses(word):
-            expected = f"words of a command line, and no {word[:200]!r}"
-            raise ConfigError(str(folder.overrides), expected=expected)
-    typed = [word for word in words if key_of(word) != "resume"]
-    return [*merge_words(saved, typed), f"resume={quote_literally(str(folder.path))}"]
+            raise ConfigError(str(file), expected=f"words of a command line, and no {word[:200]!r}")
+        if key_of(word) not in typed and BEYOND.search(str(parse(word).value())):
+            expected = "words that read nothing of this machine, or this one typed again"
+            raise ConfigError(str(file), word[:200], expected=expected)
+
+
+def stay_offline(config: DictConfig, typed: Collection[str]) -> None:
+    """Have a resumed run download no data: it learned from what is there, and may be somebody else's."""
+    data = OmegaConf.to_container(config.data)
+    assert isinstance(data, dict)
+    for key, _ in flatten(data, "data."):
+        if key.endswith(".download") and not is_set(key, typed):
+            OmegaConf.update(config, key, False)
 
 
 def resume(

@@ -25,7 +25,7 @@ from descent.cli.compose import explain, list_fields, resolve_references
 from descent.cli.job import raise_first
 from descent.cli.launching import launch
 from descent.cli.paths import CONF, LOGS, list_groups
-from descent.cli.resuming import list_targets
+from descent.cli.resuming import list_targets, require_closed
 from descent.cli.words import CommandLine, by_key, parse, quote_literally
 from descent.errors import ConfigError, require
 from descent.run.folder import RunFolder
@@ -78,7 +78,7 @@ def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
         place = Path(line.flags["--config-dir"]).expanduser().resolve()
         words = [*words, f"hydra.searchpath=[{quote_literally(f'file://{place}')}]"]
     own = {key_of(word): parse(word).value() for word in words if is_own(word)}
-    before = find_saved(own.get("resume"))
+    before = find_saved(own.get("resume"), by_key(words))
     flag = bool(line.flags["--multirun"]) or before is not None
     if not flag and not {"experiment", "hydra.mode"} & by_key(words).keys():
         for key in ("jobs", "search", "trials"):
@@ -156,8 +156,12 @@ def read_search(words: Sequence[str], before: Plan | None) -> dict[str, Any]:
     return {key: value for key, value in plain["search"].items() if key != "_target_"}
 
 
-def find_saved(resume: object) -> Plan | None:
+def find_saved(resume: object, typed: Collection[str]) -> Plan | None:
     """Return the sweep that `resume=` names, if it names one.
+
+    Args:
+        resume: as typed.
+        typed: keys that the command line sets.
 
     Raises:
         ConfigError: its words are none of a run.
@@ -172,6 +176,7 @@ def find_saved(resume: object) -> Plan | None:
     for word in (*plan.words, *(f"{key}={value}" for key, v in plan.values.items() for value in v)):
         if not is_word(word, keys, list_groups()):
             raise ConfigError(str(folder / PLAN), expected=f"words of a run, and no {word[:200]!r}")
+        require_closed([word], folder / PLAN, typed)
     return plan
 
 

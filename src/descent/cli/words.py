@@ -131,7 +131,12 @@ def quote(text: str) -> str:
 
 def quote_literally(text: str) -> str:
     """Return a text in which Hydra replaces nothing, not even `${…}`."""
-    return quote(text.replace("${", "\\${"))
+    return quote(escape(text))
+
+
+def escape(text: str) -> str:
+    """Return a text in which OmegaConf sees no references, whatever backslashes are before them."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def quote_values(line: CommandLine) -> list[str]:
@@ -193,7 +198,10 @@ def parse(word: str) -> Any:
     Raises:
         HydraException: the word is not in its grammar.
     """
-    return create_parser().parse_override(word)
+    try:
+        return create_parser().parse_override(word)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists
+        raise HydraException(first_line(error)) from error
 
 
 def parses(word: str) -> bool:

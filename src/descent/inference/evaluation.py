@@ -38,8 +38,6 @@ def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterat
     node = dict(model.run.config["data"])
     if "path" in node:  # the absolute path, because the run may have started in another folder
         node["path"] = model.run.data["reader"].get("path", node["path"])
-    if "download" in node:  # the run's folder may be from somebody else: it must not start a download
-        node["download"] = False
     started = model.run.config.get("init_from") is not None  # then another run's rules hold for the data
     like = like_that_of(model.run, model.folder) if started else {}
     data = build("data", node, allow, **like)

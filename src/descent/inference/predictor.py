@@ -165,9 +165,7 @@ def load(
         ConfigError: the folder holds no run or not that checkpoint, or names a class that is not allowed.
     """
     run = read_run(folder, weights)
-    node = dict(run.config["model"])
-    if "pretrained" in node:  # the run's own weights follow
-        node["pretrained"] = False
+    node = run.config["model"]
     shape, outputs = tuple(run.data["input_shape"]), run.data["outputs"]
     model = build("model", node, allow, input_shape=shape, outputs=outputs)
     require(isinstance(model, nn.Module), "model", node.get("_target_"), "something that builds a network")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from descent.errors import ConfigError, as_typed, require
-from descent.run.folder import RunFolder, read_yaml
+from descent.run.folder import PARTS, RunFolder, read_yaml
 from descent.run.trust import kind_of, resolve_trusted, targets
 
 WORD = re.compile(r"[+~]{0,2}(?P<key>[A-Za-z_][\w-]*(\.[\w-]+)*)(=(?P<value>.*))?", re.DOTALL)
@@ -93,7 +93,8 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
         ConfigError: it is no run's.
     """
     config = read_yaml(folder.config)
-    if not isinstance(config, dict) or not {"name", "folder"} <= config.keys():
+    kinds = {"name": str, "folder": str, **dict.fromkeys((*PARTS, "optimizer", "callbacks", "trainer"), dict)}
+    if not isinstance(config, dict) or not all(isinstance(config.get(k), kind) for k, kind in kinds.items()):
         expected = f"the folder of a run; its {folder.config.name} is not one"
         raise ConfigError("resume", str(folder.path), expected=expected)
     return config
@@ -196,17 +197,26 @@ def require_harmless(
         if (kind, str(target)) not in known and not any(str(target) in value for value in typed.values()):
             resolve_trusted(f"{key}._target_", target, kind)
     root = folder.path.resolve()
+    files = (
+        *folder.files(),
+        folder.metrics,
+        *(folder.weights(name) for name in ("best", "last", "previous")),
+    )
     for path in folder.path.rglob("*"):
-        if not (path.is_file() or path.is_dir()) or not path.resolve().is_relative_to(root):
+        kept = path.is_file() or (path.is_dir() and path not in files)
+        if not kept or not path.resolve().is_relative_to(root):
             expected = "a folder of files, without pipes, devices and links that lead elsewhere, such as"
             raise ConfigError("resume", str(folder), expected=f"{expected} {path.relative_to(folder.path)}")
-    parts = {name: config[name] for name in ("callbacks", "logger", "trainer") if config.get(name)}
-    for key, value in flatten(parts):
-        field = key.rpartition(".")[2]
-        if not isinstance(value, str) or is_set(key, typed) or field not in (*FOLDERS, *NAMES):
+    for key, value in texts(config):
+        field, part = key.rpartition(".")[2], key.partition(".")[0]
+        if is_set(key, typed):
+            continue
+        if "._args_." in key:
+            raise ConfigError(key, value, expected="arguments by their names, or this word typed again")
+        if part not in ("callbacks", "logger", "trainer") or field not in (*FOLDERS, *NAMES):
             continue
         path = Path(value).expanduser() if field in FOLDERS else folder.path / value
-        if not path.resolve().is_relative_to(root):
+        if "://" in value or not path.resolve().is_relative_to(root):
             raise ConfigError(key, value, expected="a path in the run's folder, or this word typed again")
 
 
@@ -227,6 +237,15 @@ def key_of(word: str) -> str:
 def is_set(key: str, typed: Collection[str]) -> bool:
     """Whether a typed key sets this one: it is the same, or above it."""
     return any(key == word or key.startswith(f"{word}.") for word in typed)
+
+
+def texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text in nested dicts and lists, with its key."""
+    if isinstance(node, str):
+        yield key, node
+    items = node.items() if isinstance(node, Mapping) else enumerate(node if isinstance(node, list) else ())
+    for name, value in items:
+        yield from texts(value, f"{key}.{name}" if key else str(name))
 
 
 def flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 from descent.errors import ConfigError, blame, first_line, nearest, require
 
 DEPTH = 20  # of nodes within nodes: far beyond any config that a person wrote
+FETCHED = ("download", "pretrained")  # arguments by which something comes from elsewhere
 HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_")  # words of a node that are no arguments
 
 
@@ -167,6 +168,8 @@ def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def build(key: str, node: Any, allow: Sequence[str] = (), **more: Any) -> Any:
     """Make what a part of a run's config describes, as `hydra.utils.instantiate` does, of trusted names.
 
+    Nothing is fetched for it: a run learned from what is there, and its own weights follow.
+
     Args:
         key: of that part, by which its kind is known.
         node: a `_target_` with arguments, which may be such nodes themselves; anything else stays as it is.
@@ -184,6 +187,7 @@ def build(key: str, node: Any, allow: Sequence[str] = (), **more: Any) -> Any:
     values = {name: build(f"{key}.{name}", value, allow) for name, value in node.items() if name not in HYDRA}
     if "_target_" not in node:
         return values
+    values |= {name: False for name in FETCHED if name in values}
     target = resolve_trusted(f"{key}._target_", node["_target_"], kind_of(key), allow)
     with blame(key):
         return partial(target, **values, **more) if node.get("_partial_") else target(**values, **more)
