@@ -137,6 +137,23 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory, "trainer.max_epochs=1").folder / "run"
 
 
+@pytest.mark.parametrize("kind", ["complex", "sparse"])
+def test_weights_that_no_run_writes_are_one_line(
+    run: Run, tmp_path: Path, digits_run: Path, kind: str
+) -> None:
+    other = Path(shutil.copytree(digits_run, tmp_path / "other"))
+    checkpoint = torch.load(other / "checkpoints/best.ckpt", weights_only=True)
+    for name, weight in checkpoint["state_dict"].items():
+        changed = weight.to(torch.complex64) if kind == "complex" else weight.to_sparse()
+        checkpoint["state_dict"][name] = changed
+    torch.save(checkpoint, other / "checkpoints/best.ckpt")
+    np.save(tmp_path / "x.npy", np.zeros((3, 1, 8, 8), np.float32))
+    for command in ("predict", "evaluate"):
+        finished = run("run=other", "input=x.npy", command=command)
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+        assert "its weights are not tensors" in finished.err
+
+
 def test_arrays_that_hold_no_numbers_or_no_samples(run: Run, tmp_path: Path, digits_run: Path) -> None:
     images = np.zeros((3, 1, 8, 8), np.float32)
     np.save(tmp_path / "none.npy", images[:0])

@@ -1,5 +1,6 @@
 """Checkpoint files: written whole, checked when read, and never able to run code."""
 
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,9 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     compare_checksums(path)
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about tensors that no run writes
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error)).strip()
         raise ConfigError(

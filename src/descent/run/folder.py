@@ -398,10 +398,12 @@ def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
 
 
 def is_plain_tensor(value: object) -> bool:
-    """Whether something is a tensor that has its numbers, one after another."""
+    """Whether something is a tensor that has its numbers, real ones, one after another."""
     import torch
 
-    return isinstance(value, torch.Tensor) and not value.is_meta and value.layout == torch.strided
+    if not isinstance(value, torch.Tensor) or value.is_meta or value.is_complex():
+        return False
+    return value.layout == torch.strided
 
 
 def find_fault(checkpoint: dict[str, Any]) -> str | None:
