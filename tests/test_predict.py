@@ -137,6 +137,17 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory, "trainer.max_epochs=1").folder / "run"
 
 
+def test_classes_whose_counts_are_no_numbers_are_one_line(run: Run, tmp_path: Path, digits_run: Path) -> None:
+    other = Path(shutil.copytree(digits_run, tmp_path / "other"))
+    checkpoint = torch.load(other / "checkpoints/best.ckpt", weights_only=True)
+    assert all(isinstance(count, int) for count in checkpoint["data"]["class_counts"])
+    checkpoint["data"]["class_counts"] = ["a"] * 10
+    torch.save(checkpoint, other / "checkpoints/best.ckpt")
+    finished = run("run=other", command="evaluate")
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+    assert "its data's class_counts are no numbers" in finished.err
+
+
 @pytest.mark.parametrize("kind", ["complex", "sparse"])
 def test_weights_that_no_run_writes_are_one_line(
     run: Run, tmp_path: Path, digits_run: Path, kind: str

@@ -422,6 +422,8 @@ def find_fault(checkpoint: dict[str, Any]) -> str | None:
         return "its data's input_shape is no list of sizes"
     if not all(isinstance(name, str) for name in data["names"]) or len(data["names"]) != data["outputs"]:
         return "its data's names are not one for each output"
+    if not all(isinstance(count, int) for count in data["class_counts"]):
+        return "its data's class_counts are no numbers"
     scaling = ("input_mean", "input_std", "target_mean", "target_std")
     missing = [name for name in scaling if f"scaling.{name}" not in state]
     return f"it has no scaling.{missing[0]}" if missing else None
