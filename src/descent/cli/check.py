@@ -1,6 +1,7 @@
 """Every value of a config against the signature of what it is meant for, before anything is built."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
@@ -62,6 +63,8 @@ BOUNDS = {  # of numbers that libraries do not look at, or only when it is too l
     "trainer.check_val_every_n_epoch": (1, inf),
     "trainer.gradient_clip_val": (0, inf),
     "trainer.log_every_n_steps": (0, inf),
+    "trainer.max_epochs": (-1, inf),
+    "trainer.max_steps": (-1, inf),
     "trainer.num_nodes": (1, inf),
     "trainer.num_sanity_val_steps": (-1, inf),
     "trainer.reload_dataloaders_every_n_epochs": (0, inf),
@@ -226,8 +229,9 @@ class Check:
         if prefix == "" and ".." in Path(str(values.get("name"))).parts:
             self.refuse("name", values["name"], "a name that leads nowhere else")
         folder = str(values.get("folder"))
-        if prefix == "" and ("${" in folder or os.path.expandvars(folder) != folder):
-            # what is built of it would be a reference, and some loggers replace what a shell would
+        if prefix == "" and (re.search(r"\$[{A-Za-z_]", folder) or os.path.expandvars(folder) != folder):
+            # what is built of it would be a reference, and some loggers replace what a shell would; a
+            # variable that is not set now may be when the run is resumed
             self.refuse("folder", folder, "a path without ${ and names of variables")
 
     def check_value(self, key: str, value: Any, hint: Any) -> None:

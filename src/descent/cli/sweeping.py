@@ -92,12 +92,14 @@ def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
         return None
     if not line.flags["--multirun"] and mode == RunMode.MULTIRUN:
         fixed = merge_words(fixed, ["hydra.mode=RUN"])
+    name = own.get("name") or name_sweep(fixed, space)
+    require(".." not in Path(str(name)).parts, "name", name, "a name that leads nowhere else")
     if own.get("folder"):
         folder = Path(str(own["folder"])).expanduser()
     elif before:
         folder = before.folder
     else:
-        folder = LOGS / f"{own.get('name') or name_sweep(fixed, space)}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     require("${" not in str(folder), "folder", folder, "the folder of the sweep; its runs get folders in it")
     search = read_search([word for word in words if key_of(word).partition(".")[0] == "search"], before)
     if launcher and search.get("reduction"):
