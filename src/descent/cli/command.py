@@ -29,13 +29,14 @@ def command(job: "Callable[..., Any]", name: str, fields: tuple[str, ...] = ()) 
     quiet_exit = QuietExit()
     quiet_exit.catch()
     gc.disable()  # imports would make it search several times, and find nothing
-    # torch reads this when it is loaded: threads that wait for each other spin for a moment and then sleep
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    from descent.cli.load import Load
     from descent.cli.terminal import survive_without_terminal
 
+    load = Load()
     survive_without_terminal()
-    from descent.cli.line import carry_out
+    from descent.cli.line import carry_out  # takes long enough to see what else the machine does
 
+    os.environ.setdefault("GOMP_SPINCOUNT", load.choose_spin())  # torch reads it when it is loaded
     carry_out(job, name, fields, quiet_exit, partial(start, job, name))
 
 
