@@ -80,9 +80,7 @@ def test_a_process_ends_at_once_and_quietly_with_all_that_it_has_printed(
     assert code or finished.stdout.splitlines()[-2].startswith("TensorBoard: ")
 
 
-@pytest.mark.parametrize(
-    ("cores_of_others", "spin"), [(0.0, "30000"), (0.3, "30000"), (0.5, "0"), (1.0, "0")]
-)
+@pytest.mark.parametrize(("share", "spin"), [(0.0, "30000"), (0.3, "30000"), (0.5, "0"), (1.0, "0")])
 def test_threads_sleep_at_once_where_other_programs_take_the_cores(
     share: float, spin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
