@@ -161,12 +161,16 @@ def test_other_data_than_the_run_has_seen_is_refused(run: Run, tmp_path: Path) -
     lines = "+logger.lines={_target_:lightning.pytorch.loggers.CSVLogger,save_dir:'${folder}',name:a/b}"
     assert run(*words, lines, "trainer.max_epochs=1").code == 0
     head, *rows = path.read_text().splitlines()
-    for changed in ([head, *reversed(rows)], [head, *rows[:200]], [head.replace("area", "size"), *rows]):
+    for changed, told in (
+        ([head, *reversed(rows)], "samples have other values, or come in another order"),
+        ([head, *rows[:200]], "samples have other values"),
+        ([head.replace("area", "size"), *rows], "reader.columns[0].name was area and is size"),
+    ):
         path.write_text("\n".join(changed) + "\n")
         before = snapshot(tmp_path / "run")
         finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2")
         assert (finished.code, finished.err.count("\n")) == (2, 1), finished
-        assert "the data that the run has seen" in finished.err
+        assert f"expected the data that the run has seen; {told}" in finished.err, finished.err
         assert snapshot(tmp_path / "run") == before
     path.write_text("\n".join([head, *rows]) + "\n")
     assert run(f"resume={tmp_path}/run", "trainer.max_epochs=2").code == 0

@@ -142,11 +142,9 @@ class Supervised(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse to resume a run with data that differs from what it has seen."""
-        now, before = self.trainer.datamodule.describe(), checkpoint["data"]  # type: ignore[attr-defined]
-        changed = [name for name, value in now.items() if value != before.get(name)]
+        changed = self.trainer.datamodule.tell_changes(checkpoint["data"])  # type: ignore[attr-defined]
         if changed and self.trainer.state.fn == TrainerFn.FITTING:
-            expected = f"the data that the run has seen; another {', '.join(changed)} came of it now"
-            raise ConfigError("resume", expected=expected)
+            raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
 
     def epoch_state(self) -> dict[str, Any]:
         """Return what this process knows of the current epoch, for a checkpoint in the middle of it."""

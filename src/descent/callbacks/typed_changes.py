@@ -39,9 +39,9 @@ class TypedChanges(Callback):
         self.trained = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if not self.trained:
-            for key, value in self.changes.items():
-                raise ConfigError(key, value, expected="a run that has not ended, for this to change it")
+        if self.changes and not self.trained:
+            key, value = next(iter(self.changes.items()))
+            raise ConfigError(key, value, expected="a run that has not ended, for this to change it")
 
 
 def find_obstacle(name: str, value: Any, group: Mapping[str, Any], states: Collection[Any]) -> str:

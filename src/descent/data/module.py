@@ -1,11 +1,13 @@
 """What a data set tells everything else: the model, the loss and the metrics get their sizes from it."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from descent.data.changes import compare_descriptions
 from descent.scaling import Scaling
 
 LINES = 20  # of a preview that a terminal shows
@@ -70,3 +72,7 @@ class DataModule(LightningDataModule):
             "fingerprint": self.fingerprint,
             "reader": self.reader,
         }
+
+    def tell_changes(self, before: Mapping[str, Any]) -> str:
+        """Return in words what differs from what `describe` returned once; "" if nothing does."""
+        return compare_descriptions(before, self.describe())

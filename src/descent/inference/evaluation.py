@@ -42,14 +42,11 @@ def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterat
     like = like_that_of(model.run, model.folder) if started else {}
     data = build("data", node, allow, **like)
     require(isinstance(data, DataModule), "data", node.get("_target_"), "something that builds a DataModule")
-    changed = [name for name, value in data.describe().items() if model.run.data[name] != value]
+    changed = data.tell_changes(model.run.data)
     if not changed and not same_scaling(model, data):
-        changed = ["numbers"]
+        changed = "numbers have another mean or deviation"
     if changed:
-        expected = (
-            f"its data as it was in training, but its {', '.join(changed)} changed; evaluate on a file with"
-            " input=…"
-        )
+        expected = f"its data as it was in training, but {changed}; evaluate on a file with input=…"
         raise ConfigError("run", model.folder, expected=expected)
     loaders = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}
     yield from loaders[split]()
