@@ -27,7 +27,7 @@ def compare_descriptions(before: Mapping[str, Any], now: Mapping[str, Any]) -> s
 
 
 def find_changes(before: Any, now: Any, place: str) -> Iterator[str]:
-    """Yield what differs between plain values, and where; fractions, which follow from samples, do not count."""
+    """Yield what differs between plain values, and where, but for fractions, which follow from samples."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in dict.fromkeys([*before, *now]):
             yield from find_changes(before.get(name), now.get(name), f"{place}.{name}" if place else name)
