@@ -104,3 +104,5 @@ def test_threads_sleep_at_once_where_other_programs_take_the_cores(
 
 def test_a_machine_that_does_not_tell_its_load_counts_as_idle(tmp_path: Path) -> None:
     assert Load(tmp_path / "none").choose_spin() == "30000"
+    (tmp_path / "stat").write_text("cpu 1 2\n")
+    assert Load(tmp_path / "stat").choose_spin() == "30000"

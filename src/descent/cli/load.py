@@ -23,9 +23,9 @@ class Load:
         """Return the seconds of work that all cores have done for others; 0 where that is not known."""
         try:
             fields = self.statistics.read_text().partition("\n")[0].split()[1:9]
-        except OSError:
+            user, nice, system, _, _, *interrupts = map(int, fields)  # idle and waiting are left out
+        except (OSError, ValueError):
             return 0.0
-        user, nice, system, _, _, *interrupts = map(int, fields)  # idle and waiting are left out
         own = time.process_time()
         return sum((user, nice, system, *interrupts)) / os.sysconf("SC_CLK_TCK") - own
 
