@@ -200,6 +200,15 @@ def test_a_target_of_another_kind_is_one_line(run: Run, word: str, expected: str
         ("+optimizer.params=null", "optimizer.params=null: expected no word for it"),
         ("+logger.tensorboard.x=1", "logger.tensorboard.x=1: expected values that it takes"),
         ("logger.tensorboard.save_dir=/proc/x", "logger.tensorboard.save_dir=/proc/x: expected values that"),
+        ("+callbacks.x._target_=lightning.pytorch.callbacks.BackboneFinetuning", "module has no backbone"),
+        (
+            "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelPruning, pruning_fn: l1_unstructured}",
+            "expected other ones than ModelPruning",
+        ),
+        (
+            "trainer.profiler={_target_: lightning.pytorch.profilers.SimpleProfiler, dirpath: /proc/x}",
+            "SimpleProfiler, dirpath: /proc/x}: expected values that it takes",
+        ),
         ("callbacks.best_weights.filename=a/b", "filename=a/b: expected a name without a folder"),
         ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: expected ddp, for"),
         ("~loss", "loss=null: expected one of"),
@@ -465,7 +474,7 @@ def test_a_command_imports_next_to_nothing_before_it_catches_signals(command: st
         python = [sys.executable, "-S", "-c", code]  # -S: without what a virtual environment imports
         return set(subprocess.check_output(python, cwd=ROOT / "src", text=True).split())
 
-    needed = list_imported("sys, atexit, gc, os, signal")
+    needed = list_imported("sys, atexit, gc, os")
     ours = {command, "descent", "descent.cli", "descent.cli.command", "descent.cli.quiet_exit"}
     assert list_imported(f"sys, {command}") - needed == ours
 

@@ -4,27 +4,27 @@ import os
 from datetime import timedelta
 from math import ceil
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any, Literal
 
 import lightning
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.callbacks import BackboneFinetuning, BatchSizeFinder, LearningRateFinder, ModelPruning
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed import DistError
 
-from descent.errors import ConfigError, Stopped, first_line
+from descent.errors import ConfigError, Stopped, blame, first_line, is_about_values
 from descent.loop import HELD_AGAINST, LeanLoop
 from descent.machine import compile_in_place
 from descent.run import checkpoints
 from descent.run.folder import RunFolder
 
 EPOCHS, BATCHES = 40, 800  # of a run, at least
-OPENED = {  # what opens its files only when a run is set up, by the module that does it
-    "lightning.fabric.loggers.logger": "logger",
-    "lightning.pytorch.profilers.profiler": "trainer.profiler",
+UNFIT = {  # callbacks of Lightning, and why a run does not take them
+    BatchSizeFinder: "which trains by itself",
+    LearningRateFinder: "which trains by itself",
+    ModelPruning: "which renames the weights, so that the run's own checkpoints would not fit",
 }
 
 
@@ -43,9 +43,13 @@ class Trainer(lightning.pytorch.Trainer):
     ) -> None:
         super().__init__(**arguments)
         for callback in self.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, BatchSizeFinder | LearningRateFinder):
-                name = type(callback).__name__
-                raise ConfigError("callbacks", expected=f"other ones than {name}, which trains by itself")
+            for kind, reason in UNFIT.items():
+                if isinstance(callback, kind):
+                    raise ConfigError("callbacks", expected=f"other ones than {kind.__name__}, {reason}")
+        folder = getattr(self.profiler, "dirpath", None)  # type: ignore[attr-defined]
+        if folder:
+            with blame("profiler"):
+                Path(folder).mkdir(parents=True, exist_ok=True)  # Lightning does it when a run ends
         if getattr(self.strategy.launcher, "_start_method", "") == "spawn":
             expected = "ddp, for what a run is made of cannot be sent to processes that are spawned"
             raise ConfigError("strategy", arguments["strategy"], expected=expected)
@@ -69,22 +73,22 @@ class Trainer(lightning.pytorch.Trainer):
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         if self.compile is True:
             compile_in_place(model.model, self.strategy.root_device)  # type: ignore[arg-type]
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, BackboneFinetuning) and not hasattr(model, "backbone"):
+                expected = "other ones than BackboneFinetuning, for the module has no backbone"
+                raise ConfigError("callbacks", expected=f"{expected} (init_from=… freeze=[…] freezes layers)")
+        with blame("logger"):
+            for logger in self.loggers:
+                getattr(logger, "experiment", None)  # opens its files
         try:
             super().fit(model, *arguments, **more)
         except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:
-            if isinstance(error, ConfigError) or not is_raised_by(error, "lightning"):
+            if isinstance(error, ConfigError) or not is_about_values(error):
                 raise
             raise ConfigError("trainer", expected=f"values that it takes ({first_line(error)})") from error
-        except (OSError, TypeError) as error:
-            opened = [key for module, key in OPENED.items() if module in list_modules(error)]
-            if not opened:
-                raise
-            raise ConfigError(opened[0], expected=f"values that it takes ({first_line(error)})") from error
         except RuntimeError as error:
-            # gloo raises nothing of a type of its own, and within the backward pass
-            told = isinstance(error, DistError) or "gloo" in str(error)
-            told = told or is_raised_by(error, "torch.distributed", "torch.nn.parallel")
-            if self.world_size == 1 or not told:
+            # gloo raises nothing of a type of its own
+            if self.world_size == 1 or not (isinstance(error, DistError) or "gloo" in str(error)):
                 raise
             advice = RunFolder(self.default_root_dir).advise()
             raise Stopped(f"Another process of this run has ended or does not answer. {advice}", 1) from error
@@ -122,14 +126,3 @@ class CheckpointFiles(TorchCheckpointIO):
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         return checkpoints.read(Path(path), map_location)
-
-
-def is_raised_by(error: Exception, *packages: str) -> bool:
-    """Whether one of these packages itself refuses something, and not what it calls."""
-    module = list_modules(error)[-1]
-    return any(module == package or module.startswith(f"{package}.") for package in packages)
-
-
-def list_modules(error: Exception) -> list[str]:
-    """Return the names of the modules that an exception passed through, the one that raised it last."""
-    return [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]

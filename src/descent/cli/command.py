@@ -5,7 +5,6 @@ import atexit
 import gc
 import os
 import sys
-from functools import partial
 
 from descent.cli.quiet_exit import QuietExit
 
@@ -29,6 +28,8 @@ def command(job: "Callable[..., Any]", name: str, fields: tuple[str, ...] = ()) 
     quiet_exit = QuietExit()
     quiet_exit.catch()
     gc.disable()  # imports would make it search several times, and find nothing
+    from functools import partial
+
     from descent.cli.load import Load
     from descent.cli.terminal import survive_without_terminal
 

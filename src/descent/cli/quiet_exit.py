@@ -2,13 +2,15 @@
 
 # Until `command` catches Ctrl-C, it ends in a traceback of Python's: no import here that can wait.
 import os
-import signal
 
 TYPE_CHECKING = False  # typing has the same, and takes longer to import than all the rest
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
     from types import FrameType
     from typing import NoReturn
+else:
+    import _signal as signal  # the C half of Python's signal, whose other half are enums that take 2 ms
 
 
 class QuietExit:
