@@ -188,6 +188,12 @@ def test_two_processes_share_one_run(run: Run, tmp_path: Path) -> None:
     assert result["final"]["val/acc"] > 0.5
 
 
+def test_of_two_processes_one_tells_what_is_wrong(run: Run) -> None:
+    refused = run(*DDP, "optimizer.lr=-1")
+    told = "optimizer.lr=-1: expected values that it takes (Invalid learning rate: -1)\n"
+    assert (refused.code, refused.err) == (2, told)
+
+
 def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None:
     words = ["trainer.max_epochs=2", "callbacks.progress.interval=0.01", f"folder={tmp_path}/run"]
     master, slave = pty.openpty()

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from descent.cli.quiet_exit import QuietExit
 from descent.errors import ConfigError, Stopped
 
+PATIENCE = 5.0  # seconds that another process of a run waits for the first one to say what is wrong
+PARENT = os.getppid()  # the first process, in those that it has started
 
 @contextmanager
 def tell(overrides: Mapping[str, str], quiet_exit: QuietExit) -> Iterator[None]:
@@ -32,10 +35,21 @@ def tell(overrides: Mapping[str, str], quiet_exit: QuietExit) -> Iterator[None]:
                 print(error, file=sys.stderr)
             sys.exit(error.code)
         if isinstance(error, ConfigError) and os.environ.get("HYDRA_FULL_ERROR") != "1":
-            print(error.line(overrides).replace("\n", " "), file=sys.stderr)
+            if not is_told_by_first():
+                print(error.line(overrides).replace("\n", " "), file=sys.stderr)
             sys.exit(2)
         traceback.print_exc()  # not raised, because Hydra would add its own lines
         sys.exit(1)
+
+
+def is_told_by_first() -> bool:
+    """Whether the first process of a run has ended, if this is another: what is wrong for all ends it too."""
+    until = time.monotonic() + PATIENCE
+    while os.environ.get("LOCAL_RANK", "0") != "0" and time.monotonic() < until:
+        if os.getppid() != PARENT:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def print_thread_error(ended: threading.ExceptHookArgs) -> None:
