@@ -209,6 +209,18 @@ def test_a_target_of_another_kind_is_one_line(run: Run, word: str, expected: str
             "trainer.profiler={_target_: lightning.pytorch.profilers.SimpleProfiler, dirpath: /proc/x}",
             "SimpleProfiler, dirpath: /proc/x}: expected values that it takes",
         ),
+        (
+            "+callbacks.x._target_=lightning.pytorch.callbacks.TQDMProgressBar",
+            "trainer.enable_progress_bar=false: expected true",
+        ),
+        (
+            "callbacks.best_weights.filename='{a'",
+            "callbacks.best_weights.filename='{a': expected values",
+        ),
+        (
+            "callbacks.best_weights.filename='{epoch:z}'",
+            "callbacks.best_weights.filename='{epoch:z}': expected",
+        ),
         ("callbacks.best_weights.filename=a/b", "filename=a/b: expected a name without a folder"),
         ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: expected ddp, for"),
         ("~loss", "loss=null: expected one of"),

@@ -8,8 +8,14 @@ from typing import Any, Literal
 
 import lightning
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import BackboneFinetuning, BatchSizeFinder, LearningRateFinder, ModelPruning
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    LearningRateFinder,
+    ModelPruning,
+    ProgressBar,
+)
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed import DistError
@@ -41,11 +47,8 @@ class Trainer(lightning.pytorch.Trainer):
     def __init__(
         self, loop: Literal["lean", "lightning"], compile: bool | Literal["step"], **arguments: Any
     ) -> None:
+        require_fit(arguments.get("callbacks") or [], arguments.get("enable_progress_bar", True))
         super().__init__(**arguments)
-        for callback in self.callbacks:  # type: ignore[attr-defined]
-            for kind, reason in UNFIT.items():
-                if isinstance(callback, kind):
-                    raise ConfigError("callbacks", expected=f"other ones than {kind.__name__}, {reason}")
         folder = getattr(self.profiler, "dirpath", None)  # type: ignore[attr-defined]
         if folder:
             with blame("profiler"):
@@ -92,6 +95,21 @@ class Trainer(lightning.pytorch.Trainer):
                 raise
             advice = RunFolder(self.default_root_dir).advise()
             raise Stopped(f"Another process of this run has ended or does not answer. {advice}", 1) from error
+
+
+def require_fit(callbacks: list[Callback], bars: bool) -> None:
+    """Raise a `ConfigError` if one of the callbacks does not go with a run.
+
+    Args:
+        callbacks: of the run.
+        bars: whether Lightning may draw progress bars.
+    """
+    for callback in callbacks:
+        for kind, reason in UNFIT.items():
+            if isinstance(callback, kind):
+                raise ConfigError("callbacks", expected=f"other ones than {kind.__name__}, {reason}")
+        if isinstance(callback, ProgressBar) and not bars:
+            raise ConfigError("enable_progress_bar", False, expected="true, for a progress bar is chosen")
 
 
 def count_epochs(epochs: int | Literal["auto"] | None, batches: int | None) -> int | None:

@@ -15,6 +15,7 @@ from descent.errors import ConfigError, Stopped
 PATIENCE = 5.0  # seconds that another process of a run waits for the first one to say what is wrong
 PARENT = os.getppid()  # the first process, in those that it has started
 
+
 @contextmanager
 def tell(overrides: Mapping[str, str], quiet_exit: QuietExit) -> Iterator[None]:
     """End the process with one line about bad input, or with the traceback of anything else.
