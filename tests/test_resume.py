@@ -284,9 +284,8 @@ def test_a_process_that_is_stopped_ends_the_others_with_one_line(tmp_path: Path)
         port = server.getsockname()[1]
     words = [*DDP, "trainer.max_epochs=400", "trainer.strategy.timeout=10", f"folder={tmp_path}/run"]
     processes = []
-    for (
-        rank
-    ) in "01":  # not by Lightning, for the first would wait at most as long while the other imports torch
+    # not by Lightning, for the first would wait at most as long while the other imports torch
+    for rank in "01":
         folder = tmp_path / rank
         folder.mkdir()
         places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": rank}

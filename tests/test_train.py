@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from conftest import ROOT, TRAIN, Finished, Run, make_run
 from omegaconf import OmegaConf
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from descent.tensorboard import TensorBoard
 
 LINE = re.compile(
     r"Epoch (\d+)/(\d+), Train Loss: \d+\.\d{4}, Train Acc: [01]\.\d{4},"
@@ -37,6 +40,22 @@ def events(folder: Path) -> Any:
     accumulator = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0})
     accumulator.Reload()
     return accumulator
+
+
+def test_curves_that_wait_in_memory_keep_their_times_and_survive_an_exception(tmp_path: Path) -> None:
+    logger = TensorBoard(tmp_path, name="", version="", prefix="a")
+    begun = time.time()
+    logger.log_metrics({"train/loss": 0.5, "lr": 0.1}, 1)
+    logger.log_metrics({"train/loss": 0.25, "lr": 0.1}, 2)
+    logger.log_metrics({"other": torch.tensor(3.0)}, 2)
+    ended = time.time()
+    time.sleep(0.05)
+    logger.finalize("failed")  # as Lightning does after an exception
+    curves = events(tmp_path)
+    assert sorted(curves.Tags()["scalars"]) == ["a-lr", "a-other", "a-train/loss"]
+    points = curves.Scalars("a-train/loss")
+    assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.25)]
+    assert begun <= points[0].wall_time <= points[1].wall_time <= ended
 
 
 def test_one_line_an_epoch_as_the_tutorial_prints_it(finished: Finished) -> None:

@@ -27,6 +27,7 @@ from descent.run import checkpoints
 from descent.run.folder import RunFolder
 
 EPOCHS, BATCHES = 40, 800  # of a run, at least
+GLOO = ("gloo", "pair closure")  # it raises nothing of a type of its own, but always says one of these
 UNFIT = {  # callbacks of Lightning, and why a run does not take them
     BatchSizeFinder: "which trains by itself",
     LearningRateFinder: "which trains by itself",
@@ -90,8 +91,8 @@ class Trainer(lightning.pytorch.Trainer):
                 raise
             raise ConfigError("trainer", expected=f"values that it takes ({first_line(error)})") from error
         except RuntimeError as error:
-            # gloo raises nothing of a type of its own
-            if self.world_size == 1 or not (isinstance(error, DistError) or "gloo" in str(error)):
+            told = isinstance(error, DistError) or any(words in str(error) for words in GLOO)
+            if self.world_size == 1 or not told:
                 raise
             advice = RunFolder(self.default_root_dir).advise()
             raise Stopped(f"Another process of this run has ended or does not answer. {advice}", 1) from error
