@@ -41,6 +41,17 @@ class Logged(Supervised):
         self.log("step_loss", loss)
         return loss
 
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log("val_size", float(len(batch[1])), on_step=True, on_epoch=True)
+
+
+class Heard(Supervised):
+    """Has a hook of its own around each validation batch."""
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        self.log("heard", float(batch_idx))
+
 
 class Spoken(Supervised):
     """Returns a dictionary, and nothing for a batch that is to be skipped, as Lightning allows."""
@@ -107,6 +118,7 @@ def fit(own: bool, kind: type[Supervised], folder: Path, **arguments: Any) -> tu
     [
         (Supervised, {}, True),
         (Logged, {}, True),
+        (Heard, {}, True),
         (Supervised, {"gradient_clip_val": 0.1}, True),
         (Supervised, {"precision": "bf16-mixed", "max_steps": 7}, True),
         (Supervised, {"accumulate_grad_batches": 2}, False),
@@ -124,6 +136,8 @@ def test_weights_hooks_and_counters_are_those_of_lightnings_own_loop(
     for a, b in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):  # type: ignore[union-attr]
         assert torch.equal(a, b)
     assert seen.seen == expected.seen
+    assert ours.callback_metrics == theirs.callback_metrics
+    assert ours.fit_loop.epoch_loop.val_loop.plain == (kind is not Heard)  # type: ignore[attr-defined]
     saved = [
         torch.load(next((tmp_path / name).rglob("*.ckpt")), weights_only=True) for name in ("ours", "theirs")
     ]

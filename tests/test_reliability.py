@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,10 +205,13 @@ def test_a_bad_loss_on_a_device_is_found_without_waiting_for_it() -> None:
         def device(self) -> torch.device:  # type: ignore[override]
             return torch.device("meta")
 
+    def locate(step: int) -> tuple[int, int, int]:
+        return step + 1, step % 20, step // 20
+
     losses, found = Losses(), None
     for step in range(3 * LAG):
         value = torch.tensor(float("nan") if step == 25 else 1.0).as_subclass(Elsewhere)
-        if found := losses.look(value, (step + 1, step % 20, step // 20)):
+        if found := losses.look(value, partial(locate, step)):
             break
     assert found is not None
     assert (found.step, found.batch, found.epoch) == (26, 5, 1)

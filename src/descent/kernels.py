@@ -20,6 +20,9 @@ PLAIN: dict[type, dict[str, Any]] = {
 }
 
 
+ONE = torch.tensor(1.0)
+
+
 class Stepper:
     """Steps an optimizer of torch, with the same bits and the same state as its own `step` and `zero_grad`.
 
@@ -61,7 +64,8 @@ class Stepper:
         assert self.settings is not None
         if len(groups) > 1 or any(group[name] != value for name, value in self.settings.items()):
             return False
-        if any(isinstance(value, Tensor) for value in (*group.values(), *group.get("betas", ()))):
+        rates = (group["lr"], group["weight_decay"], group.get("eps"), *group.get("betas", ()))
+        if any(isinstance(value, Tensor) for value in rates):
             return False
         params = [p for p in group["params"] if p.grad is not None]
         with torch.no_grad():
@@ -76,7 +80,10 @@ def update_adam(group: dict[str, Any], params: list[Any], grads: list[Any], stat
     if not params or not all(states):
         return False
     steps = [state["step"] for state in states]
-    torch._foreach_add_(steps, 1)
+    if params[0].device.type == "cpu":
+        torch._foreach_add_(steps, ONE, alpha=1.0)  # which need not make a tensor of a number first
+    else:
+        torch._foreach_add_(steps, 1)
     kernel: Any = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     kernel(
         params,

@@ -1,9 +1,9 @@
-"""Lightning's training loop, for one device, with the hooks of a step that somebody listens to.
+"""Lightning's loops over training and validation batches, with the hooks that somebody listens to.
 
 Builds on private names of Lightning; it was held against the versions in `HELD_AGAINST`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from inspect import signature
@@ -12,12 +12,15 @@ from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.memory import recursive_detach
 from torch import Tensor
 from torch.optim import LBFGS
@@ -38,6 +41,7 @@ HOOKS = (
     "on_before_optimizer_step",
     "on_train_batch_end",
 )
+VALIDATION = ("on_validation_batch_start", "on_validation_batch_end")
 # a module, or data, that overrides one of these gets Lightning's own `advance`
 TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 STEP = (
@@ -60,14 +64,25 @@ class LeanLoop(_TrainingEpochLoop):
     its own), Lightning's own `advance` runs in its place.
     """
 
+    plain = False  # whether it does what Lightning's own `advance` would
+    checked: LightningModule | None = None  # whose hooks were looked at
     compiles = False  # compile=step
     compiled: StepGraph | None = None  # for all epochs
     told: tuple[str, ...] = ()  # why there is none
 
+    def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
+        super().__init__(trainer, min_steps, max_steps)
+        self.val_loop = LeanValidation(
+            trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
+        )
+
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
         trainer, module = self.trainer, self.trainer.lightning_module
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if self.checked is not module:  # to look at 50 methods takes 0.1 ms
+            self.listeners = {name: list_listeners(name, trainer, module) for name in HOOKS}
+            self.takes_index = "batch_idx" in signature(module.training_step).parameters
+            self.checked = module
         unusual = self._list_unusual(data_fetcher)
         self.plain = not unusual
         # then nothing is to be done between two batches but to look whether the run is to stop
@@ -90,17 +105,6 @@ class LeanLoop(_TrainingEpochLoop):
         self.stepper = Stepper(trainer.optimizers[0])
         # where `self.log` looks for the hook that it is in; nn.Module's own __setattr__ would take 3 µs
         self.names = vars(module)
-        self.listeners = {
-            name: [
-                *(
-                    partial(getattr(c, name), trainer, module)
-                    for c in callbacks
-                    if overridden(c, name, Callback)
-                ),
-                *([getattr(module, name)] if overridden(module, name, LightningModule) else []),
-            ]
-            for name in HOOKS
-        }
         self.graph = self._find_graph(unusual) if self.compiles else None
 
     def _find_graph(self, unusual: list[str]) -> StepGraph | None:
@@ -133,7 +137,7 @@ class LeanLoop(_TrainingEpochLoop):
         precision = trainer.precision_plugin
         own = any(overridden(module, name, LightningModule) for name in STEP)
         own = own or bool(data and any(overridden(data, name, LightningDataModule) for name in TRANSFER))
-        own = own or "batch_idx" not in signature(module.training_step).parameters
+        own = own or not self.takes_index
         found = {
             f"trainer.strategy={type(trainer.strategy).__name__}": type(trainer.strategy)
             is not SingleDeviceStrategy,
@@ -262,6 +266,66 @@ class LeanLoop(_TrainingEpochLoop):
             self.names["_current_fx_name"] = name
             hook(*arguments)
             self.names["_current_fx_name"] = None
+
+
+class LeanValidation(_EvaluationLoop):
+    """The validation batches of an epoch; what comes before and after them is Lightning's.
+
+    It leaves to Lightning's own `_evaluation_step` what `LeanLoop` leaves to its `advance`.
+    """
+
+    checked: LightningModule | None = None  # whose hooks were looked at
+    plain = False
+
+    def on_run_start(self) -> None:
+        module = self.trainer.lightning_module
+        if self.checked is not module:
+            super()._verify_dataloader_idx_requirement()
+            heard = any(list_listeners(name, self.trainer, module) for name in VALIDATION)
+            self.plain = not heard and "batch_idx" in signature(module.validation_step).parameters
+            self.checked = module
+        super().on_run_start()
+
+    def _verify_dataloader_idx_requirement(self) -> None:
+        """Do nothing, for it is done once; at each epoch it would take 0.1 ms."""
+
+    def _evaluation_step(
+        self, batch: Any, batch_idx: int, dataloader_idx: int, dataloader_iter: Iterator[Any] | None
+    ) -> None:
+        trainer, training, progress = self.trainer, self.trainer.fit_loop.epoch_loop, self.batch_progress
+        plain = self.plain and getattr(training, "plain", False) and self.num_dataloaders == 1
+        if not plain or trainer.sanity_checking or dataloader_iter is not None:
+            super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
+            return
+        assert isinstance(training, LeanLoop)
+        if trainer.strategy.root_device.type != "cpu":
+            batch = move_data_to_device(batch, trainer.strategy.root_device)
+        progress.increment_ready()
+        logger, self._results.batch, self._results.batch_size = trainer._logger_connector, batch, None
+        self._results.dataloader_idx = None
+        logger._first_loop_iter = logger._first_loop_iter is None
+        progress.increment_started()
+        training.names["_current_fx_name"] = "validation_step"
+        with training.autocast() if training.autocast else nullcontext():
+            training.module.validation_step(batch, batch_idx)
+        training.names["_current_fx_name"] = None
+        progress.increment_processed()
+        if self._results:
+            logger.on_batch_end()
+        progress.increment_completed()
+        self._has_run = True
+        if self._results:
+            logger.update_eval_step_metrics(self._seen_batches_per_dataloader[dataloader_idx])
+        self._seen_batches_per_dataloader[dataloader_idx] += 1
+        if not progress.is_last_batch and trainer.received_sigterm:
+            raise SIGTERMException
+
+
+def list_listeners(name: str, trainer: Trainer, module: LightningModule) -> list[Callable[..., Any]]:
+    """Return what is to be called for a hook, in the order in which Lightning would call it."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    heard = [partial(getattr(c, name), trainer, module) for c in callbacks if overridden(c, name, Callback)]
+    return [*heard, *([getattr(module, name)] if overridden(module, name, LightningModule) else [])]
 
 
 def overridden(instance: object, name: str, base: type) -> bool:

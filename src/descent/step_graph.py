@@ -41,7 +41,7 @@ class StepGraph:
 
     def takes(self, batch: tuple[Tensor, Tensor]) -> bool:
         """Whether a batch is whole; a smaller one at an epoch's end is not worth a graph of its own."""
-        return self.size is None or len(batch[1]) == self.size
+        return self.size is None or batch[1].shape[0] == self.size
 
     def differentiate(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Set the gradients, which were None, and return the loss.

@@ -47,9 +47,10 @@ class Figures(Callback):
         if not (self.trained and trainer.is_global_zero):
             return
         stages = ("train/", "val/") if self.validated else ("train/",)
-        names = [name for stage in stages for name in trainer.callback_metrics if name.startswith(stage)]
+        logged = trainer.callback_metrics
+        names = [name for stage in stages for name in logged if name.startswith(stage)]
         # float32 has seven digits; the rest would only look precise
-        figures = {name: float(f"{trainer.callback_metrics[name]:.7g}") for name in (*names, "lr")}
+        figures = {name: float(f"{logged[name].item():.7g}") for name in (*names, "lr")}
         self.on_figures(trainer, trainer.current_epoch, figures)
 
 

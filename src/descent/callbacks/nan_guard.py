@@ -1,6 +1,6 @@
 """Notices losses and gradients that are not finite, without making the host wait for the device."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf, isfinite
 from typing import Any, NamedTuple
 
@@ -35,8 +35,10 @@ class NaNGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.on_nan == "stop" and "loss" in outputs and self.fault is None:
-            place = trainer.global_step, batch_idx, trainer.current_epoch
-            if (fault := self.losses.look(outputs["loss"], place)) is not None:
+            fault = self.losses.look(
+                outputs["loss"], lambda: (trainer.global_step, batch_idx, trainer.current_epoch)
+            )
+            if fault is not None:
                 self.fault = self._tell(trainer, fault, batch)
         if trainer.world_size == 1:
             if self.fault is not None:
@@ -117,11 +119,15 @@ class Losses:
         self.block: list[tuple[Tensor, Place]] = []
         self.copied: tuple[Tensor, Any, list[Place]] | None = None
 
-    def look(self, loss: Tensor, place: Place) -> Fault | None:
-        """Take note of a loss, a scalar; return the first loss that is known by now not to be finite."""
+    def look(self, loss: Tensor, find_place: Callable[[], Place]) -> Fault | None:
+        """Take note of a loss, a scalar; return the first loss that is known by now not to be finite.
+
+        Its place is asked for only where it may be needed: on the CPU, where a loss is not finite.
+        """
         if loss.device.type == "cpu":
-            return self._judge(loss.item(), place)
-        self.block.append((loss, place))
+            value = loss.item()
+            return None if self._note(value) else Fault(value, *find_place())
+        self.block.append((loss, find_place()))
         return self._exchange() if len(self.block) == LAG else None
 
     def look_at_all(self) -> Fault | None:
@@ -129,11 +135,12 @@ class Losses:
         found = self._exchange() if self.block else None
         return found or (self._exchange() if self.copied else None)
 
-    def _judge(self, value: float, place: Place) -> Fault | None:
-        if not isfinite(value):
-            return Fault(value, *place)
-        self.last_finite = value
-        return None
+    def _note(self, value: float) -> bool:
+        """Take note of a loss, and return whether it is finite."""
+        if isfinite(value):
+            self.last_finite = value
+            return True
+        return False
 
     def _exchange(self) -> Fault | None:
         """Start to copy the losses since the last exchange, and look at those that were copied before."""
@@ -148,8 +155,8 @@ class Losses:
         if event is not None:
             event.synchronize()
         for value, place in zip(values.tolist(), places_before, strict=True):
-            if fault := self._judge(value, place):
-                return fault
+            if not self._note(value):
+                return Fault(value, *place)
         return None
 
 
