@@ -32,6 +32,8 @@ from descent.step_graph import StepGraph, can_trace_backward
 
 HELD_AGAINST = ("2.6.6",)  # tests/test_loop.py; with another Lightning, its own loop runs
 
+LONG = 100  # batches of an epoch: after more, the smaller one at its end is not worth a graph of its own
+
 # around each training batch, of callbacks and of the module
 HOOKS = (
     "on_train_batch_start",
@@ -119,10 +121,8 @@ class LeanLoop(_TrainingEpochLoop):
             self._say_uncompiled(faults[0])
             return None
         if self.compiled is None:
-            several = self.trainer.num_training_batches > 1
-            self.compiled = StepGraph(
-                cast(Supervised, module), self.autocast, data.batch_size if several else None
-            )
+            size = data.batch_size if self.trainer.num_training_batches > LONG else None
+            self.compiled = StepGraph(cast(Supervised, module), self.autocast, size)
         return self.compiled
 
     def _say_uncompiled(self, reason: str) -> None:

@@ -24,7 +24,7 @@ class StepGraph:
     Args:
         module: whose step it is.
         autocast: makes the context of its forward pass; None for none.
-        size: of the batches that it is for; None for all, where an epoch has one batch.
+        size: of the batches that it is for; None for all, each size with a graph of its own.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class StepGraph:
         config.automatic_dynamic_shapes = False
         self.module, self.autocast, self.size = module, autocast or nullcontext, size
         self.compiled: Any = torch.compile(self._differentiate, fullgraph=True)
-        self.told = False
+        self.told: set[int] = set()  # sizes of batches that it was compiled for
 
     def takes(self, batch: tuple[Tensor, Tensor]) -> bool:
-        """Whether a batch is whole; a smaller one at an epoch's end is not worth a graph of its own."""
+        """Whether there is to be a graph for batches of this one's size."""
         return self.size is None or batch[1].shape[0] == self.size
 
     def differentiate(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -49,11 +49,12 @@ class StepGraph:
         Raises:
             Exception: of many types, where torch cannot compile this.
         """
-        begun = time.perf_counter()
+        begun, size = time.perf_counter(), batch[1].shape[0]
         loss, outputs = self.compiled(*batch)
-        if not self.told:
-            print(f"compile=step: compiled in {time.perf_counter() - begun:.1f} s", flush=True)
-            self.told = True
+        if size not in self.told:
+            seconds = time.perf_counter() - begun
+            print(f"compile=step: compiled for batches of {size} in {seconds:.1f} s", flush=True)
+            self.told.add(size)
         self.module.train_metrics.add(batch_idx, loss, outputs, batch[1])
         return loss
 
