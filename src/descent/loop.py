@@ -104,7 +104,8 @@ class LeanLoop(_TrainingEpochLoop):
         self.autocast = precision.train_step_context if isinstance(precision, MixedPrecision) else None
         self.closure_first = kind.__module__.startswith("torch.optim.") and kind is not LBFGS
         self.of_optimizer = blame("optimizer")
-        self.stepper = Stepper(trainer.optimizers[0])
+        self.device, self.optimizer = trainer.strategy.root_device, trainer.optimizers[0]
+        self.stepper = Stepper(self.optimizer)
         # where `self.log` looks for the hook that it is in; nn.Module's own __setattr__ would take 3 µs
         self.names = vars(module)
         self.graph = self._find_graph(unusual) if self.compiles else None
@@ -175,8 +176,8 @@ class LeanLoop(_TrainingEpochLoop):
     def _train_on(self, batch: Any) -> None:
         trainer = self.trainer
         progress, batch_idx = self.automatic_optimization.optim_progress.optimizer, self.batch_idx + 1
-        if trainer.strategy.root_device.type != "cpu":
-            batch = move_data_to_device(batch, trainer.strategy.root_device)
+        if self.device.type != "cpu":
+            batch = move_data_to_device(batch, self.device)
         self.batch_progress.increment_ready()
         # logger.on_batch_start, which first searches the results of which loop it is to tell
         logger, self._results.batch, self._results.batch_size = trainer._logger_connector, batch, None
@@ -192,7 +193,7 @@ class LeanLoop(_TrainingEpochLoop):
                 self.stepper.step()
         else:
             closure = partial(self._differentiate, batch, batch_idx, outputs)
-            trainer.optimizers[0].step(torch.enable_grad()(closure))  # type: ignore[arg-type]
+            self.optimizer.step(torch.enable_grad()(closure))  # type: ignore[arg-type]
         progress.step.increment_completed()
 
         self.batch_progress.increment_processed()
@@ -209,17 +210,17 @@ class LeanLoop(_TrainingEpochLoop):
 
     def _differentiate(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
         """Do what an optimizer's closure does, and fill `outputs` with what the module's step returned."""
-        trainer, module = self.trainer, self.module
-        optimizer = trainer.optimizers[0]
+        trainer = self.trainer
         loss = self._differentiate_in_graph(batch, batch_idx)
         if loss is None:
             loss = self._differentiate_by_hand(batch, batch_idx, outputs)
         if loss is not None:  # else the step says that this batch is to be skipped
             outputs["loss"] = loss.detach()
             self._call("on_after_backward")
-        self._call("on_before_optimizer_step", optimizer)
+        self._call("on_before_optimizer_step", self.optimizer)
         if trainer.gradient_clip_val is not None:
-            module.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+            clip, how = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+            self.module.clip_gradients(self.optimizer, clip, how)
         return loss
 
     def _differentiate_by_hand(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
@@ -255,7 +256,7 @@ class LeanLoop(_TrainingEpochLoop):
     def _zero_grad(self) -> None:
         progress = self.automatic_optimization.optim_progress.optimizer.zero_grad
         progress.increment_ready()
-        self._call("on_before_zero_grad", self.trainer.optimizers[0])
+        self._call("on_before_zero_grad", self.optimizer)
         progress.increment_started()
         self.stepper.zero_grad()
         progress.increment_completed()
@@ -298,8 +299,8 @@ class LeanValidation(_EvaluationLoop):
             super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
             return
         assert isinstance(training, LeanLoop)
-        if trainer.strategy.root_device.type != "cpu":
-            batch = move_data_to_device(batch, trainer.strategy.root_device)
+        if training.device.type != "cpu":
+            batch = move_data_to_device(batch, training.device)
         progress.increment_ready()
         logger, self._results.batch, self._results.batch_size = trainer._logger_connector, batch, None
         self._results.dataloader_idx = None

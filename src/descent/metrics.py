@@ -79,13 +79,14 @@ class EpochMetrics:
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics over the samples of all processes since the last reset, scalar tensors."""
         self._update()
-        loss, samples = self.loss.clone(), torch.tensor(float(self.samples), device=self.loss.device)
+        mean = self.loss / self.samples
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for total in (loss, samples):
-                torch.distributed.all_reduce(total)
+            totals = torch.stack([self.loss, self.loss.new_tensor(self.samples)])
+            torch.distributed.all_reduce(totals)
+            mean = totals[0] / totals[1]
         # a metric of several values, such as one for each output, is their mean
         values = {name: metric.compute().float().mean() for name, metric in self.metrics.items()}
-        return {"loss": loss / samples, **values}
+        return {"loss": mean, **values}
 
     def _move(self, device: torch.device) -> None:
         if device != self.scaling.target_mean.device:
@@ -136,7 +137,7 @@ class Accuracy(torchmetrics.Metric):
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Count outputs `(n, classes)` and class indices `(n,)`, int64."""
         self.correct += (outputs.argmax(1) == targets).sum()
-        self.samples += len(targets)
+        self.samples += targets.shape[0]
 
     def compute(self) -> Tensor:
         """Return the share, a scalar from 0 to 1."""
