@@ -41,9 +41,8 @@ class BestWeights(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        self.format_checkpoint_name(
-            {"epoch": torch.tensor(0), "step": torch.tensor(0)}
-        )  # raises now, if ever
+        begun = {"epoch": torch.tensor(0), "step": torch.tensor(0)}
+        self.format_checkpoint_name(begun)  # raises now what it would raise after an epoch
         self.held: dict[str, dict[str, Any]] = {}  # by path, what was best and is not written yet
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
