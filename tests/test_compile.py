@@ -157,6 +157,19 @@ def test_steps_in_one_graph_are_those_of_torch_but_for_rounding(
     assert torch.allclose(weights(compiled), weights(eager), atol=2e-2 if "precision" in arguments else 1e-4)
 
 
+@compiles
+@traces
+def test_the_smaller_batch_of_a_long_epoch_gets_no_graph(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    monkeypatch.setattr("descent.loop.LONG", 5)
+    assert fit("step", tmp_path, partial(SGD, lr=0.1)).global_step == 12
+    assert capsys.readouterr().out.startswith("compile=step: compiled for batches of 256 in ")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
 class Noted(Supervised):
     """Has a step of its own."""
 

@@ -122,8 +122,9 @@ class LeanLoop(_TrainingEpochLoop):
             self._say_uncompiled(faults[0])
             return None
         if self.compiled is None:
-            size = data.batch_size if self.trainer.num_training_batches > LONG else None
-            self.compiled = StepGraph(cast(Supervised, module), self.autocast, size)
+            batches = self.trainer.num_training_batches
+            last = int(batches) - 1 if batches <= LONG else None
+            self.compiled = StepGraph(cast(Supervised, module), self.autocast, data.batch_size, last)
         return self.compiled
 
     def _say_uncompiled(self, reason: str) -> None:
@@ -238,7 +239,7 @@ class LeanLoop(_TrainingEpochLoop):
 
     def _differentiate_in_graph(self, batch: Any, batch_idx: int) -> Tensor | None:
         """Do the same by the graph of compile=step; return None if there is none for this batch."""
-        if self.graph is None or not self.graph.takes(batch):
+        if self.graph is None or not self.graph.takes(batch, batch_idx):
             return None
         self.stepper.zero_grad()
         try:
@@ -283,7 +284,8 @@ class LeanValidation(_EvaluationLoop):
         if self.checked is not module:
             super()._verify_dataloader_idx_requirement()
             heard = any(list_listeners(name, self.trainer, module) for name in VALIDATION)
-            self.plain = not heard and "batch_idx" in signature(module.validation_step).parameters
+            takes_index = "batch_idx" in signature(module.validation_step).parameters
+            self.plain = takes_index and not heard and self.num_dataloaders == 1
             self.checked = module
         super().on_run_start()
 
@@ -293,12 +295,11 @@ class LeanValidation(_EvaluationLoop):
     def _evaluation_step(
         self, batch: Any, batch_idx: int, dataloader_idx: int, dataloader_iter: Iterator[Any] | None
     ) -> None:
-        trainer, training, progress = self.trainer, self.trainer.fit_loop.epoch_loop, self.batch_progress
-        plain = self.plain and getattr(training, "plain", False) and self.num_dataloaders == 1
-        if not plain or trainer.sanity_checking or dataloader_iter is not None:
+        trainer, progress = self.trainer, self.batch_progress
+        training = cast(LeanLoop, trainer.fit_loop.epoch_loop)
+        if not (self.plain and training.plain) or trainer.sanity_checking:
             super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
             return
-        assert isinstance(training, LeanLoop)
         if training.device.type != "cpu":
             batch = move_data_to_device(batch, training.device)
         progress.increment_ready()

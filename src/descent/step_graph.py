@@ -24,24 +24,29 @@ class StepGraph:
     Args:
         module: whose step it is.
         autocast: makes the context of its forward pass; None for none.
-        size: of the batches that it is for; None for all, each size with a graph of its own.
+        size: of the batches that it is for.
+        last: number of a batch, the epoch's last one, that is taken whatever its size; None for none.
     """
 
     def __init__(
-        self, module: Supervised, autocast: Callable[[], AbstractContextManager[Any]] | None, size: int | None
+        self,
+        module: Supervised,
+        autocast: Callable[[], AbstractContextManager[Any]] | None,
+        size: int,
+        last: int | None,
     ) -> None:
         from torch._dynamo import config
 
         config.trace_autograd_ops = True
         # dynamic=False would do for one graph what this does for all, and set it anew at each call: 0.02 ms
         config.automatic_dynamic_shapes = False
-        self.module, self.autocast, self.size = module, autocast or nullcontext, size
+        self.module, self.autocast, self.size, self.last = module, autocast or nullcontext, size, last
         self.compiled: Any = torch.compile(self._differentiate, fullgraph=True)
         self.told: set[int] = set()  # sizes of batches that it was compiled for
 
-    def takes(self, batch: tuple[Tensor, Tensor]) -> bool:
-        """Whether there is to be a graph for batches of this one's size."""
-        return self.size is None or batch[1].shape[0] == self.size
+    def takes(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> bool:
+        """Whether it is for this batch; each size has a graph of its own."""
+        return batch[1].shape[0] == self.size or batch_idx == self.last
 
     def differentiate(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Set the gradients, which were None, and return the loss.
