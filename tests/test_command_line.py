@@ -221,6 +221,10 @@ def test_a_target_of_another_kind_is_one_line(run: Run, word: str, expected: str
             "callbacks.best_weights.filename='{epoch:z}'",
             "callbacks.best_weights.filename='{epoch:z}': expected",
         ),
+        (
+            "trainer.val_check_interval=99",
+            "val_check_interval=99: expected at most 90, the batches of an epoch",
+        ),
         ("callbacks.best_weights.filename=a/b", "filename=a/b: expected a name without a folder"),
         ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: expected ddp, for"),
         ("~loss", "loss=null: expected one of"),

@@ -81,7 +81,7 @@ def update_adam(group: dict[str, Any], params: list[Any], grads: list[Any], stat
         return False
     steps = [state["step"] for state in states]
     if params[0].device.type == "cpu":
-        torch._foreach_add_(steps, ONE, alpha=1.0)  # which need not make a tensor of a number first
+        torch._foreach_add_(steps, ONE, alpha=1.0)  # so that no tensor is made of a number first
     else:
         torch._foreach_add_(steps, 1)
     kernel: Any = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_

@@ -79,11 +79,12 @@ class EpochMetrics:
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics over the samples of all processes since the last reset, scalar tensors."""
         self._update()
-        mean = self.loss / self.samples
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             totals = torch.stack([self.loss, self.loss.new_tensor(self.samples)])
             torch.distributed.all_reduce(totals)
             mean = totals[0] / totals[1]
+        else:
+            mean = self.loss / self.samples
         # a metric of several values, such as one for each output, is their mean
         values = {name: metric.compute().float().mean() for name, metric in self.metrics.items()}
         return {"loss": mean, **values}

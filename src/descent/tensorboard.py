@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoardLogger, but it keeps what is logged until `save`, which a run calls each second.
+    """Lightning's TensorBoardLogger, but it keeps what is logged until `save`, once a second in a run.
 
     TensorBoard's own thread would wake up for each value, and a small model's steps would wait for it: a
     tenth of an epoch of 8 ms (docs/performance.md). All that is logged at one moment is one event.
@@ -36,11 +36,12 @@ class TensorBoard(TensorBoardLogger):
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         before = f"{self._prefix}{self.LOGGER_JOIN_CHAR}" if self._prefix else ""
-        for metrics, step, logged_at in self.points:
+        points = [*self.points]
+        self.points.clear()  # first, so that what cannot be written is not tried again
+        for metrics, step, logged_at in points:
             values = [Summary.Value(tag=before + name, simple_value=value) for name, value in metrics.items()]
             file = self.experiment._get_file_writer()  # opens it again, if an earlier stage has closed it
             file.add_summary(Summary(value=values), step, logged_at)
-        self.points.clear()
         super().save()
 
     @rank_zero_only

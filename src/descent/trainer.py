@@ -16,19 +16,20 @@ from lightning.pytorch.callbacks import (
     ModelPruning,
     ProgressBar,
 )
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed import DistError
 
-from descent.errors import ConfigError, Stopped, blame, first_line, is_about_values
+from descent.errors import ConfigError, Stopped, blame, first_line
 from descent.loop import HELD_AGAINST, LeanLoop
 from descent.machine import compile_in_place
 from descent.run import checkpoints
 from descent.run.folder import RunFolder
 
 EPOCHS, BATCHES = 40, 800  # of a run, at least
-GLOO = ("gloo", "pair closure")  # it raises nothing of a type of its own, but always says one of these
-UNFIT = {  # callbacks of Lightning, and why a run does not take them
+GLOO = ("gloo", "pair closure")  # words of its messages, for it raises nothing of a type of its own
+REFUSED = {  # callbacks of Lightning, and why a run does not take them
     BatchSizeFinder: "which trains by itself",
     LearningRateFinder: "which trains by itself",
     ModelPruning: "which renames the weights, so that the run's own checkpoints would not fit",
@@ -48,9 +49,9 @@ class Trainer(lightning.pytorch.Trainer):
     def __init__(
         self, loop: Literal["lean", "lightning"], compile: bool | Literal["step"], **arguments: Any
     ) -> None:
-        require_fit(arguments.get("callbacks") or [], arguments.get("enable_progress_bar", True))
+        check_callbacks(arguments.get("callbacks") or [], arguments.get("enable_progress_bar", True))
         super().__init__(**arguments)
-        folder = getattr(self.profiler, "dirpath", None)  # type: ignore[attr-defined]
+        folder = self.profiler.dirpath  # type: ignore[attr-defined]
         if folder:
             with blame("profiler"):
                 Path(folder).mkdir(parents=True, exist_ok=True)  # Lightning does it when a run ends
@@ -79,17 +80,22 @@ class Trainer(lightning.pytorch.Trainer):
             compile_in_place(model.model, self.strategy.root_device)  # type: ignore[arg-type]
         for callback in self.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, BackboneFinetuning) and not hasattr(model, "backbone"):
-                expected = "other ones than BackboneFinetuning, for the module has no backbone"
-                raise ConfigError("callbacks", expected=f"{expected} (init_from=… freeze=[…] freezes layers)")
+                reason = "the module has no backbone; init_from=… freeze=[…] keeps layers as they are"
+                raise ConfigError("callbacks", expected=f"other ones than BackboneFinetuning: {reason}")
         with blame("logger"):
-            for logger in self.loggers:
+            # as Lightning would: W&B first, which otherwise misses what TensorBoard writes
+            for logger in sorted(self.loggers, key=lambda logger: not isinstance(logger, WandbLogger)):
                 getattr(logger, "experiment", None)  # opens its files
         try:
             super().fit(model, *arguments, **more)
-        except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:
-            if isinstance(error, ConfigError) or not is_about_values(error):
-                raise
+        except MisconfigurationException as error:
             raise ConfigError("trainer", expected=f"values that it takes ({first_line(error)})") from error
+        except ValueError:
+            interval, batches = self.val_check_interval, self.num_training_batches
+            if self.check_val_every_n_epoch and isinstance(interval, int) and interval > batches:
+                expected = f"at most {batches}, the batches of an epoch"
+                raise ConfigError("trainer.val_check_interval", interval, expected=expected) from None
+            raise
         except RuntimeError as error:
             told = isinstance(error, DistError) or any(words in str(error) for words in GLOO)
             if self.world_size == 1 or not told:
@@ -98,7 +104,7 @@ class Trainer(lightning.pytorch.Trainer):
             raise Stopped(f"Another process of this run has ended or does not answer. {advice}", 1) from error
 
 
-def require_fit(callbacks: list[Callback], bars: bool) -> None:
+def check_callbacks(callbacks: list[Callback], bars: bool) -> None:
     """Raise a `ConfigError` if one of the callbacks does not go with a run.
 
     Args:
@@ -106,7 +112,7 @@ def require_fit(callbacks: list[Callback], bars: bool) -> None:
         bars: whether Lightning may draw progress bars.
     """
     for callback in callbacks:
-        for kind, reason in UNFIT.items():
+        for kind, reason in REFUSED.items():
             if isinstance(callback, kind):
                 raise ConfigError("callbacks", expected=f"other ones than {kind.__name__}, {reason}")
         if isinstance(callback, ProgressBar) and not bars:

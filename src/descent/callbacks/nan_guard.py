@@ -122,7 +122,7 @@ class Losses:
     def look(self, loss: Tensor, find_place: Callable[[], Place]) -> Fault | None:
         """Take note of a loss, a scalar; return the first loss that is known by now not to be finite.
 
-        Its place is asked for only where it may be needed: on the CPU, where a loss is not finite.
+        On the CPU, its place is asked for only if the loss is not finite.
         """
         if loss.device.type == "cpu":
             value = loss.item()

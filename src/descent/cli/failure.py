@@ -44,13 +44,13 @@ def tell(overrides: Mapping[str, str], quiet_exit: QuietExit) -> Iterator[None]:
 
 
 def is_told_by_first() -> bool:
-    """Whether the first process of a run has ended, if this is another: what is wrong for all ends it too."""
+    """Whether the first process of a run has started this one, and ended soon, for the same reason."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return False
     until = time.monotonic() + PATIENCE
-    while os.environ.get("LOCAL_RANK", "0") != "0" and time.monotonic() < until:
-        if os.getppid() != PARENT:
-            return True
+    while os.getppid() == PARENT and time.monotonic() < until:
         time.sleep(0.05)
-    return False
+    return os.getppid() != PARENT
 
 
 def print_thread_error(ended: threading.ExceptHookArgs) -> None:

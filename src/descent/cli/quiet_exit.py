@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 else:
-    import _signal as signal  # the C half of Python's signal, whose other half are enums that take 2 ms
+    import _signal as signal  # the C half of Python's signal; the other half is enums, which take 2 ms
 
 
 class QuietExit:
