@@ -1,177 +1,207 @@
-"""Columns of a table as numbers, by rules that `fitting` found in the training rows; they hold ever after."""
+"""Columns of a table as numbers, by rules from the training rows that are the run's schema ever after."""
 
-from __future__ import annotations
+from dataclasses import dataclass, field
+from typing import Literal
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
-
-import torch
+import polars as pl
 from torch import Tensor
 
 from descent.data.named_path import NamedPath
-from descent.data.table.forms import TRUTHS, as_days, as_numbers, as_truths, as_words
-from descent.errors import nearest
+from descent.table.files import Format, as_words
 
-if TYPE_CHECKING:  # a second of import that only runs with tables pay for
-    import polars as pl
+Kind = Literal["number", "boolean", "date", "category", "class"]
+TRUTHS = ["false", "true"]  # in any case of letters
+SHARE = 0.9  # of the values that are of a kind, for the column to be of it; the others are errors
+LOOKED_AT = 1_000  # values, spread over the training rows, that are tried first
+EXACT = 1 << 53  # whole numbers beyond lose digits in float64
+YEAR_1000 = -30_610_224_000.0  # in seconds
+ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z")
+ORDERS = {"day_first": "$3-$2-$1", "month_first": "$3-$1-$2"}
+MONTH = r"\p{L}{3,9}\.?"
+DATE = rf"^(\d{{1,4}}[./-] ?\d{{1,2}}[./-] ?\d{{1,4}}|\d\d?[ -]{MONTH}[ -]\d{{2,4}}|{MONTH} \d\d?,? \d{{4}})([ T]\d.*)?$"
+NUMBER = r"^[(+-]?\s*(\p{Sc}|[A-Z]{3})?\s*[+-]?(\d[\d.,'’\s]*|[.,]\d+)\s*(\p{Sc}|[A-Z]{3}|%)?\)?$"
+HINTS = {
+    DATE: "a date: data.dates=day_first, month_first or a form such as %d.%m.%Y reads it",
+    NUMBER: "a number: data.decimal=comma reads 1,5; else write it as 1234.5, or name the column in data.categories",
+}
+
+
+class Unusable(ValueError):
+    """A column that nothing can be learned from: the message says why, and where it can, what to do."""
 
 
 @dataclass
 class Column:
     """How one column of a file becomes one number a row.
 
-    - number: itself; NaN where it is missing. A duration is its seconds.
-    - truth: 1 where it is true, 0 where it is false; NaN where it is missing.
-    - date: days since 1970-01-01, with the time of day as a fraction.
-    - category: its place in `words`; len(words) where it is missing; -1 where it was never seen in training.
+    - number: itself, less `origin`; NaN where it is missing. A duration is its seconds.
+    - boolean: 1 where it is true, 0 where it is false; NaN where it is missing.
+    - date: seconds since 1970-01-01; NaN where it is missing.
+    - category: its place in `words`; len(words) where it is missing; -1 where training never saw it.
+    - class, of a target: its place in `words`; NaN where it is missing.
 
     Attributes:
         name: in the file's header.
-        kind: one of the four.
+        kind: one of the five.
         fill: what stands for a missing number or date: the median of the training rows.
         flagged: values were missing in the training rows too, so that a feature of its own says where.
-        words: the categories of the training rows, the most frequent first; or the classes of a target.
-        decimal, sign: of numbers in text, as of `forms.as_numbers`.
-        dates: how dates are written in text, as of `forms.as_days`.
+        words: the categories of the training rows, the most frequent first; or the classes.
+        decimal, dates: how it is written in text, as of `Format`.
+        origin: of whole numbers that float64 cannot hold, such as ids of 64 bits: the smallest one.
     """
 
     name: str
-    kind: Literal["number", "truth", "date", "category"]
+    kind: Kind
     fill: float = 0.0
     flagged: bool = False
     words: list[str] = field(default_factory=list)
-    decimal: str = ""
-    sign: str = ""
-    dates: str = "iso"
+    decimal: str = "point"
+    dates: str = "auto"
+    origin: int = 0
 
     def to_numbers(self, series: pl.Series, file: NamedPath, first: int = 0) -> Tensor:
-        """Return one number a row, float32 `(rows,)`.
-
-        Args:
-            series: the column as it was read.
-            file: that it was read from.
-            first: number of the file's rows before these.
+        """Return one number a row, float64 `(rows,)`, of a column of a file after its `first` rows.
 
         Raises:
             ConfigError: a value of another kind than the column's, naming row and value.
         """
+        numbers = self.read(series)
         if self.kind == "category":
-            return self.find_places(series)
-        return self.check(self.read(series), series, file, first)
-
-    def find_places(self, series: pl.Series) -> Tensor:
-        """Return the place of each category in `words`, float32 `(rows,)`."""
-        import polars as pl
-
-        text, words = as_words(series), self.words
-        if sorted(word.lower() for word in words) == TRUTHS:  # True here may be true there
-            text, words = text.str.to_lowercase(), [word.lower() for word in words]
-        places = text.cast(pl.Enum(words), strict=False).to_physical().cast(pl.Float32).fill_null(-1.0)
-        if self.flagged:
-            places = places.zip_with(text.is_not_null(), pl.Series([float(len(words))]))
-        return places.to_torch()
-
-    def read(self, series: pl.Series) -> pl.Series:
-        """Return numbers, truths or dates as Float64; null where one is missing or of another kind."""
-        if self.kind == "date":
-            return as_days(series, self.dates)
-        return as_truths(series) if self.kind == "truth" else as_numbers(series, self.decimal, self.sign)
-
-    def fit_marks(self, series: pl.Series) -> pl.Series:
-        """Return what `read` gives; from now on, no marks between thousands are taken if there are none here.
-
-        Else 1,234 would be a thousand where the next file means it as a decimal comma.
-        """
-        plain = replace(self, decimal="")
-        if self.kind == "number" and self.decimal == "." and not self.sign:
-            read = plain.read(series)
-            if read.null_count() == series.null_count():
-                self.decimal = ""
-                return read
-        return self.read(series)
-
-    def check(self, read: pl.Series, series: pl.Series, file: NamedPath, first: int) -> Tensor:
-        """Return what `read` gave, float32 `(rows,)`; other arguments and errors as of `to_numbers`."""
-        import polars as pl
-
-        numbers = read.cast(pl.Float32)
-        wrong = (read.is_null() & series.is_not_null()) | numbers.is_infinite().fill_null(False)
+            missing = pl.Series([float(len(self.words))])
+            return (
+                numbers.fill_null(-1.0)
+                .zip_with(series.is_not_null() | (not self.flagged), missing)
+                .to_torch()
+            )
+        wrong = (numbers.is_null() & series.is_not_null()) | numbers.is_infinite()
         if wrong.any():
             row = int(wrong.arg_max())  # type: ignore[arg-type]
-            kind = "true or false" if self.kind == "truth" else f"a {self.kind}"
-            raise file.error(
-                f"{kind} in each row of column {self.name}, but row {first + row + 1:,} has {series[row]!r}"
-            )
+            kinds = {"boolean": "true or false", "class": "one of the classes " + ", ".join(self.words[:20])}
+            where = f"in each row of column {self.name}, but row {first + row + 1:,} has {series[row]!r}"
+            raise file.error(f"{kinds.get(self.kind, f'a {self.kind}')} {where}")
         return numbers.fill_null(float("nan")).to_torch()
 
+    def read(self, series: pl.Series) -> pl.Series:
+        """Return the numbers, Float64; null where a value is missing, of another kind, or an unknown word."""
+        if self.words:
+            text, words = as_words(series), self.words
+            if sorted(word.lower() for word in words) == TRUTHS:  # True here may be true there
+                text, words = text.str.to_lowercase(), [word.lower() for word in words]
+            return text.cast(pl.Enum(words), strict=False).to_physical().cast(pl.Float64)
+        if self.kind == "date":
+            return as_seconds(series, self.dates)
+        if self.kind == "boolean" and series.dtype == pl.String:
+            series = series.str.to_lowercase().replace(TRUTHS, ["0", "1"])
+        numbers = as_numbers(series, self.decimal)
+        if self.kind == "boolean":
+            return numbers.set(~numbers.is_in([0.0, 1.0]).fill_null(True), None)
+        if self.origin:
+            whole = series.cast(pl.Int128, strict=False) - pl.Series([self.origin], dtype=pl.Int128)
+            return whole.cast(pl.Float64).zip_with(whole.is_not_null(), numbers - self.origin)
+        return numbers
 
-def to_inputs(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
-    """Return the rows of a file as `Encoder` takes them, float32 `(rows, columns)`.
+    def holds(self, values: pl.Series) -> bool:
+        """Whether known values are of this kind, but for a few."""
+        some = values.gather_every(max(1, len(values) // LOOKED_AT))
+        return all(share_of(self.read(part)) >= SHARE for part in (some, values))
 
-    Args:
-        columns: the rules.
-        frame: rows of a file, as of `files.tidy`; columns that have no rule are passed over.
-        file: that they were read from.
-        first: number of the file's rows before these.
+
+def as_numbers(series: pl.Series, decimal: str = "point") -> pl.Series:
+    """Return the values as Float64; null where one is missing or no number."""
+    if series.dtype == pl.Duration:
+        return series.dt.total_microseconds() / 1e6
+    if series.dtype == pl.String and decimal == "comma":  # a point is no part of a number then
+        series = series.str.replace(".", "?", literal=True).str.replace(",", ".", literal=True)
+    if series.dtype.is_numeric() or series.dtype in (pl.String, pl.Boolean, pl.Null):
+        return series.cast(pl.Float64, strict=False)
+    return pl.Series(series.name, [None] * len(series), pl.Float64)
+
+
+def as_seconds(series: pl.Series, dates: str) -> pl.Series:
+    """Return seconds since 1970-01-01, Float64, of values as of `Format.dates`; null where one is no date."""
+    if series.dtype in (pl.Date, pl.Datetime):
+        return series.dt.epoch("us") / 1e6
+    seconds, form = pl.Series(series.name, [None] * len(series), pl.Float64), "%" in dates
+    if form and series.dtype.is_integer():  # 20200113
+        series = series.cast(pl.String)
+    if series.dtype != pl.String:
+        return seconds
+    if not form:
+        if dates in ORDERS:
+            series = series.str.replace(r"^(\d{1,2})[./-] ?(\d{1,2})[./-] ?(\d{4})\b", ORDERS[dates])
+        series = series.str.replace(r"^(\d{4})[./-](\d{1,2})[./-](\d{1,2})[T ]?", "$1-$2-$3 ")
+        series = series.str.replace(r"\s*Z?$", "")
+    for form in (dates,) if form else ISO:
+        left = series.set(seconds.is_not_null(), None)
+        if left.null_count() < len(left):
+            zone = "UTC" if form.endswith("z") else None
+            times = left.str.strptime(pl.Datetime("us", zone), form, strict=False).dt.epoch("us") / 1e6
+            times = times.set((times < YEAR_1000).fill_null(False), None)  # "20" is no year of "%Y"
+            seconds = seconds.zip_with(times.is_null(), times)
+    return seconds
+
+
+def share_of(read: pl.Series) -> float:
+    """Return the share of the values that could be read."""
+    return 1 - read.null_count() / max(1, len(read))
+
+
+def find_kind(values: pl.Series, format: Format) -> Column:
+    """Return the kind of a column by known values.
 
     Raises:
-        ConfigError: a column is missing, or a value is of another kind than its column's.
+        Unusable: they are of no type that is learned from, or may be numbers or dates in another form.
     """
-    inputs = torch.empty(len(frame), len(columns))
-    for index, column in enumerate(columns):
-        require_column(column.name, frame, file, f"a column {column.name}")
-        inputs[:, index] = column.to_numbers(frame[column.name], file, first)
-    return inputs
+    name, dtype = values.name, values.dtype
+    if dtype.is_nested() or dtype in (pl.Time, pl.Binary, pl.Object):
+        raise Unusable(f"of type {dtype}")
+    if not len(values):
+        raise Unusable("no values")
+    kinds: tuple[Kind, ...] = ("date", "number", "boolean")  # a form such as %Y%m%d is that of numbers, too
+    for kind in kinds[2:] if dtype == pl.Boolean else kinds:
+        column = Column(name, kind, decimal=format.decimal, dates=format.dates)
+        if column.holds(values):
+            return column
+    some = values.gather_every(max(1, len(values) // LOOKED_AT))
+    for pattern, hint in HINTS.items():
+        if share_of(some.str.extract(pattern, 0)) >= SHARE:
+            raise Unusable(f"{some[0]!r} may be {hint}")
+    return Column(name, "category")
 
 
-def require_column(name: str, frame: pl.DataFrame, file: NamedPath, expected: str) -> None:
-    """Raise a `ConfigError` that tells the nearest column, unless the file has one of this name."""
-    if name not in frame.columns:
-        error = file.error(expected)
-        error.nearest = nearest(name, frame.columns)
-        raise error
-
-
-def to_targets(targets: Sequence[Column], frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
-    """Return class indices, int64 `(rows,)`, or values, float32 `(rows, targets)`; -1 or NaN if missing.
+def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Column:
+    """Return the rule of a column by its training rows.
 
     Args:
-        targets: the rules: one category, whose words are the classes, or numbers.
-        frame: rows of a file, as of `files.tidy`.
-        file: that they were read from.
-        first: number of the file's rows before these.
+        values: of the training rows.
+        format: how numbers and dates are written.
+        named: whether its values are names, whatever they look like.
+        most: words that are told apart; rarer ones count as never seen.
 
     Raises:
-        ConfigError: a column is missing, or a value is no number or none of the classes, naming its row.
+        Unusable: nothing can be learned from it.
     """
-    for target in targets:
-        require_column(target.name, frame, file, f"the target's column {target.name}")
-    if targets[0].kind != "category":
-        return torch.stack([target.to_numbers(frame[target.name], file, first) for target in targets], 1)
-    target, series = targets[0], frame[targets[0].name]
-    places = target.find_places(series).long()
-    unseen = (places < 0) & torch.from_numpy(series.is_not_null().to_numpy().copy())
-    if unseen.any():
-        row = int(unseen.int().argmax())
-        raise file.error(
-            f"one of the classes {', '.join(target.words[:20])} in column {target.name}, but row"
-            f" {first + row + 1:,} has {series[row]!r}"
-        )
-    return places
-
-
-def are_known(targets: Tensor) -> Tensor:
-    """Return whether each row has a target, bool `(rows,)`, of targets as of `to_targets`."""
-    return ~targets.isnan().any(1) if targets.is_floating_point() else targets >= 0
-
-
-def as_values(classes: Sequence[str]) -> pl.Series:
-    """Return the names of classes as the values that they are: whole numbers, true and false, or text."""
-    import polars as pl
-
-    names = pl.Series(classes, dtype=pl.String)
-    if list(classes) == TRUTHS:
-        return names == "true"
-    numbers = names.cast(pl.Int64, strict=False)
-    return numbers if not numbers.has_nulls() and numbers.cast(pl.String).equals(names) else names
+    known = values.drop_nulls()
+    column = Column(values.name, "category") if named else find_kind(known, format)
+    column.flagged = values.has_nulls()
+    if not column.flagged and known.n_unique() == 1:
+        raise Unusable(f"{known[0]} in every row")
+    if column.kind == "category":
+        words = as_words(known)
+        counts = words.value_counts(name="rows").sort("rows", words.name, descending=[True, False])
+        if most < len(counts) and len(counts) > len(words) / 2:
+            reason, read = f"{len(counts):,} different texts in {len(words):,} rows", as_numbers(words)
+            if share_of(read) > 0.5:
+                other = words.filter(read.is_null())[0]
+                reason += (
+                    f", {share_of(read):.0%} numbers; data.missing may name the others, such as {other!r}"
+                )
+            raise Unusable(reason)
+        column.words = counts[words.name][:most].to_list()
+        return column
+    numbers = column.read(known)
+    if column.kind == "number" and bool((numbers.abs() > EXACT).any()):
+        column.origin = known.cast(pl.Int128, strict=False).min() or 0  # type: ignore[assignment]
+        numbers = column.read(known)
+    column.fill = numbers.median()  # type: ignore[assignment]
+    return column

@@ -1,22 +1,19 @@
 """New tables as a trained model takes them, by the rules that were fitted in training."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
+import torch
 from torch import Tensor
 
 from descent.data.named_path import NamedPath
-from descent.data.table.columns import Column, are_known, to_inputs, to_targets
-from descent.data.table.encoder import Encoder
-from descent.data.table.files import Format, read_blocks, tidy
-from descent.errors import ConfigError
-
-if TYPE_CHECKING:
-    import polars as pl
+from descent.errors import ConfigError, nearest
+from descent.table.columns import TRUTHS, Column
+from descent.table.encoder import Encoder
+from descent.table.files import Format, read_blocks, tidy
 
 
 class TableReader:
@@ -35,19 +32,22 @@ class TableReader:
         self.unseen: Counter[str] = Counter()
 
     def describe(self) -> dict[str, Any]:
-        """Return plain values, for a checkpoint."""
+        """Return the schema as plain values."""
         goals, columns = ([asdict(column) for column in part] for part in (self.goals, self.columns))
         rules = {"targets": goals, "format": asdict(self.format), "columns": columns}
         return {"kind": "table", "path": self.path, **rules}
 
     @classmethod
-    def from_description(cls, values: Mapping[str, Any]) -> TableReader:
-        """Return the reader that `describe` told of; a TypeError where that is none."""
+    def from_description(cls, values: Mapping[str, Any]) -> "TableReader":
+        """Return the reader that `describe` described; a TypeError where that is none."""
         goals, columns = ([Column(**column) for column in values[part]] for part in ("targets", "columns"))
         format = Format(**values["format"])
-        require_types(format, Format([]))
-        for column in (*goals, *columns):
-            require_types(column, Column("", "number"))
+        for rules, model in [
+            (format, Format([])),
+            *((column, Column("", "date")) for column in goals + columns),
+        ]:
+            if any(type(value) is not type(getattr(model, name)) for name, value in vars(rules).items()):
+                raise TypeError(f"no rules of a table: {rules}")
         return cls(values["path"], goals, format, columns)
 
     def encoder(self) -> Encoder:
@@ -55,7 +55,7 @@ class TableReader:
         return Encoder(self.columns)
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
-        """Yield blocks of a file's rows, in order, as they are and as float32 inputs `(rows, columns)`.
+        """Yield blocks of a file's rows, in order, as they are and as float64 inputs `(rows, columns)`.
 
         Raises:
             ConfigError: no such file, a column is missing, or a value is of another kind than its column's.
@@ -67,46 +67,61 @@ class TableReader:
 
     def read_frame(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, Tensor]:
         """Return the same of a frame."""
-        frame = tidy(frame, self.format.missing)
-        return frame, self.take(frame, NamedPath("input", "a frame"), 0)
-
-    def take(self, frame: pl.DataFrame, file: NamedPath, first: int) -> Tensor:
-        """Return the inputs of rows, and count the words that training never saw; as of `to_inputs`."""
-        inputs = to_inputs(self.columns, frame, file, first)
-        for column, values in zip(self.columns, inputs.T, strict=True):
-            if column.kind == "category":
-                self.unseen[column.name] += int((values < 0).sum())
-        return inputs
+        file = NamedPath("input", "a frame")
+        frame = tidy(frame, self.format.missing, file)
+        return frame, self.take(frame, file)
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield blocks of inputs, and class indices, int64 `(rows,)`, or values, float32 `(rows, targets)`.
-
-        Rows without a target are left out.
+        """Yield blocks of inputs and targets (see `take_targets`) of the rows that have a target.
 
         Raises:
-            ConfigError: beside those of `read`, a target that is no number, or none of the classes; or the
-                rules have other words than the run has classes.
+            ConfigError: beside those of `read`, the rules have other words than the run has classes.
         """
         if classes and self.goals[0].words != list(classes):
             raise ConfigError("run", expected=f"rules with its classes, {', '.join(classes)[:200]}")
         first = 0
         for frame, inputs in self.read(file):
-            targets = to_targets(self.goals, frame, file, first)
-            known = are_known(targets)
+            targets = self.take_targets(frame, file, first)
+            known = ~targets.isnan().any(1) if targets.is_floating_point() else targets >= 0
             yield inputs[known], targets[known]
             first += len(frame)
 
+    def take(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
+        """Return the inputs of rows after the `first` of a file, and count the words that training never saw."""
+        inputs = to_numbers(self.columns, frame, file, first)
+        for column, values in zip(self.columns, inputs.T, strict=True):
+            self.unseen[column.name] += int((values < 0).sum()) if column.words else 0
+        return inputs
+
+    def take_targets(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
+        """Return classes, int64 `(rows,)`, or values, float64 `(rows, targets)`; -1 or NaN where missing."""
+        values = to_numbers(self.goals, frame, file, first)
+        return values[:, 0].nan_to_num(-1).long() if self.goals[0].kind == "class" else values
+
     def notes(self) -> list[str]:
         """Return a line for each column with categories that training never saw."""
-        unseen = {name: count for name, count in self.unseen.items() if count}
         return [
-            f"column {n}: {c:,} values are none of the words that training knew" for n, c in unseen.items()
+            f"column {name}: {count:,} values are none of the words that training knew"
+            for name, count in self.unseen.items()
+            if count
         ]
 
+    def name_classes(self, classes: Sequence[str]) -> pl.Series:
+        """Return classes as the values that they are in a table: whole numbers, true and false, or text."""
+        names = pl.Series(classes, dtype=pl.String)
+        if list(classes) == TRUTHS:
+            return names == "true"
+        numbers = names.cast(pl.Int64, strict=False)
+        return numbers if numbers.cast(pl.String).equals(names) else names
 
-def require_types(rules: Column | Format, like: Column | Format) -> None:
-    """Raise a TypeError unless all values are of the types of those of another one; lists are of texts."""
-    for name, value in vars(rules).items():
-        texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
-        if type(value) is not type(getattr(like, name)) or not texts:
-            raise TypeError(f"{name} is a {type(value).__name__}, as no table has it")
+
+def to_numbers(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, first: int) -> Tensor:
+    """Return columns of a frame as numbers, float64 `(rows, columns)`; see `Column.to_numbers`."""
+    numbers = torch.empty(len(frame), len(columns), dtype=torch.float64)
+    for place, column in enumerate(columns):
+        if column.name not in frame.columns:
+            error = file.error(f"a column {column.name}")
+            error.nearest = nearest(column.name, frame.columns)
+            raise error
+        numbers[:, place] = column.to_numbers(frame[column.name], file, first)
+    return numbers

@@ -1,71 +1,50 @@
 """A table as samples: what is predicted, which rows are given to which split, and what is learned from."""
 
-from __future__ import annotations
-
-import codecs
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+from unicodedata import normalize
 
+import polars as pl
 import torch
 from torch import Tensor
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
-from descent.data.table.columns import Column, are_known, to_inputs, to_targets
-from descent.data.table.encoder import Encoder
-from descent.data.table.files import Format, read_whole, separator_of
-from descent.data.table.fitting import find_rules, fit_columns
-from descent.data.table.forms import TRUTHS, Unusable, as_numbers, as_words
-from descent.data.table.preview import describe_columns, describe_splits, describe_targets
-from descent.data.table.table_reader import TableReader
 from descent.errors import ConfigError, require, require_one_of
-
-if TYPE_CHECKING:
-    import polars as pl
+from descent.table.columns import ORDERS, TRUTHS, Column, Kind, Unusable, as_numbers, find_kind, fit_column
+from descent.table.files import Format, as_words, read_blocks
+from descent.table.reader import TableReader
 
 FEW = 20  # whole numbers are classes where there are at most this many different ones
-DATES = ("auto", "day_first", "month_first")
-KEYS = ("path", "val_path", "test_path")
+SHOWN = 10  # classes whose number of rows the preview shows
 SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 
 
 def table(
     path: str | None,
     target: str | list[str] | None,
-    task: Literal["auto", "classification", "regression"],
+    task: Literal["auto", "classes", "values", "labels"],
     columns: list[str] | None,
     exclude: list[str],
     categories: list[str],
     missing: list[str],
     max_categories: int,
-    decimal: Literal["auto", "point", "comma"],
+    decimal: Literal["point", "comma"],
     dates: str,
     encoding: str,
+    separator: str | None,
     split: str | None,
     val_path: str | None,
     test_path: str | None,
 ) -> Samples:
-    """Return the rows of a CSV or Parquet file, one number a column (see `descent.data.table.columns`).
+    """Return the rows of a CSV or Parquet file, one number a column (see `descent.table.columns`).
 
-    Rows without a target are left out. How values are written, and rules for missing values, dates and
-    categories, are fitted on the training rows alone. What was understood is in `preview`.
-
-    Args:
-        path: of the file, with a header; a CSV's separator is `,`, `;`, `|` or a tab.
-        target: the column to predict, or several columns of numbers.
-        task: "auto" takes text, true and false, and at most 20 different whole numbers for classes.
-        columns: to learn from; None for all that are not the target, the split, or in `exclude`.
-        exclude: columns not to learn from.
-        categories: columns whose numbers are names, such as postcodes.
-        missing: words that stand for no value.
-        max_categories: words of a text column that are told apart, the most frequent ones.
-        decimal: what 1,234 or 1.234 is, where the column does not tell.
-        dates: "day_first" or "month_first" where the column does not tell, or a form of `strptime`.
-        encoding: of a CSV; "auto" is UTF-8, or what the file's first bytes say.
-        split: a column that says train, val or test in each row.
-        val_path, test_path: files of their own for validation and test.
+    Rows without a target are left out. Missing values and categories are understood by the training rows alone.
+    `preview` says what was understood. conf/data/table.yaml has a line on each argument.
 
     Raises:
         ConfigError: a file or column that is not there, a file without rows, text among numbers, or a target
@@ -73,225 +52,217 @@ def table(
     """
     require(bool(path), "path", path, "a CSV or Parquet file, such as data.path=houses.csv")
     require(max_categories >= 1, "max_categories", max_categories, "a whole number of at least 1")
-    given = zip(KEYS, (path, val_path, test_path), strict=True)
-    files = [NamedPath(key, file) for key, file in given if file]
-    format = choose_format(files[0], missing, decimal, dates, encoding)
-    frames = [read_whole(file, format) for file in files]
-    frame, targets = frames[0], [target] if isinstance(target, str) else list(target or ())
-    named = {"target": targets, "columns": columns, "exclude": exclude, "categories": categories}
-    require_columns(frame, {**named, "split": [split] if split else []})
-    if not targets:
-        raise ConfigError("target", None, expected=f"one of the columns {', '.join(frame.columns)}")
-    goals = find_targets(frame, targets, task, format)
-    values = [to_targets(goals, f, file) for f, file in zip(frames, files, strict=True)]
-    if goals[0].kind != "category":
-        refuse_constants(targets, values[0])
-    used = [name for name in columns or frame.columns if name not in {*targets, *exclude, split}]
-    tables = Tables(files, frames, goals, used, categories, format, max_categories)
-    rows = find_rows(frame, split, dict(zip([file.key for file in files], values, strict=True)))
-    inputs = torch.empty(sum(map(len, frames)), 0)  # filled by `fit`, when the training rows are known
-    return Samples(inputs, torch.cat(values), goals[0].words or targets, rows, fit=tables.fit)
+    format = choose_format(missing, encoding, separator, decimal, dates)
+    given = {"path": path, "val_path": val_path, "test_path": test_path}
+    files = [NamedPath(key, file) for key, file in given.items() if file]
+    frames = [pl.concat(list(read_blocks(file, format)), rechunk=False) for file in files]
+    named = {
+        "target": [target] if isinstance(target, str) else target,
+        "columns": columns,
+        "exclude": exclude,
+    }
+    named |= {"categories": categories, "split": [split] if split else []}
+    found = {key: find_names(key, names or (), frames[0].columns) for key, names in named.items()}
+    if not found["target"]:
+        raise ConfigError("target", None, expected=f"one of the columns {', '.join(frames[0].columns)}")
+    goals = find_goals(frames[0], found["target"], task, format)
+    passed = {*found["target"], *found["exclude"], *found["split"]}
+    used = [n for n in (frames[0].columns if columns is None else found["columns"]) if n not in passed]
+    reader = TableReader(str(Path(files[0].path).expanduser().resolve()), goals, format, [])
+    targets = torch.cat([reader.take_targets(*pair) for pair in zip(frames, files, strict=True)])
+    known = targets >= 0 if goals[0].kind == "class" else ~targets.isnan().any(1)
+    part_of = torch.cat(
+        [torch.full((len(f),), list(given).index(n.key)) for f, n in zip(frames, files, strict=True)]
+    )
+    for name in found["split"]:
+        part_of[: len(frames[0])] = read_split(frames[0][name])
+    rows = {n: (known & (part_of == SPLITS[n])).nonzero().flatten() for n in ("train", "val", "test")}
+    require(len(rows["train"]) > 0, "target", target, "rows to train on, but none has a target")
+    for goal, values in zip(goals, targets.reshape(len(targets), -1)[known].T, strict=True):
+        constant = goal.kind == "number" and bool((values == values[0]).all())
+        require(not constant, "target", goal.name, f"different values, but every row has {values[0]:g}")
+    fit = partial(fit_table, files, frames, reader, used, found["categories"], max_categories)
+    inputs = torch.empty(len(targets), 0)  # filled by `fit`, when the training rows are known
+    return Samples(inputs, targets, goals[0].words or found["target"], rows, fit=fit)
 
 
-@dataclass
-class Tables:
-    """Files that were read, and what is to be learned from them.
+def fit_table(
+    files: Sequence[NamedPath],
+    frames: Sequence[pl.DataFrame],
+    reader: TableReader,
+    used: Sequence[str],
+    categories: Sequence[str],
+    max_categories: int,
+    samples: Samples,
+    rows: Mapping[str, Tensor],
+    like: Mapping[str, Any] | None = None,
+) -> Samples:
+    """Return the samples with inputs by rules from the training rows, or by those of another run.
 
-    Attributes:
-        files: the first one, which rules are fitted on, and those of validation and test.
-        frames: their rows.
-        targets: the columns to predict, by their rules.
-        used: the columns to learn from.
-        categories, max_categories: as of `table`.
-        format: how the files are written.
+    Args:
+        files, frames: the first one, which rules are fitted on, and those of validation and test.
+        reader: with the targets' rules; it gets those of the columns.
+        used: the columns to learn from; others are those of `table`.
+        samples, rows, like: see `Samples.fit`.
     """
-
-    files: Sequence[NamedPath]
-    frames: Sequence[pl.DataFrame]
-    targets: list[Column]
-    used: list[str]
-    categories: Sequence[str]
-    format: Format
-    max_categories: int
-
-    def fit(
-        self, samples: Samples, rows: Mapping[str, Tensor], like: Mapping[str, Any] | None = None
-    ) -> Samples:
-        """Return the samples with inputs by rules that are fitted on the training rows."""
-        (file, *files), (frame, *frames), train = self.files, self.frames, rows["train"]
-        total, width = frame.shape
-        rules, left_out, first = self.fit_first(train, like)
-        pairs = zip(frames, files, strict=True)
-        inputs = torch.cat([first, *(to_inputs(rules, f, named) for f, named in pairs)])
-        names = list(samples.names)  # in the order of another run's, where this one starts from it
-        if self.targets[0].kind == "category":
-            goals = [replace(self.targets[0], words=names)]
-        else:
-            goals = sorted(self.targets, key=lambda target: names.index(target.name))
-        lines = [
-            f"{file.path}: {total:,} rows, {width} columns",
-            describe_splits(rows, len(inputs)),
-            *describe_targets(goals, samples.targets[train]),
-            *describe_columns(rules, left_out, inputs[train]),
-        ]
-        path = str(Path(file.path).expanduser().resolve())
-        simple = all(rule.kind in ("number", "truth") and not rule.flagged for rule in rules)
-        plain = simple and not inputs.isnan().any()
-        encoder = None if plain else Encoder(rules)
-        return replace(
-            samples,
-            inputs=inputs,
-            encoder=encoder,
-            scaled=None if encoder is None else encoder.scaled,
-            reader=TableReader(path, goals, self.format, rules).describe(),
-            # a name or a word may go on in a second line
-            preview="".join(line.replace("\n", " ") + "\n" for line in lines),
-        )
-
-    def fit_first(
-        self, train: Tensor, like: Mapping[str, Any] | None
-    ) -> tuple[list[Column], dict[str, str], Tensor]:
-        """Return the rules, by name why other columns are left out, and the inputs of the first file.
-
-        The rules are those of another run, where this one starts from it.
-
-        Raises:
-            ConfigError: there is no column to learn from, or one of the other run's is not.
-        """
-        file, frame = self.files[0], self.frames[0]
-        if like is not None and like["reader"]["kind"] == "table":
-            theirs = TableReader.from_description(like["reader"]).columns
-            known = [column.name for column in theirs]
-            gaps = ", ".join(name for name in known if name not in self.used)
-            if gaps:
-                expected = (
-                    f"the columns that init_from={like['run']} learned from; not learned from here: {gaps}"
-                )
-                raise file.error(expected)
-            others = [name for name in self.used if name not in known]
-            left_out = dict.fromkeys(others, f"init_from={like['run']} did not learn from it")
-            return theirs, left_out, to_inputs(theirs, frame, file)
-        trained_on = torch.zeros(len(frame), dtype=torch.bool).index_fill(0, train, True).numpy()
-        found = find_rules(frame, self.used, trained_on, self.categories, self.format)
-        rules, left_out, inputs = fit_columns(frame, trained_on, found, self.max_categories, file)
-        if not rules:
-            names = ", ".join(target.name for target in self.targets)
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5])
-            because = f"; left out are {reasons}" if reasons else ""
-            raise file.error(f"a column to learn from beside {names}{because}")
-        return rules, left_out, inputs
-
-
-def choose_format(file: NamedPath, missing: list[str], decimal: str, dates: str, encoding: str) -> Format:
-    """Return how files are written, by what a person said of them and by the first one; as of `table`."""
-    if "%" not in dates:
-        require_one_of(DATES, "dates", dates, f"one of {', '.join(DATES)}, or a form such as %d.%m.%Y")
+    train, left_out = rows["train"], {}
+    if like is not None and like["reader"]["kind"] == "table":
+        reader.columns = TableReader.from_description(like["reader"]).columns
+        known, start = [column.name for column in reader.columns], f"init_from={like['run']}"
+        if gaps := ", ".join(name for name in known if name not in used):
+            raise files[0].error(f"the columns that {start} learned from; not learned from here: {gaps}")
+        left_out = {name: f"{start} did not learn from it" for name in used if name not in known}
+    else:
+        reader.columns = []
+        for name in used:
+            try:
+                values, named = frames[0][name].gather(train.numpy()), name in categories
+                reader.columns.append(fit_column(values, reader.format, named, max_categories))
+            except Unusable as error:
+                left_out[name] = str(error)
+    if not reader.columns:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5])
+        because = f"; left out are {reasons}" if reasons else ""
+        raise files[0].error(f"a column to learn from beside {', '.join(reader.targets)}{because}")
     try:
-        codec = codecs.lookup("utf-8" if encoding == "auto" else encoding).name
+        inputs = torch.cat([reader.take(*pair) for pair in zip(frames, files, strict=True)])
+    except ConfigError as error:
+        error.expected += "; add it to data.missing, or the column to data.categories if it is text"
+        raise
+    # classes and targets are in the order of another run's, where this one starts from it
+    names, goals = list(samples.names), reader.goals
+    goals = (
+        [replace(goals[0], words=names)]
+        if goals[0].words
+        else sorted(goals, key=lambda g: names.index(g.name))
+    )
+    reader = TableReader(reader.path, goals, reader.format, reader.columns)
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in rows.items())
+    gaps = len(inputs) - sum(map(len, rows.values()))
+    lines = [
+        f"{files[0].path}: {len(frames[0]):,} rows, {frames[0].width} columns",
+        f"  split     {sizes}" + (f"; left out, without a target: {gaps:,}" if gaps else ""),
+    ]
+    for goal, values in zip(goals, samples.targets[train].reshape(len(train), -1).T, strict=True):
+        lines.append(describe("target", goal, values))
+    lines += [describe(c.kind, c, values) for c, values in zip(reader.columns, inputs[train].T, strict=True)]
+    lines += [f"  left out  {name:<20} {reason}" for name, reason in left_out.items()]
+    plain = all(c.kind in ("number", "boolean") and not c.flagged for c in reader.columns)
+    encoder = None if plain and not inputs.isnan().any() else reader.encoder()
+    scaled = None if encoder is None else encoder.scaled
+    # a name or a word may go on in a second line
+    preview = "".join(line.replace("\n", " ") + "\n" for line in lines)
+    return replace(
+        samples, inputs=inputs, encoder=encoder, scaled=scaled, reader=reader.describe(), preview=preview
+    )
+
+
+def choose_format(
+    missing: Sequence[str], encoding: str, separator: str | None, decimal: str, dates: str
+) -> Format:
+    """Return how files are written, or raise a `ConfigError`; arguments are those of `table`."""
+    require_one_of(("point", "comma"), "decimal", decimal)
+    if "%" not in dates:
+        require_one_of(("auto", *ORDERS), "dates", dates, f"auto, {', '.join(ORDERS)}, or such as %d.%m.%Y")
+    encoding = "utf-8" if encoding == "auto" else encoding
+    try:
+        "".encode(encoding)
     except LookupError as error:
         known = "auto, or an encoding that Python knows, such as latin-1, utf-16 or cp949"
         raise ConfigError("encoding", encoding, expected=known) from error
-    format = Format([str(word) for word in missing], codec, decimal, dates)
-    format.separator = separator_of(file, format)
-    return format
+    separator = (separator or "").replace("\\t", "\t")
+    fits = len(separator.encode()) < 2 and separator not in ('"', "\n")
+    require(fits, "separator", separator, "null, or one character such as ; or \\t")
+    return Format([str(word) for word in missing], encoding, separator, decimal, dates)
 
 
-def require_columns(frame: pl.DataFrame, named: Mapping[str, Sequence[str] | None]) -> None:
-    """Raise a `ConfigError` of the first column, named by a key, that the file has not."""
-    for key, names in named.items():
-        for name in names or ():
-            if name not in frame.columns:
-                expected = f"one of the columns {', '.join(frame.columns)}"
-                raise ConfigError(key, name, expected=expected, choices=frame.columns)
+def find_names(key: str, names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Return names of columns as the file has them; raise a `ConfigError` of the first that it has not."""
+    expected = f"one of the columns {', '.join(columns)}"
+    expected += "; data.separator is what stands between columns" if len(columns) == 1 else ""
+    names = [normalize("NFC", str(name)) for name in names]
+    for name in names:
+        require_one_of(columns, key, name, expected)
+    return names
 
 
-def find_targets(frame: pl.DataFrame, targets: Sequence[str], task: str, format: Format) -> list[Column]:
-    """Return the rules of the targets: one category whose words are the classes, or numbers.
-
-    Text, true and false, and few whole numbers are taken for classes where the task is "auto".
-    """
-    every = torch.ones(len(frame), dtype=torch.bool).numpy()
-    rules = find_rules(frame, frame.columns, every, (), format)
+def find_goals(frame: pl.DataFrame, targets: Sequence[str], task: str, format: Format) -> list[Column]:
+    """Return the rules of the targets: one of classes, or numbers, or booleans; see `table`."""
+    goals = []
     for name in targets:
-        if isinstance(rules[name], Unusable):
-            raise ConfigError("target", name, expected=f"values that can be read, but {rules[name]}")
-    columns = [rule for rule in (rules[name] for name in targets) if isinstance(rule, Column)]
-    for column in columns:
-        if column.kind == "number":
-            column.fit_marks(frame[column.name])
-    if task == "auto":
-        task = guess_task(columns, frame)
-    if task == "regression":
-        return [c if c.kind in ("number", "truth") else Column(c.name, "number") for c in columns]
-    if len(targets) > 1:
-        raise ConfigError("target", list(targets), expected="one column of classes; several must be numbers")
-    return [Column(targets[0], "category", words=find_classes(frame[targets[0]]))]
-
-
-def guess_task(targets: Sequence[Column], frame: pl.DataFrame) -> Literal["classification", "regression"]:
-    """Take text, true and false, and few whole numbers for classes, and everything else for values."""
-    rule = targets[0]
-    if len(targets) > 1 or rule.kind == "date":
-        return "regression"
-    if rule.kind != "number":
-        return "classification"
-    numbers = rule.read(frame[rule.name]).drop_nulls()
-    few = numbers.n_unique() <= FEW
-    return "classification" if few and bool((numbers == numbers.round(0)).all()) else "regression"
+        try:
+            goals.append(find_kind(frame[name].drop_nulls(), format))
+        except Unusable as error:
+            if task != "classes":
+                raise ConfigError("target", name, expected=f"values that can be read; {error}") from error
+            goals.append(Column(name, "category"))
+    if (
+        task == "auto"
+        and len(goals) > 1
+        and all(Column(g.name, "boolean").holds(frame[g.name].drop_nulls()) for g in goals)
+    ):
+        expected = "data.task=labels or data.task=values, because these targets are 0 and 1 alone"
+        raise ConfigError("data.task", task, expected=expected)
+    goal, values = goals[0], goals[0].read(frame[goals[0].name]).drop_nulls().unique()
+    few = goal.kind == "number" and len(values) <= FEW and bool((values == values.round(0)).all())
+    if task == "classes" or (
+        task == "auto" and len(goals) == 1 and (few or goal.kind in ("boolean", "category"))
+    ):
+        require(len(goals) == 1, "target", list(targets), "one column of classes; several must be numbers")
+        return [Column(goal.name, "class", words=find_classes(frame[goal.name]))]
+    kind: Kind = "boolean" if task == "labels" else "number"
+    return [g if g.kind == "boolean" else Column(g.name, kind, decimal=format.decimal) for g in goals]
 
 
 def find_classes(column: pl.Series) -> list[str]:
     """Return the names of the classes, in the order of their numbers or of the alphabet."""
     words = as_words(column.drop_nulls()).unique().sort()
     numbers = as_numbers(words)
-    if not numbers.has_nulls():
-        words = words.gather(numbers.arg_sort())
-    classes = words.to_list()
+    classes = (words if numbers.has_nulls() else words.gather(numbers.arg_sort())).to_list()
     if {word.lower() for word in classes} == set(TRUTHS):  # however each of them is written
         classes = [next(word for word in classes if word.lower() == truth) for truth in TRUTHS]
-    if len(classes) < 2:
-        only = classes[0] if classes else "no value"
-        raise ConfigError("target", column.name, expected=f"at least two classes, but every row has {only}")
+    only = classes[0] if classes else "no value"
+    require(len(classes) > 1, "target", column.name, f"at least two classes, but every row has {only}")
     require(len(classes) <= 10_000, "target", column.name, f"classes, not {len(classes):,} different values")
     return classes
 
 
-def refuse_constants(targets: Sequence[str], values: Tensor) -> None:
-    """Raise a `ConfigError` of the first target whose known values are all the same."""
-    for name, column in zip(targets, values.T, strict=True):
-        known = column[~column.isnan()]
-        if len(known) and bool((known == known[0]).all()):
-            raise ConfigError("target", name, expected=f"different values, but every row has {known[0]:g}")
-
-
-def find_rows(frame: pl.DataFrame, split: str | None, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the rows with a target of each split, int64, as if the files were one after another.
-
-    Args:
-        frame: the rows of the first file.
-        split: its column that says train, val or test.
-        values: targets of each file, as of `to_targets`, by its key.
-    """
-    parts = [torch.full((len(targets),), KEYS.index(key)) for key, targets in values.items()]
-    if split is not None:
-        parts[0] = read_split(frame, split)
-    known, part_of = are_known(torch.cat(list(values.values()))), torch.cat(parts)
-    rows = {
-        name: (known & (part_of == SPLITS[name])).nonzero().flatten() for name in ("train", "val", "test")
-    }
-    if len(rows["train"]) == 0:
-        raise ConfigError("target", expected="rows to train on, but none has a target")
-    return rows
-
-
-def read_split(frame: pl.DataFrame, split: str) -> Tensor:
+def read_split(column: pl.Series) -> Tensor:
     """Return the number in `SPLITS` of each row's word, int64 `(rows,)`."""
-    import polars as pl
-
-    words = frame[split].cast(pl.String).str.to_lowercase().str.strip_chars()
+    words = column.cast(pl.String).str.to_lowercase()
     numbers = words.replace_strict(SPLITS, default=None, return_dtype=pl.Int64)
     if numbers.has_nulls():
         row = int(numbers.is_null().arg_max())  # type: ignore[arg-type]
         expected = f"train, val or test, but row {row + 1:,} has {words[row]!r}"
-        raise ConfigError("split", split, expected=expected)
+        raise ConfigError("split", column.name, expected=expected)
     return numbers.to_torch()
+
+
+def describe(head: str, column: Column, values: Tensor) -> str:
+    """Return a line on a column: its words or classes, or the range of known values; and what is missing."""
+    known, words = values[~values.isnan()], column.words
+    gaps, others = len(values) - len(known), 0
+    if words:
+        others, *counts, gaps = (values.long() + 1).bincount(minlength=len(words) + 2).tolist()
+        shown = [f"{n} {c:,}" for n, c in zip(words, counts, strict=True)] if head == "target" else words
+        most, what = (SHOWN, "classes") if head == "target" else (SHOWN // 2, "words")
+        text = f"{len(words)} {what}: {', '.join(shown[:most])}" + (", …" if len(words) > most else "")
+    elif column.kind == "boolean":
+        text = f"true in {known.mean():.0%} of the rows"
+    else:
+        low, high = (show_value(column, float(value)) for value in known.aminmax())
+        text = ("a value " if head == "target" else "") + f"from {low} to {high}"
+    text += f"; {gaps:,} missing" if gaps else ""
+    text += (
+        f", taken as {show_value(column, column.fill)}" if gaps and column.kind in ("number", "date") else ""
+    )
+    return f"  {head:<9} {column.name:<20} {text}" + (f"; {others:,} of other words" if others else "")
+
+
+def show_value(column: Column, value: float) -> str:
+    """Return a number, or the date that it stands for."""
+    if column.kind == "date":
+        return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=value):%Y-%m-%d}"
+    if value == round(value) and abs(value) < 1e15:
+        return f"{column.origin + int(value):,}"
+    return f"{value:,.6g}"
