@@ -184,24 +184,21 @@ def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Col
     known = values.drop_nulls()
     column = Column(values.name, "category") if named else find_kind(known, format)
     column.flagged = values.has_nulls()
-    if not column.flagged and known.n_unique() == 1:
+    read = as_words(known) if column.kind == "category" else column.read(known)
+    if column.kind == "number" and bool((read.abs() > EXACT).any()):
+        column.origin = known.cast(pl.Int128, strict=False).min() or 0  # type: ignore[assignment]
+        read = column.read(known)
+    if not column.flagged and read.n_unique() == 1:
         raise Unusable(f"{known[0]} in every row")
     if column.kind == "category":
-        words = as_words(known)
-        counts = words.value_counts(name="rows").sort("rows", words.name, descending=[True, False])
-        if most < len(counts) and len(counts) > len(words) / 2:
-            reason, read = f"{len(counts):,} different texts in {len(words):,} rows", as_numbers(words)
-            if share_of(read) > 0.5:
-                other = words.filter(read.is_null())[0]
-                reason += (
-                    f", {share_of(read):.0%} numbers; data.missing may name the others, such as {other!r}"
-                )
+        counts = read.value_counts(name="rows").sort("rows", read.name, descending=[True, False])
+        if most < len(counts) and len(counts) > len(read) / 2:
+            reason, numbers = f"{len(counts):,} different texts in {len(read):,} rows", as_numbers(read)
+            if share_of(numbers) > 0.5:
+                share, other = share_of(numbers), read.filter(numbers.is_null())[0]
+                reason += f", {share:.0%} numbers; data.missing may name the others, such as {other!r}"
             raise Unusable(reason)
-        column.words = counts[words.name][:most].to_list()
+        column.words = counts[read.name][:most].to_list()
         return column
-    numbers = column.read(known)
-    if column.kind == "number" and bool((numbers.abs() > EXACT).any()):
-        column.origin = known.cast(pl.Int128, strict=False).min() or 0  # type: ignore[assignment]
-        numbers = column.read(known)
-    column.fill = numbers.median()  # type: ignore[assignment]
+    column.fill = read.median()  # type: ignore[assignment]
     return column

@@ -19,7 +19,7 @@ import polars as pl
 from descent.data.named_path import NamedPath
 from descent.errors import first_line
 
-BLOCK = 1 << 24  # characters of a CSV, or numbers of a Parquet file, that are read at once
+BLOCK = 1 << 22  # characters of a CSV, or numbers of a Parquet file, that are read at once
 SEPARATORS = (",", ";", "\t", "|")
 MARKS = {BOM_UTF8: "utf-8-sig", BOM_UTF16_LE: "utf-16", BOM_UTF16_BE: "utf-16"}
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error, OSError, EOFError, BadDeflate)
@@ -159,7 +159,7 @@ def join_lines(lines: Iterator[str], named: NamedPath, blank: str) -> Iterator[s
         if size > BLOCK and quotes % 2 == 0:
             yield "".join(rows)
             rows, size = [], 0
-        elif size > 4 * BLOCK:
+        elif size > 2 * BLOCK:
             raise named.error("a quote's end: the file has an odd number of quotes")
     if rows:
         yield "".join(rows)
@@ -177,15 +177,19 @@ def tidy(frame: pl.DataFrame, missing: Sequence[str], named: NamedPath) -> pl.Da
         raise named.error(
             f"names that differ, but two columns are {max(plain, key=plain.count)} (NFC and NFD)"
         )
-    columns = []
+    columns, numbers = [], any(re.fullmatch(r"-?\d+(\.\d+)?", word) for word in missing)
     for name, dtype in frame.schema.items():
-        value = pl.col(name)
-        if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
-            value = value.cast(pl.String).str.strip_chars().str.normalize("NFC")
-        elif not dtype.is_numeric():
-            continue
-        known = ~as_words(value).is_in(["", "nan", "NaN", *missing])
-        columns.append(pl.when(known).then(value).alias(name))
+        value, is_text = pl.col(name), isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+        if is_text:
+            value, text = value.cast(pl.String).str.strip_chars(), frame[name].cast(pl.String).str
+            if text.len_bytes().sum() > text.len_chars().sum():  # not all ASCII, which takes no time
+                value = value.str.normalize("NFC")
+        elif dtype.is_float():
+            value = value.fill_nan(None)
+        if is_text or (numbers and dtype.is_numeric()):
+            word = as_words(value) if numbers else value
+            value = pl.when(~word.is_in(["", "nan", "NaN", *missing])).then(value)
+        columns.append(value.alias(name))
     return frame.with_columns(columns).rename(names)
 
 
