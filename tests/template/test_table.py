@@ -14,9 +14,8 @@ from test_table_formats import read_again, read_table, same
 from descent.data.named_path import NamedPath
 from descent.errors import ConfigError
 from descent.table.columns import Column
-from descent.table.encoder import DAY, Encoder
+from descent.table.reader import DAY, Encoder, TableReader
 from descent.table.files import Format
-from descent.table.reader import TableReader
 
 FILE = NamedPath("input", "t.csv")
 

@@ -231,7 +231,7 @@ def test_text_in_another_encoding_is_the_same_text(tmp_path: Path, encoding: str
         (["02/03/2020", "04/05/2020"], "'02/03/2020' may be a date: data.dates=day_first, month_first"),
         (["31.12.2020", "1.1.2021 10:00"], "or a form such as %d.%m.%Y"),
         (["Jun 12, 1998", "March 28 2020"], "'Jun 12, 1998' may be a date"),
-        ([*map(str, range(50)), *(f"stray {i}" for i in range(10))], "data.missing may name the others"),
+        ([*map(str, range(50)), *(f"stray {i}" for i in range(10))], "data.missing names what stands for no value"),
     ],
 )
 def test_what_is_not_read_is_left_out_with_the_option_that_reads_it(
@@ -314,7 +314,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a header alone": (b"x,y\n\n", r"rows beneath the header, but there are none"),
     "a header without an end": (b"x,y", r"rows beneath the header, but there are none"),
     "too many values": (b"x,y\n1,a\n\n1,b,3\n", r"row 2 has 3 values, the header 2"),
-    "a zip": (b"PK\x03\x04....", r"not an archive or a spreadsheet"),
+    "a zip": (b"PK\x03\x04....", r"not a zip archive or a spreadsheet"),
     "damaged gzip": (gzip.compress(b"x,y\n" + bytes(range(200)) * 50)[:60], r"can be read \("),
     "damaged Parquet": (b"PAR1" + b"\xff" * 200 + b"PAR1", r"can be read \("),
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", r"data\.encoding"),

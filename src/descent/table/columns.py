@@ -1,28 +1,26 @@
 """Columns of a table as numbers, by rules from the training rows that are the run's schema ever after."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 from torch import Tensor
 
 from descent.data.named_path import NamedPath
-from descent.table.files import Format, as_words
+from descent.table.files import ORDERS, Format, as_words
 
-Kind = Literal["number", "boolean", "date", "category", "class"]
 TRUTHS = ["false", "true"]  # in any case of letters
 SHARE = 0.9  # of the values that are of a kind, for the column to be of it; the others are errors
-LOOKED_AT = 1_000  # values, spread over the training rows, that are tried first
 EXACT = 1 << 53  # whole numbers beyond lose digits in float64
 YEAR_1000 = -30_610_224_000.0  # in seconds
 ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z")
-ORDERS = {"day_first": "$3-$2-$1", "month_first": "$3-$1-$2"}
-MONTH = r"\p{L}{3,9}\.?"
-DATE = rf"^(\d{{1,4}}[./-] ?\d{{1,2}}[./-] ?\d{{1,4}}|\d\d?[ -]{MONTH}[ -]\d{{2,4}}|{MONTH} \d\d?,? \d{{4}})([ T]\d.*)?$"
-NUMBER = r"^[(+-]?\s*(\p{Sc}|[A-Z]{3})?\s*[+-]?(\d[\d.,'’\s]*|[.,]\d+)\s*(\p{Sc}|[A-Z]{3}|%)?\)?$"
+DAY, MONTH = r"\d{1,4}", r"\p{L}{3,9}\.?"
 HINTS = {
-    DATE: "a date: data.dates=day_first, month_first or a form such as %d.%m.%Y reads it",
-    NUMBER: "a number: data.decimal=comma reads 1,5; else write it as 1234.5, or name the column in data.categories",
+    rf"^({DAY}[./-] ?{DAY}[./-] ?{DAY}|{DAY}[ -]{MONTH}[ -]{DAY}|{MONTH} {DAY},? {DAY})([ T]\d.*)?$": (
+        "date: data.dates=day_first, month_first or a form such as %d.%m.%Y reads it"
+    ),
+    r"^[(+-]?\s*(\p{Sc}|[A-Z]{3})?\s*[+-]?(\d[\d.,'’\s]*|[.,]\d+)\s*(\p{Sc}|[A-Z]{3}|%)?\)?$": (
+        "number: data.decimal=comma reads 1,5; else write it as 1234.5, or name the column in data.categories"
+    ),
 }
 
 
@@ -34,15 +32,11 @@ class Unusable(ValueError):
 class Column:
     """How one column of a file becomes one number a row.
 
-    - number: itself, less `origin`; NaN where it is missing. A duration is its seconds.
-    - boolean: 1 where it is true, 0 where it is false; NaN where it is missing.
-    - date: seconds since 1970-01-01; NaN where it is missing.
-    - category: its place in `words`; len(words) where it is missing; -1 where training never saw it.
-    - class, of a target: its place in `words`; NaN where it is missing.
-
     Attributes:
         name: in the file's header.
-        kind: one of the five.
+        kind: "number", less `origin`; "boolean", 0 or 1; "date", seconds since 1970-01-01; each NaN where it is
+            missing. "category", the place in `words`; len(words) where it is missing, -1 where training never
+            saw it. "class", of a target, the place in `words`; NaN where it is missing.
         fill: what stands for a missing number or date: the median of the training rows.
         flagged: values were missing in the training rows too, so that a feature of its own says where.
         words: the categories of the training rows, the most frequent first; or the classes.
@@ -51,7 +45,7 @@ class Column:
     """
 
     name: str
-    kind: Kind
+    kind: str
     fill: float = 0.0
     flagged: bool = False
     words: list[str] = field(default_factory=list)
@@ -102,14 +96,12 @@ class Column:
 
     def holds(self, values: pl.Series) -> bool:
         """Whether known values are of this kind, but for a few."""
-        some = values.gather_every(max(1, len(values) // LOOKED_AT))
-        return all(share_of(self.read(part)) >= SHARE for part in (some, values))
+        some = values.gather_every(len(values) // 1_000 + 1)  # a text of another kind is seen quickly
+        return share_of(self.read(some)) >= SHARE <= share_of(self.read(values))
 
 
 def as_numbers(series: pl.Series, decimal: str = "point") -> pl.Series:
     """Return the values as Float64; null where one is missing or no number."""
-    if series.dtype == pl.Duration:
-        return series.dt.total_microseconds() / 1e6
     if series.dtype == pl.String and decimal == "comma":  # a point is no part of a number then
         series = series.str.replace(".", "?", literal=True).str.replace(",", ".", literal=True)
     if series.dtype.is_numeric() or series.dtype in (pl.String, pl.Boolean, pl.Null):
@@ -121,23 +113,23 @@ def as_seconds(series: pl.Series, dates: str) -> pl.Series:
     """Return seconds since 1970-01-01, Float64, of values as of `Format.dates`; null where one is no date."""
     if series.dtype in (pl.Date, pl.Datetime):
         return series.dt.epoch("us") / 1e6
-    seconds, form = pl.Series(series.name, [None] * len(series), pl.Float64), "%" in dates
-    if form and series.dtype.is_integer():  # 20200113
+    seconds, forms = pl.Series(series.name, [None] * len(series), pl.Float64), (dates,)
+    if "%" in dates and series.dtype.is_integer():  # 20200113
         series = series.cast(pl.String)
     if series.dtype != pl.String:
         return seconds
-    if not form:
-        if dates in ORDERS:
-            series = series.str.replace(r"^(\d{1,2})[./-] ?(\d{1,2})[./-] ?(\d{4})\b", ORDERS[dates])
+    if "%" not in dates:
+        day = r"^(\d{1,2})[./-] ?(\d{1,2})[./-] ?(\d{4})\b"
+        series = series.str.replace(day, ORDERS[dates]) if dates in ORDERS else series
         series = series.str.replace(r"^(\d{4})[./-](\d{1,2})[./-](\d{1,2})[T ]?", "$1-$2-$3 ")
-        series = series.str.replace(r"\s*Z?$", "")
-    for form in (dates,) if form else ISO:
+        series, forms = series.str.replace(r"\s*Z?$", ""), ISO
+    for form in forms:
         left = series.set(seconds.is_not_null(), None)
         if left.null_count() < len(left):
-            zone = "UTC" if form.endswith("z") else None
-            times = left.str.strptime(pl.Datetime("us", zone), form, strict=False).dt.epoch("us") / 1e6
-            times = times.set((times < YEAR_1000).fill_null(False), None)  # "20" is no year of "%Y"
-            seconds = seconds.zip_with(times.is_null(), times)
+            kind = pl.Datetime("us", "UTC" if form.endswith("z") else None)
+            read = left.str.strptime(kind, form, strict=False).dt.epoch("us") / 1e6
+            read = read.set((read < YEAR_1000).fill_null(False), None)  # "20" is no year of "%Y"
+            seconds = seconds.zip_with(read.is_null(), read)
     return seconds
 
 
@@ -147,58 +139,49 @@ def share_of(read: pl.Series) -> float:
 
 
 def find_kind(values: pl.Series, format: Format) -> Column:
-    """Return the kind of a column by known values.
-
-    Raises:
-        Unusable: they are of no type that is learned from, or may be numbers or dates in another form.
-    """
-    name, dtype = values.name, values.dtype
-    if dtype.is_nested() or dtype in (pl.Time, pl.Binary, pl.Object):
-        raise Unusable(f"of type {dtype}")
+    """Return the kind of a column by known values; raise an `Unusable` where it is none that is read."""
     if not len(values):
         raise Unusable("no values")
-    kinds: tuple[Kind, ...] = ("date", "number", "boolean")  # a form such as %Y%m%d is that of numbers, too
-    for kind in kinds[2:] if dtype == pl.Boolean else kinds:
-        column = Column(name, kind, decimal=format.decimal, dates=format.dates)
-        if column.holds(values):
+    for kind in ("date", "number", "boolean"):  # a form such as %Y%m%d is that of numbers, too
+        column = Column(values.name, kind, decimal=format.decimal, dates=format.dates)
+        if column.holds(values) and (kind, values.dtype) != ("number", pl.Boolean):
             return column
-    some = values.gather_every(max(1, len(values) // LOOKED_AT))
+    if values.dtype != pl.String:
+        raise Unusable(f"of type {values.dtype}")
     for pattern, hint in HINTS.items():
-        if share_of(some.str.extract(pattern, 0)) >= SHARE:
-            raise Unusable(f"{some[0]!r} may be {hint}")
-    return Column(name, "category")
+        if share_of(values.str.extract(pattern, 0)) >= SHARE:
+            raise Unusable(f"{values[0]!r} may be a {hint}")
+    return Column(values.name, "category")
 
 
-def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Column:
-    """Return the rule of a column by its training rows.
+def fit_column(column: Column, values: pl.Series, format: Format, most: int) -> Column:
+    """Return the rule of a column by its training rows, with at most so many words.
 
-    Args:
-        values: of the training rows.
-        format: how numbers and dates are written.
-        named: whether its values are names, whatever they look like.
-        most: words that are told apart; rarer ones count as never seen.
+    A column that is a category stays one.
 
     Raises:
         Unusable: nothing can be learned from it.
     """
     known = values.drop_nulls()
-    column = Column(values.name, "category") if named else find_kind(known, format)
-    column.flagged = values.has_nulls()
+    column = replace(
+        column if column.kind == "category" else find_kind(known, format), flagged=values.has_nulls()
+    )
     read = as_words(known) if column.kind == "category" else column.read(known)
     if column.kind == "number" and bool((read.abs() > EXACT).any()):
         column.origin = known.cast(pl.Int128, strict=False).min() or 0  # type: ignore[assignment]
         read = column.read(known)
     if not column.flagged and read.n_unique() == 1:
         raise Unusable(f"{known[0]} in every row")
-    if column.kind == "category":
-        counts = read.value_counts(name="rows").sort("rows", read.name, descending=[True, False])
-        if most < len(counts) and len(counts) > len(read) / 2:
-            reason, numbers = f"{len(counts):,} different texts in {len(read):,} rows", as_numbers(read)
-            if share_of(numbers) > 0.5:
-                share, other = share_of(numbers), read.filter(numbers.is_null())[0]
-                reason += f", {share:.0%} numbers; data.missing may name the others, such as {other!r}"
-            raise Unusable(reason)
-        column.words = counts[read.name][:most].to_list()
+    if column.kind != "category":
+        column.fill = read.median()  # type: ignore[assignment]
         return column
-    column.fill = read.median()  # type: ignore[assignment]
+    counts = read.value_counts(name="rows").sort("rows", read.name, descending=[True, False])
+    if most < len(counts) and len(counts) > len(read) / 2:
+        numbers = as_numbers(read)
+        others = (
+            f", such as {read.filter(numbers.is_null())[0]!r}; data.missing names what stands for no value"
+        )
+        mixed = others if share_of(numbers) > 0.5 else ""
+        raise Unusable(f"{len(counts):,} different texts in {len(read):,} rows{mixed}")
+    column.words = counts[read.name][:most].to_list()
     return column

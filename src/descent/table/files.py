@@ -3,7 +3,8 @@
 import csv
 import gzip
 import re
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
+import zlib
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,28 +13,40 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 from unicodedata import normalize
-from zlib import error as BadDeflate
 
 import polars as pl
 
 from descent.data.named_path import NamedPath
-from descent.errors import first_line
+from descent.errors import ConfigError, first_line, require, require_one_of
 
 BLOCK = 1 << 22  # characters of a CSV, or numbers of a Parquet file, that are read at once
 SEPARATORS = (",", ";", "\t", "|")
-MARKS = {BOM_UTF8: "utf-8-sig", BOM_UTF16_LE: "utf-16", BOM_UTF16_BE: "utf-16"}
-FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error, OSError, EOFError, BadDeflate)
+ORDERS = {"day_first": "$3-$2-$1", "month_first": "$3-$1-$2"}  # of a date's day, month and year
+DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error, OSError, EOFError, zlib.error)
 
 
 @dataclass
 class Format:
-    """How the text of files is written, as a person said it; a separator of "" is found out for each file."""
+    """How the text of files is written, as conf/data/table.yaml has it; a separator of "" is found out."""
 
     missing: list[str]
     encoding: str = "utf-8"
     separator: str = ""
     decimal: str = "point"
     dates: str = "auto"
+
+    def __post_init__(self) -> None:
+        require_one_of(("point", "comma"), "decimal", self.decimal)
+        if "%" not in self.dates:
+            shown = f"auto, {', '.join(ORDERS)}, or a form such as %d.%m.%Y"
+            require_one_of(("auto", *ORDERS), "dates", self.dates, shown)
+        single = len(self.separator.encode()) < 2 and self.separator not in ('"', "\n")
+        require(single, "separator", self.separator, "null, or one character such as ; or \\t")
+        try:
+            "".encode(self.encoding)
+        except LookupError as error:
+            known = "auto, or an encoding that Python knows, such as latin-1, utf-16 or cp949"
+            raise ConfigError("encoding", self.encoding, expected=known) from error
 
 
 def read_blocks(named: NamedPath, format: Format) -> Iterator[pl.DataFrame]:
@@ -49,13 +62,11 @@ def read_blocks(named: NamedPath, format: Format) -> Iterator[pl.DataFrame]:
         with file.open("rb") as stream:
             magic = stream.read(4)
         if magic == b"PK\x03\x04":
-            raise named.error(
-                "a CSV or Parquet file, not an archive or a spreadsheet: unpack it, or save it as CSV"
-            )
+            raise named.error("a table, not a zip archive or a spreadsheet: unpack it, or save it as CSV")
         for frame in read_parquet(file) if magic == b"PAR1" else read_csv(file, named, format):
             total += len(frame)
             yield tidy(frame, format.missing, named)
-    except FAILURES as error:
+    except DAMAGE as error:
         raise named.error(f"a CSV or Parquet file that can be read ({first_line(error)})") from error
     except UnicodeError as error:
         hint = "data.encoding says what it is in, such as latin-1, utf-16 or cp949"
@@ -79,7 +90,7 @@ def read_csv(file: Path, named: NamedPath, format: Format) -> Iterator[pl.DataFr
         names, separator = read_header(lines, named, format.separator)
         # numbers stand for the names, because polars takes no quotes within a name
         first, header = 0, separator.join(str(place) for place in range(len(names)))
-        for rows in join_lines(lines, named, blank='""\n' if len(names) == 1 else ""):
+        for rows in join_lines(lines, named, '""\n' if len(names) == 1 else ""):
             try:
                 text = BytesIO(f"{header}\n{rows}".encode())
                 frame = pl.read_csv(text, infer_schema=False, separator=separator)
@@ -97,25 +108,23 @@ def read_csv(file: Path, named: NamedPath, format: Format) -> Iterator[pl.DataFr
 def open_csv(file: Path, encoding: str) -> IO[str]:
     """Open a CSV, which may be compressed by gzip, as text whose lines end in a line feed alone.
 
-    What begins with a mark, or is UTF-8 with letters beyond ASCII, is read as that, whatever `encoding` is.
+    A mark of UTF-16, or UTF-8 with letters beyond ASCII, is read as that, whatever `encoding` is.
     """
-    stream: IO[bytes] = file.open("rb")
-    if stream.peek(2).startswith(b"\x1f\x8b"):  # type: ignore[attr-defined]
-        stream = gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]
+    stream: Any = file.open("rb")
+    if stream.peek(2).startswith(b"\x1f\x8b"):
+        stream = gzip.GzipFile(fileobj=stream)
     start = stream.read(BLOCK)
     stream.seek(0)
     try:
-        if not getincrementaldecoder("utf-8")().decode(start).isascii():
-            encoding = "utf-8"
+        if not getincrementaldecoder("utf-8")().decode(start).isascii() or encoding == "utf-8":
+            encoding = "utf-8-sig"
     except UnicodeDecodeError:
-        pass
-    return TextIOWrapper(
-        stream, next((name for mark, name in MARKS.items() if start.startswith(mark)), encoding)
-    )
+        encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else encoding
+    return TextIOWrapper(stream, encoding)
 
 
 def read_lines(stream: IO[str], named: NamedPath) -> Iterator[str]:
-    """Yield lines; raise a `ConfigError` of one that is so long that it would fill the memory."""
+    """Yield lines; raise a `ConfigError` at one that is so long that it could fill the memory."""
     for line in iter(partial(stream.readline, BLOCK), ""):
         if len(line) == BLOCK:
             raise named.error(f"lines of fewer than {BLOCK:,} characters")
@@ -125,10 +134,9 @@ def read_lines(stream: IO[str], named: NamedPath) -> Iterator[str]:
 def read_header(lines: Iterator[str], named: NamedPath, separator: str) -> tuple[list[str], str]:
     """Return the names of a CSV's columns, and its separator."""
     line = next((line for line in lines if line.strip(" \n")), "")
-    if not line:
-        raise named.error("a table, but the file is empty")
-    if "\0" in line:
-        raise named.error("a CSV or Parquet file; data.encoding names the encoding of a CSV not in UTF-8")
+    if not line or "\0" in line:
+        hint = "it is not text: data.encoding names the encoding of a CSV" if line else "the file is empty"
+        raise named.error(f"a table, but {hint}")
     if match := re.fullmatch("sep=(.)\n", line):  # Excel's
         line, separator = next(lines, ""), separator or match[1]
     bare = re.sub('"[^"]*"', "", line)
@@ -145,8 +153,7 @@ def read_header(lines: Iterator[str], named: NamedPath, separator: str) -> tuple
 def join_lines(lines: Iterator[str], named: NamedPath, blank: str) -> Iterator[str]:
     """Yield the text of whole rows, which end after an even count of quotes.
 
-    Blank lines are no rows. Where `blank` stands for them, as in a file of one column, where a missing value is
-    a blank line, those at the end of the file are none.
+    A blank line becomes `blank`: no row, or a missing value where there is one column. The last ones are no rows.
     """
     rows: list[str] = []
     blanks = size = quotes = 0
@@ -166,16 +173,11 @@ def join_lines(lines: Iterator[str], named: NamedPath, blank: str) -> Iterator[s
 
 
 def tidy(frame: pl.DataFrame, missing: Sequence[str], named: NamedPath) -> pl.DataFrame:
-    """Return rows with null for what is missing, text without spaces around it, and names and text in NFC.
-
-    Raises:
-        ConfigError: two names are the same in NFC.
-    """
-    names = {name: normalize("NFC", name) for name in frame.columns}
-    plain = list(names.values())
-    if len(set(plain)) < len(plain):
+    """Return rows with null for what is missing, text without spaces around it, and names and text in NFC."""
+    names = [normalize("NFC", name) for name in frame.columns]
+    if len(set(names)) < len(names):
         raise named.error(
-            f"names that differ, but two columns are {max(plain, key=plain.count)} (NFC and NFD)"
+            f"names that differ, but two columns are {max(names, key=names.count)} (NFC and NFD)"
         )
     columns, numbers = [], any(re.fullmatch(r"-?\d+(\.\d+)?", word) for word in missing)
     for name, dtype in frame.schema.items():
@@ -190,7 +192,7 @@ def tidy(frame: pl.DataFrame, missing: Sequence[str], named: NamedPath) -> pl.Da
             word = as_words(value) if numbers else value
             value = pl.when(~word.is_in(["", "nan", "NaN", *missing])).then(value)
         columns.append(value.alias(name))
-    return frame.with_columns(columns).rename(names)
+    return frame.with_columns(columns).rename(dict(zip(frame.columns, names, strict=True)))
 
 
 def as_words(values: Any) -> Any:

@@ -3,17 +3,58 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from math import pi
 from typing import Any
 
 import polars as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from descent.data.named_path import NamedPath
 from descent.errors import ConfigError, nearest
 from descent.table.columns import TRUTHS, Column
-from descent.table.encoder import Encoder
 from descent.table.files import Format, read_blocks, tidy
+
+DAY = 86_400.0
+PERIODS = [365.2425 * DAY, 7 * DAY, DAY]  # of a date, in seconds
+
+
+class Encoder(nn.Module):
+    """Turns one number for each column into the features that a model sees.
+
+    Numbers, booleans and dates come first, and a missing one is the training rows' median. Where values were
+    missing in training, a feature is 1 if the value is missing. Then come sine and cosine of a date's place in
+    the year, the week and the day, and for each category a feature that is 1 where it is: all of them are 0 for
+    one that training never saw. The first `scaled` features can be of any size; the others are from -1 to 1.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__()
+        numbers = [i for i, column in enumerate(columns) if column.kind != "category"]
+        words = [len(c.words) + c.flagged if c.kind == "category" else 0 for c in columns]
+        self.scaled = len(numbers)
+        constants: dict[str, list[int] | list[float]] = {
+            "numbers": numbers,
+            "fill": [float(columns[i].fill) for i in numbers],
+            "flagged": [k for k, i in enumerate(numbers) if columns[i].flagged],
+            "dates": [k for k, i in enumerate(numbers) if columns[i].kind == "date"],
+            "periods": PERIODS,
+            "categories": [i for i, count in enumerate(words) for _ in range(count)],
+            "codes": [code for count in words for code in range(count)],
+        }
+        for name, values in constants.items():
+            dtype = torch.float64 if name in ("fill", "periods") else torch.int64
+            self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the features `(rows, features)` of inputs `(rows, columns)` of a `TableReader`, float64."""
+        numbers = inputs[:, self.numbers]
+        missing = numbers.isnan()
+        numbers = torch.where(missing, self.fill, numbers)
+        angles = 2 * pi * (numbers[:, self.dates].unsqueeze(2) / self.periods).frac().flatten(1)
+        words = inputs[:, self.categories].eq(self.codes)
+        parts = (numbers, missing[:, self.flagged], angles.sin(), angles.cos(), words)
+        return torch.cat([part.to(numbers.dtype) for part in parts], 1)
 
 
 class TableReader:
@@ -41,14 +82,10 @@ class TableReader:
     def from_description(cls, values: Mapping[str, Any]) -> "TableReader":
         """Return the reader that `describe` described; a TypeError where that is none."""
         goals, columns = ([Column(**column) for column in values[part]] for part in ("targets", "columns"))
-        format = Format(**values["format"])
-        for rules, model in [
-            (format, Format([])),
-            *((column, Column("", "date")) for column in goals + columns),
-        ]:
-            if any(type(value) is not type(getattr(model, name)) for name, value in vars(rules).items()):
-                raise TypeError(f"no rules of a table: {rules}")
-        return cls(values["path"], goals, format, columns)
+        for column in goals + columns:
+            if any(type(v) is not type(getattr(Column("", ""), n)) for n, v in vars(column).items()):
+                raise TypeError(f"no column of a table: {column}")
+        return cls(values["path"], goals, Format(**values["format"]), columns)
 
     def encoder(self) -> Encoder:
         """Return what makes features of the columns."""
@@ -72,39 +109,32 @@ class TableReader:
         return frame, self.take(frame, file)
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield blocks of inputs and targets (see `take_targets`) of the rows that have a target.
-
-        Raises:
-            ConfigError: beside those of `read`, the rules have other words than the run has classes.
-        """
+        """Yield blocks of inputs and targets, as of `take_targets`, of the rows that have a target."""
         if classes and self.goals[0].words != list(classes):
             raise ConfigError("run", expected=f"rules with its classes, {', '.join(classes)[:200]}")
         first = 0
         for frame, inputs in self.read(file):
-            targets = self.take_targets(frame, file, first)
-            known = ~targets.isnan().any(1) if targets.is_floating_point() else targets >= 0
+            targets, known = self.take_targets(frame, file, first)
             yield inputs[known], targets[known]
             first += len(frame)
 
     def take(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
-        """Return the inputs of rows after the `first` of a file, and count the words that training never saw."""
+        """Return the inputs of rows after the `first` of a file, and count words that training never saw."""
         inputs = to_numbers(self.columns, frame, file, first)
         for column, values in zip(self.columns, inputs.T, strict=True):
             self.unseen[column.name] += int((values < 0).sum()) if column.words else 0
         return inputs
 
-    def take_targets(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
-        """Return classes, int64 `(rows,)`, or values, float64 `(rows, targets)`; -1 or NaN where missing."""
+    def take_targets(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Return classes, int64 `(rows,)`, or values, float64 `(rows, targets)`, and which rows have them."""
         values = to_numbers(self.goals, frame, file, first)
-        return values[:, 0].nan_to_num(-1).long() if self.goals[0].kind == "class" else values
+        known = ~values.isnan().any(1)
+        return (values[:, 0].nan_to_num(-1).long() if self.goals[0].words else values), known
 
     def notes(self) -> list[str]:
         """Return a line for each column with categories that training never saw."""
-        return [
-            f"column {name}: {count:,} values are none of the words that training knew"
-            for name, count in self.unseen.items()
-            if count
-        ]
+        line = "column {}: {:,} values are none of the words that training knew"
+        return [line.format(name, count) for name, count in self.unseen.items() if count]
 
     def name_classes(self, classes: Sequence[str]) -> pl.Series:
         """Return classes as the values that they are in a table: whole numbers, true and false, or text."""
