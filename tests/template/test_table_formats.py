@@ -231,7 +231,10 @@ def test_text_in_another_encoding_is_the_same_text(tmp_path: Path, encoding: str
         (["02/03/2020", "04/05/2020"], "'02/03/2020' may be a date: data.dates=day_first, month_first"),
         (["31.12.2020", "1.1.2021 10:00"], "or a form such as %d.%m.%Y"),
         (["Jun 12, 1998", "March 28 2020"], "'Jun 12, 1998' may be a date"),
-        ([*map(str, range(50)), *(f"stray {i}" for i in range(10))], "data.missing names what stands for no value"),
+        (
+            [*map(str, range(50)), *(f"stray {i}" for i in range(10))],
+            "data.missing has words for no value",
+        ),
     ],
 )
 def test_what_is_not_read_is_left_out_with_the_option_that_reads_it(
@@ -303,9 +306,7 @@ def test_names_are_compared_in_nfc(tmp_path: Path) -> None:
     frame.write_csv(tmp_path / "t.csv")
     frame.write_parquet(tmp_path / "t.parquet")
     for name in ("t.csv", "t.parquet"):
-        with pytest.raises(
-            ConfigError, match=r"names that differ, but two columns are café \(NFC and NFD\)$"
-        ):
+        with pytest.raises(ConfigError, match=r"names that differ in NFC, not two that are café$"):
             read_table(tmp_path / name, "y")
 
 
@@ -320,7 +321,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", r"data\.encoding"),
     "an open quote": (b'x,y\n1,"a\n2,b\n', r"a CSV whose quotes all end"),
     "an open quote in the header": (b'x,"y\n1,a\n', r"unexpected end of data"),
-    "a name twice": (b"x,x,y\n1,2,a\n", r"names that differ, but two columns are x$"),
+    "a name twice": (b"x,x,y\n1,2,a\n", r"column with name 'x' has more than one occurrence"),
     "an endless line": (gzip.compress(b"x" * (1 << 26)), r"lines of fewer than 4,194,304 characters"),
     "an endless row": (gzip.compress(b"x,y\n1," + b"x" * (1 << 26)), r"lines of fewer than 4,194,304 characters"),
     "an endless quote": (gzip.compress(b'x,y\n1,"' + b"x, y, z and more\n" * (1 << 22)), r"odd number of quotes"),

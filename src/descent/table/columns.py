@@ -12,7 +12,7 @@ TRUTHS = ["false", "true"]  # in any case of letters
 SHARE = 0.9  # of the values that are of a kind, for the column to be of it; the others are errors
 EXACT = 1 << 53  # whole numbers beyond lose digits in float64
 YEAR_1000 = -30_610_224_000.0  # in seconds
-ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z")
+ISO = ["%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z"]
 DAY, MONTH = r"\d{1,4}", r"\p{L}{3,9}\.?"
 HINTS = {
     rf"^({DAY}[./-] ?{DAY}[./-] ?{DAY}|{DAY}[ -]{MONTH}[ -]{DAY}|{MONTH} {DAY},? {DAY})([ T]\d.*)?$": (
@@ -34,9 +34,9 @@ class Column:
 
     Attributes:
         name: in the file's header.
-        kind: "number", less `origin`; "boolean", 0 or 1; "date", seconds since 1970-01-01; each NaN where it is
-            missing. "category", the place in `words`; len(words) where it is missing, -1 where training never
-            saw it. "class", of a target, the place in `words`; NaN where it is missing.
+        kind: "number", less `origin`; "boolean", 0 or 1; "date", seconds since 1970-01-01; each NaN where it
+            is missing. "category", the place in `words`; len(words) where it is missing, -1 where training
+            never saw it. "class", of a target, the place in `words`; NaN where it is missing.
         fill: what stands for a missing number or date: the median of the training rows.
         flagged: values were missing in the training rows too, so that a feature of its own says where.
         words: the categories of the training rows, the most frequent first; or the classes.
@@ -113,7 +113,7 @@ def as_seconds(series: pl.Series, dates: str) -> pl.Series:
     """Return seconds since 1970-01-01, Float64, of values as of `Format.dates`; null where one is no date."""
     if series.dtype in (pl.Date, pl.Datetime):
         return series.dt.epoch("us") / 1e6
-    seconds, forms = pl.Series(series.name, [None] * len(series), pl.Float64), (dates,)
+    seconds, forms = pl.Series(series.name, [None] * len(series), pl.Float64), [dates]
     if "%" in dates and series.dtype.is_integer():  # 20200113
         series = series.cast(pl.String)
     if series.dtype != pl.String:
@@ -134,14 +134,20 @@ def as_seconds(series: pl.Series, dates: str) -> pl.Series:
 
 
 def share_of(read: pl.Series) -> float:
-    """Return the share of the values that could be read."""
+    """Return the share of the values that are not null."""
     return 1 - read.null_count() / max(1, len(read))
 
 
-def find_kind(values: pl.Series, format: Format) -> Column:
-    """Return the kind of a column by known values; raise an `Unusable` where it is none that is read."""
+def find_kind(values: pl.Series, format: Format, named: bool = False) -> Column:
+    """Return the kind of a column by known values; those that are `named` are names, whatever they look like.
+
+    Raises:
+        Unusable: they are of no kind, or may be numbers or dates in a form that is not read.
+    """
     if not len(values):
         raise Unusable("no values")
+    if named:
+        return Column(values.name, "category")
     for kind in ("date", "number", "boolean"):  # a form such as %Y%m%d is that of numbers, too
         column = Column(values.name, kind, decimal=format.decimal, dates=format.dates)
         if column.holds(values) and (kind, values.dtype) != ("number", pl.Boolean):
@@ -154,19 +160,11 @@ def find_kind(values: pl.Series, format: Format) -> Column:
     return Column(values.name, "category")
 
 
-def fit_column(column: Column, values: pl.Series, format: Format, most: int) -> Column:
-    """Return the rule of a column by its training rows, with at most so many words.
-
-    A column that is a category stays one.
-
-    Raises:
-        Unusable: nothing can be learned from it.
-    """
+def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Column:
+    """Return the rule of a column by its training rows, with the `most` frequent words; see `find_kind`."""
     known = values.drop_nulls()
-    column = replace(
-        column if column.kind == "category" else find_kind(known, format), flagged=values.has_nulls()
-    )
-    read = as_words(known) if column.kind == "category" else column.read(known)
+    column = replace(find_kind(known, format, named), flagged=values.has_nulls())
+    read = as_words(known).alias("word") if column.kind == "category" else column.read(known)
     if column.kind == "number" and bool((read.abs() > EXACT).any()):
         column.origin = known.cast(pl.Int128, strict=False).min() or 0  # type: ignore[assignment]
         read = column.read(known)
@@ -175,13 +173,11 @@ def fit_column(column: Column, values: pl.Series, format: Format, most: int) -> 
     if column.kind != "category":
         column.fill = read.median()  # type: ignore[assignment]
         return column
-    counts = read.value_counts(name="rows").sort("rows", read.name, descending=[True, False])
+    counts = read.value_counts(name="rows").sort("rows", "word", descending=[True, False])
     if most < len(counts) and len(counts) > len(read) / 2:
-        numbers = as_numbers(read)
-        others = (
-            f", such as {read.filter(numbers.is_null())[0]!r}; data.missing names what stands for no value"
-        )
-        mixed = others if share_of(numbers) > 0.5 else ""
-        raise Unusable(f"{len(counts):,} different texts in {len(read):,} rows{mixed}")
-    column.words = counts[read.name][:most].to_list()
+        reason, numbers = f"{len(counts):,} different texts in {len(read):,} rows", as_numbers(read)
+        if share_of(numbers) > 0.5:
+            reason += f", such as {read.filter(numbers.is_null())[0]!r}; data.missing has words for no value"
+        raise Unusable(reason)
+    column.words = counts["word"][:most].to_list()
     return column

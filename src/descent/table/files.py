@@ -144,16 +144,13 @@ def read_header(lines: Iterator[str], named: NamedPath, separator: str) -> tuple
     if separator not in bare and best in bare:
         raise named.error(f"columns with {separator!r} between them, but its header has {best!r}")
     names = next(csv.reader(chain([line], lines), delimiter=separator or best, strict=True))
-    names = [name.strip() or f"column_{place}" for place, name in enumerate(names, 1)]
-    if len(set(names)) < len(names):
-        raise named.error(f"names that differ, but two columns are {max(names, key=names.count)}")
-    return names, separator or best
+    return [name.strip() or f"column_{place}" for place, name in enumerate(names, 1)], separator or best
 
 
 def join_lines(lines: Iterator[str], named: NamedPath, blank: str) -> Iterator[str]:
     """Yield the text of whole rows, which end after an even count of quotes.
 
-    A blank line becomes `blank`: no row, or a missing value where there is one column. The last ones are no rows.
+    A blank line becomes `blank`: no row, or a missing value of a single column. The last ones are no rows.
     """
     rows: list[str] = []
     blanks = size = quotes = 0
@@ -176,9 +173,7 @@ def tidy(frame: pl.DataFrame, missing: Sequence[str], named: NamedPath) -> pl.Da
     """Return rows with null for what is missing, text without spaces around it, and names and text in NFC."""
     names = [normalize("NFC", name) for name in frame.columns]
     if len(set(names)) < len(names):
-        raise named.error(
-            f"names that differ, but two columns are {max(names, key=names.count)} (NFC and NFD)"
-        )
+        raise named.error(f"names that differ in NFC, not two that are {max(names, key=names.count)}")
     columns, numbers = [], any(re.fullmatch(r"-?\d+(\.\d+)?", word) for word in missing)
     for name, dtype in frame.schema.items():
         value, is_text = pl.col(name), isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
@@ -192,7 +187,7 @@ def tidy(frame: pl.DataFrame, missing: Sequence[str], named: NamedPath) -> pl.Da
             word = as_words(value) if numbers else value
             value = pl.when(~word.is_in(["", "nan", "NaN", *missing])).then(value)
         columns.append(value.alias(name))
-    return frame.with_columns(columns).rename(dict(zip(frame.columns, names, strict=True)))
+    return frame.with_columns(columns).rename(partial(normalize, "NFC"))
 
 
 def as_words(values: Any) -> Any:

@@ -15,17 +15,16 @@ from descent.errors import ConfigError, nearest
 from descent.table.columns import TRUTHS, Column
 from descent.table.files import Format, read_blocks, tidy
 
-DAY = 86_400.0
-PERIODS = [365.2425 * DAY, 7 * DAY, DAY]  # of a date, in seconds
+DAY = 86_400.0  # seconds
 
 
 class Encoder(nn.Module):
     """Turns one number for each column into the features that a model sees.
 
     Numbers, booleans and dates come first, and a missing one is the training rows' median. Where values were
-    missing in training, a feature is 1 if the value is missing. Then come sine and cosine of a date's place in
-    the year, the week and the day, and for each category a feature that is 1 where it is: all of them are 0 for
-    one that training never saw. The first `scaled` features can be of any size; the others are from -1 to 1.
+    missing in training, a feature is 1 if the value is. Then come sine and cosine of a date's place in the
+    year, the week and the day, and for each category a feature that is 1 where it is: all of them are 0 for
+    one that training never saw. The first `scaled` features are of any size; the others are from -1 to 1.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -33,18 +32,13 @@ class Encoder(nn.Module):
         numbers = [i for i, column in enumerate(columns) if column.kind != "category"]
         words = [len(c.words) + c.flagged if c.kind == "category" else 0 for c in columns]
         self.scaled = len(numbers)
-        constants: dict[str, list[int] | list[float]] = {
-            "numbers": numbers,
-            "fill": [float(columns[i].fill) for i in numbers],
-            "flagged": [k for k, i in enumerate(numbers) if columns[i].flagged],
-            "dates": [k for k, i in enumerate(numbers) if columns[i].kind == "date"],
-            "periods": PERIODS,
-            "categories": [i for i, count in enumerate(words) for _ in range(count)],
-            "codes": [code for count in words for code in range(count)],
-        }
-        for name, values in constants.items():
-            dtype = torch.float64 if name in ("fill", "periods") else torch.int64
-            self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
+        self.numbers = constant(numbers)
+        self.fill = constant([columns[i].fill for i in numbers], torch.float64)
+        self.flagged = constant([k for k, i in enumerate(numbers) if columns[i].flagged])
+        self.dates = constant([k for k, i in enumerate(numbers) if columns[i].kind == "date"])
+        self.periods = constant([365.2425 * DAY, 7 * DAY, DAY], torch.float64)
+        self.categories = constant([i for i, count in enumerate(words) for _ in range(count)])
+        self.codes = constant([code for count in words for code in range(count)])
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the features `(rows, features)` of inputs `(rows, columns)` of a `TableReader`, float64."""
@@ -55,6 +49,11 @@ class Encoder(nn.Module):
         words = inputs[:, self.categories].eq(self.codes)
         parts = (numbers, missing[:, self.flagged], angles.sin(), angles.cos(), words)
         return torch.cat([part.to(numbers.dtype) for part in parts], 1)
+
+
+def constant(values: Sequence[float], dtype: torch.dtype = torch.int64) -> nn.Buffer:
+    """Return a tensor that goes where its module goes, and is not in its state."""
+    return nn.Buffer(torch.tensor(values, dtype=dtype), persistent=False)
 
 
 class TableReader:

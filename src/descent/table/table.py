@@ -41,7 +41,7 @@ def table(
     val_path: str | None,
     test_path: str | None,
 ) -> Samples:
-    """Return the rows of a CSV or Parquet file that have a target; conf/data/table.yaml explains the arguments.
+    """Return the rows of a CSV or Parquet file that have a target; conf/data/table.yaml explains arguments.
 
     Raises:
         ConfigError: a file or column that is not there, a file without rows, text among numbers, or a target
@@ -56,7 +56,7 @@ def table(
     parts = [(pl.concat(list(read_blocks(file, format)), rechunk=False), file) for file in files]
     frame, targets = parts[0][0], [target] if isinstance(target, str) else target or []
     listed = {"target": targets, "columns": columns or [], "exclude": exclude, "categories": categories}
-    expected = f"one of the columns {', '.join(frame.columns)}"
+    expected = f"one of the columns {', '.join(frame.columns)[:2000]}"
     expected += "; data.separator is what stands between columns" if frame.width == 1 else ""
     for key, names in (listed | {"split": [split] if split else []}).items():
         listed[key] = [normalize("NFC", str(name)) for name in names]
@@ -89,11 +89,9 @@ def find_goals(frame: pl.DataFrame, targets: Sequence[str], task: str, format: F
     goals = []
     for name in targets:
         try:
-            goals.append(find_kind(frame[name].drop_nulls(), format))
+            goals.append(find_kind(frame[name].drop_nulls(), format, task == "classes"))
         except Unusable as error:
-            if task != "classes":
-                raise ConfigError("target", name, expected=f"values that can be read; {error}") from error
-            goals.append(Column(name, "category"))
+            raise ConfigError("target", name, expected=f"values that can be read; {error}") from error
     goal, many = goals[0], len(goals) > 1
     if task == "auto" and many and all(Column("", "boolean").holds(frame[n].drop_nulls()) for n in targets):
         expected = "data.task=labels or data.task=values, because these targets are 0 and 1 alone"
@@ -156,9 +154,8 @@ def fit_table(
     else:
         for column in reader.columns:
             try:
-                columns.append(
-                    fit_column(column, frame[column.name].gather(train.numpy()), reader.format, most)
-                )
+                values, named = frame[column.name].gather(train.numpy()), column.kind == "category"
+                columns.append(fit_column(values, reader.format, named, most))
             except Unusable as error:
                 left_out[column.name] = str(error)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5])
@@ -205,6 +202,8 @@ def describe(head: str, column: Column, values: Tensor) -> str:
         if column.kind == "class":
             shown, what = [f"{name} {count:,}" for name, count in zip(shown, counts, strict=False)], "classes"
         text = f"{len(words)} {what}: {', '.join(shown)}" + (", …" if len(words) > SHOWN else "")
+    elif not len(known):
+        text = "no values"
     elif column.kind == "boolean":
         text = f"true in {known.mean():.0%} of the rows"
     else:
