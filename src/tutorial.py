@@ -143,7 +143,6 @@ print(f"5. optimizer.step() against p -= lr * p.grad: {find_largest_difference(m
 # %%
 EPOCHS, BATCH, FIGURES = 10, 64, ("train_loss", "train_acc", "val_loss", "val_acc")
 LINE = "Epoch {}/{}, Train Loss: {:.4f}, Train Acc: {:.4f}, Val Loss: {:.4f}, Val Acc: {:.4f}"
-
 images = torch.as_tensor(digits().inputs) / 16  # from 0 to 1
 dataset = TensorDataset(images, digits().targets)
 train_set, val_set = random_split(dataset, [1437, 360], torch.Generator().manual_seed(0))
@@ -196,8 +195,9 @@ for epoch in range(1, EPOCHS + 1):
 # %% [markdown]
 # ## 7. The same by Lightning
 #
-# You write the lines that describe the problem, each with its line by hand on the right. Lightning runs the
-# rest: the loops, `train()`, `zero_grad()`, `backward()`, `step()`, `eval()` and `no_grad()`.
+# You write the lines that describe the problem; the comments on the right are the lines by hand. Lightning
+# runs the loops, `train()`, `zero_grad()`, `backward()`, `step()`, `eval()`, and `no_grad()` in its stricter
+# form, `inference_mode()`.
 
 
 # %%
@@ -227,8 +227,7 @@ class Classifier(LightningModule):
         return loss
 
     def on_train_epoch_end(self):  #               print(…)
-        means = self.trainer.callback_metrics
-        self.history.append([means[name].item() for name in FIGURES])
+        self.history.append([self.trainer.callback_metrics[name].item() for name in FIGURES])
         print(LINE.format(self.current_epoch + 1, EPOCHS, *self.history[-1]))
 
 
@@ -238,15 +237,14 @@ trainer = Trainer(
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
 )  # fmt: skip
 trainer.fit(module, make_train_loader(), val_loader)  # for epoch in …: for inputs, labels in …:
-print(f"7. in training_step: {module.modes['train']}")
-print(f"7. in validation_step: {module.modes['val']}")
+print(f"7. in training_step: {module.modes['train']}; in validation_step: {module.modes['val']}")
 print(f"7. largest difference of a weight: {find_largest_difference(model, module.model):g}")
 difference = (torch.tensor(history) - torch.tensor(module.history)).abs().max()
 print(f"7. largest difference of a figure: {difference:.0e}")
 
 # %% [markdown]
 # The weights are equal to the last bit. A figure may differ in its seventh digit, because Lightning sums in
-# 32-bit numbers, and Python in 64-bit ones.
+# 32-bit numbers and Python in 64-bit ones.
 #
 # ## 8. The mean over samples, not over batches
 #
