@@ -1,68 +1,65 @@
 """Train a model: `python src/train.py loss=mae optimizer=sgd trainer.accelerator=gpu`."""
 
-from descent.cli.command import command, end
+from __future__ import annotations
 
-TYPE_CHECKING = False  # for type checkers it is true
+from typing import TYPE_CHECKING, Any
+
+from descent.cli.main import main
+
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
+    from descent.build import Config
     from descent.run.folder import Run
 
 
-def train(config: "DictConfig", run: "Run") -> float | None:
+def train(config: Config, run: Run) -> Any:
+    """Train what the config describes, test its best weights, and return the recorder and the trainer."""
     # imported here, so that --help and --cfg need not wait for torch
     from lightning.pytorch import seed_everything
 
+    from descent.build import builder
+    from descent.callbacks.best_weights import find_best
     from descent.callbacks.recorder import Recorder
-    from descent.callbacks.typed_changes import TypedChanges
-    from descent.cli.build import builder
-    from descent.errors import require_one_of
-    from descent.losses import adapt, size_loss
+    from descent.data.described import count_batches, describe, find_sizes, find_task
+    from descent.losses import weigh_classes
     from descent.machine import quiet_libraries, set_threads
-    from descent.metrics import list_logged, size_metrics
-    from descent.run.folder import rewind
-    from descent.run.initial_weights import Origin, start_from
-    from descent.trainer import count_epochs
+    from descent.run.initial_weights import read_origin, start_from
 
-    build = builder(config)  # build("model", …) is hydra.utils.instantiate(config.model, …)
+    build = builder(config, run.allowed)  # build("model") makes what config.model describes
     quiet_libraries()
     seed_everything(config.seed, verbose=False)
 
-    origin = Origin(config.init_from)
-    data = build("data", **origin.for_data())
-    model = build("model", input_shape=data.input_shape, outputs=data.outputs)
-    started = start_from(model, origin, data.names, list(config.freeze))
-    criterion = build("loss", **size_loss(config.loss, data.task, data.class_counts))
-    criterion = adapt(criterion, data.task, data.outputs)
-    optimizer = build("optimizer")  # a partial: configure_optimizers hands it model.parameters()
-    schedule = build("scheduler") or None
-    metrics = size_metrics(build("metrics"), data.task, data.outputs)
-    for key, monitor in run.monitors.items():
-        require_one_of(list_logged(metrics), key, monitor)
+    origin = read_origin(config.init_from)
+    data = build("data", like=origin and origin.like())  # everything below is sized by it
+    task, sizes = find_task(data), find_sizes(data)
+    model = build("model", **sizes)
+    started = start_from(model, origin, data, config.freeze)
     module = build(
-        "module", model=model, criterion=criterion, optimizer=optimizer, schedule=schedule,
-        metrics=metrics, scaling=data.scaling,
-    )  # fmt: skip
-    set_threads(config.threads, data.batch_size, data.input_shape)
-
-    checkpoint = rewind(run.folder) if run.resumed else None
-    size = f"{sum(p.numel() for p in model.parameters()):,} parameters"
-    title = f"{data.shorten_preview()}{started}{config.name}: {size}, {data}"
-    recorder = Recorder(run, title, data.preview or f"{data}\n", data.input_shape)
-    callbacks = [recorder, TypedChanges(run.changes), *build("callbacks").values()]
-    loggers = list(build("logger").values())
-    epochs = count_epochs(config.trainer.max_epochs, data.count_batches())
-    trainer = build(
-        "trainer", callbacks=callbacks, logger=loggers, default_root_dir=run.folder.path, max_epochs=epochs
+        "module",
+        model=model,
+        criterion=build("loss", task=task, **weigh_classes(config.loss, data)),
+        optimizer=build("optimizer"),  # a partial: configure_optimizers passes model.parameters()
+        schedule=build("scheduler") or None,
+        metrics=build("metrics", task=task, **sizes),
+        task=task,
+        scaling=getattr(data, "scaling", None),
+        data=data,
     )
+    set_threads(config.threads, data)
 
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    best = getattr(trainer.checkpoint_callback, "best_model_path", None)
-    trainer.test(module, datamodule=data, ckpt_path=best or None, verbose=False)
-    recorder.say(recorder.summarise())
-    return recorder.best(config.monitor)
+    recorder = Recorder(run, config, *describe(data, module, started, config.name))
+    trainer = build(
+        "trainer",
+        callbacks=[recorder, *build("callbacks").values()],
+        logger=list(build("logger").values()),
+        default_root_dir=run.path,
+        batches=count_batches(data),
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=run.rewind(), weights_only=True)
+    best, _ = find_best(trainer)
+    trainer.test(module, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
+    recorder.summarise()
+    return recorder, trainer
 
 
 if __name__ == "__main__":
-    command(train, "train")
-    end()
+    main(train, "train")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import tutorial
+import hand_loop as tutorial
 from conftest import Run
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn

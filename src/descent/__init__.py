@@ -1,1 +1,16 @@
-"""The package that the commands and the `_target_` lines of conf/ name."""
+"""The package that the commands and the `_target_` lines of conf/ name.
+
+In a notebook: `from descent import compose, train`; `run = train(compose("loss=mae", "optimizer=sgd"))`.
+"""
+
+from typing import Any
+
+__all__ = ["compose", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:  # only now, because most of what imports the package needs neither
+        import descent.notebook
+
+        return getattr(descent.notebook, name)
+    raise AttributeError(name)

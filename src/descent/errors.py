@@ -1,4 +1,4 @@
-"""What a person can get wrong: errors hold their parts, and only this file puts them into words."""
+"""What a person can get wrong: errors keep their parts, and only this file puts them into words."""
 
 import sysconfig
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ NOTHING = ("null", "None", "false", "off")  # typed to be without something
 
 
 class ConfigError(ValueError):
-    """A choice that cannot work, told in one line: `key=value: expected …; nearest: …`.
+    """A choice that cannot work, in one line: `key=value: expected …; nearest: …`.
 
     Everything in this package that a person can get wrong raises this. Any other exception is a bug, in the
     template or in code that was added to it, and keeps its traceback.
@@ -26,14 +26,21 @@ class ConfigError(ValueError):
         value: of the key; absent if the line is not about one value.
         expected: what would have been right.
         choices: what the value may have been meant to be; the line names the nearest one.
+        meant: what is compared with the choices, where that is not the whole value.
     """
 
     def __init__(
-        self, key: str, value: object = ABSENT, *, expected: str, choices: Iterable[str] = ()
+        self,
+        key: str,
+        value: object = ABSENT,
+        *,
+        expected: str,
+        choices: Iterable[str] = (),
+        meant: str | None = None,
     ) -> None:
         super().__init__()
         self.key, self.value, self.expected = key, value, expected
-        self.nearest = nearest(str(value), choices)
+        self.nearest = nearest(str(value) if meant is None else meant, choices)
 
     def line(self, typed: Mapping[str, str]) -> str:
         """Return the error in words.
@@ -54,7 +61,7 @@ class ConfigError(ValueError):
 
 
 class Stopped(Exception):
-    """A run that ends early, told in one line: a signal, a loss that is not a number, a full disk.
+    """A run that ends early, with one line: a signal, a loss of NaN, a full disk.
 
     Args:
         message: why it ends, and how to go on.
@@ -67,7 +74,7 @@ class Stopped(Exception):
 
 
 class blame(AbstractContextManager["blame", None]):
-    """`with blame("optimizer"):` says which part of the config is at fault if its body raises an exception.
+    """`with blame("optimizer"):` names the part of the config that is at fault if its body raises an exception.
 
     A `ConfigError` gets the part's name before its key, and what a library raises becomes a `ConfigError`.
     An exception from code that somebody added to the template keeps its traceback, because that may be a bug.
@@ -142,3 +149,8 @@ def as_typed(value: object) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def clean(text: str) -> str:
+    """Return a text without control characters but line ends: names of files and columns may contain any."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

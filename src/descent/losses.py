@@ -1,16 +1,16 @@
-"""Criteria, each a `torch.nn.Module` of `(input, target)`, and how one that compares values meets classes."""
+"""Criteria, each a `torch.nn.Module` of `(input, target)`, and how many samples a batch's loss stands for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from descent.errors import ConfigError, blame, first_line, require
+from descent.errors import ConfigError, require
+from descent.task import Task
 
-# What torch's losses take. A criterion of your own can say so with an attribute `takes`; without it, it gets
-# what most of torch's losses get: logits and class indices, or values and values.
+# What torch's losses compare. A criterion of your own can say so with an attribute `takes`; without it, it gets
+# what most of torch's losses get: logits and classes, or values and values.
 TAKES: dict[str, tuple[type[nn.Module], ...]] = {
     "classes": (nn.CrossEntropyLoss, nn.MultiMarginLoss),
     "values": (nn.L1Loss, nn.MSELoss, nn.HuberLoss, nn.SmoothL1Loss, nn.PoissonNLLLoss, nn.BCELoss),
@@ -51,126 +51,81 @@ class MeanAbsoluteError(nn.Module):
         return (1 / len(input)) * torch.sum(torch.abs(input - target))
 
 
-class OnClasses(nn.Module):
-    """Applies to logits and class indices a criterion that takes something else.
+class SumOverClasses(nn.Module):
+    """A criterion of torch that averages over samples and classes, made a sum over the classes.
 
-    - "values" compares `softmax(logits)` with the one-hot class. With `MeanAbsoluteError` this is the loss of
-      Ghosh, Kumar & Sastry (2017), with `torch.nn.MSELoss` the Brier score (1950).
-    - "one_hot" compares the logits with the one-hot class: one yes-or-no question for each class.
-    - "log_probabilities" gets `log_softmax(logits)` and the class indices.
-
-    The first two are sums over the classes, so the loss is multiplied by the number of classes if the
-    criterion's `reduction="mean"` has divided by it.
-
-    Args:
-        criterion: of `(input, target)`.
-        takes: one of these three words.
+    So the loss of a sample does not shrink with the number of classes: `MSELoss` becomes the Brier score.
     """
 
-    def __init__(self, criterion: nn.Module, takes: str) -> None:
+    def __init__(self, criterion: nn.Module, classes: int) -> None:
         super().__init__()
-        self.criterion, self.takes = criterion, takes
-        self.divides_by_classes = getattr(criterion, "reduction", None) == "mean" and not isinstance(
-            criterion, nn.MultiLabelSoftMarginLoss
-        )
+        self.criterion, self.classes = criterion, classes
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a scalar, of logits `(batch, classes)` and class indices, int64 `(batch,)`."""
-        if self.takes == "log_probabilities":
-            return self.criterion(input.log_softmax(1), target)
-        outputs = input.softmax(1) if self.takes == "values" else input
-        loss = self.criterion(outputs, F.one_hot(target, input.shape[1]).to(input.dtype))
-        return loss * input.shape[1] if self.divides_by_classes else loss
+        return self.criterion(input, target) * self.classes
 
 
 def find_takes(criterion: nn.Module) -> str | None:
-    """Return what a criterion says that it takes, or what is known of torch's losses; None if neither."""
-    known = (word for word, kinds in TAKES.items() if isinstance(criterion, kinds))
-    return getattr(criterion, "takes", None) or next(known, None)
-
-
-def adapt(criterion: nn.Module, task: str, outputs: int) -> nn.Module:
-    """Make a criterion accept what the model returns, and try it on a small batch.
-
-    Args:
-        criterion: any loss module of `(input, target)`.
-        task: "classification" (logits and class indices) or "regression" (values and values).
-        outputs: number of the model's outputs.
+    """Return what a criterion says that it compares, or what is known of torch's losses; None if neither.
 
     Raises:
-        ConfigError: it takes something else, or does not return one number from which `backward` can start.
+        ConfigError: it says a word that is not known.
     """
-    takes = find_takes(criterion)
+    if isinstance(criterion, SumOverClasses):
+        return find_takes(criterion.criterion)
+    known = (word for word, kinds in TAKES.items() if isinstance(criterion, kinds))
+    takes = getattr(criterion, "takes", None) or next(known, None)
     if takes not in (None, *TAKES):
         raise ConfigError("loss.takes", takes, expected=f"one of {', '.join(TAKES)}", choices=TAKES)
-    if task == "regression" and takes not in (None, "values"):
-        expected = (
-            f"a loss on values (mae, mse, huber, smooth_l1, l1), not {type(criterion).__name__}, for the"
-            " targets of this data are real numbers, not classes (data.task of a table says which)"
-        )
-        raise ConfigError("loss", expected=expected)
-    if task == "classification" and takes in ("values", "one_hot", "log_probabilities"):
-        criterion = OnClasses(criterion, str(takes))
-    try_out(criterion, task, outputs)
+    return takes
+
+
+def fit_to(criterion: nn.Module, task: Task) -> nn.Module:
+    """Return a criterion that sums over the classes where it compares values or one-hot classes."""
+    averages = getattr(criterion, "reduction", None) == "mean" and not isinstance(
+        criterion, nn.MultiLabelSoftMarginLoss
+    )
+    classes = task.sizes().get("num_classes")
+    if averages and classes and find_takes(criterion) in ("values", "one_hot"):
+        return SumOverClasses(criterion, classes)
     return criterion
 
 
-def try_out(criterion: nn.Module, task: str, outputs: int) -> None:
-    """Compute the loss of one small batch; see `adapt`."""
-    size = 4 if outputs == 3 else 3  # not the number of outputs, so that no shape fits by accident
-    output = torch.linspace(-1, 1, size * outputs).reshape(size, outputs).requires_grad_()
-    if task == "classification":
-        target, given = torch.arange(size) % outputs, "logits and class indices"
-    else:
-        target, given = torch.zeros(size, outputs), "values and values"
-    try:
-        with torch.random.fork_rng():
-            loss = criterion(output, target)
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        expected = (
-            f"a criterion that takes {given}, {tuple(output.shape)} and {tuple(target.shape)}"
-            f" ({first_line(error)})"
-        )
-        if task == "classification" and find_takes(criterion) is None:
-            expected += '; one that compares values says takes = "values"'
-        raise ConfigError("loss", expected=expected) from error
-    if not isinstance(loss, Tensor) or loss.dim() > 0:
-        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        expected = f"one number for a batch, such as by the reduction mean or sum, not {shape}"
-        raise ConfigError("loss", expected=expected)
-    if not loss.requires_grad:
-        raise ConfigError("loss", expected="a loss that depends on the model's outputs, for backward")
+def weigh_targets(criterion: nn.Module, targets: Any) -> Tensor | None:
+    """Return how much each target counts in the mean of a batch, the shape of the targets; None: all alike.
+
+    Cross entropy divides by the sum of the classes' weights over the targets that count, so an epoch's mean
+    has to weigh batches by these sums; else the loss of the same samples would depend on how they are cut into
+    batches. A criterion of your own can have a method `weigh_targets(targets)`.
+    """
+    if hasattr(criterion, "weigh_targets"):
+        return criterion.weigh_targets(targets)
+    if not isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss) or targets.is_floating_point():
+        return None
+    counts = targets != criterion.ignore_index
+    if criterion.weight is None:
+        return counts.float()
+    return criterion.weight[targets.masked_fill(~counts, 0)].float().masked_fill(~counts, 0)
 
 
-def by_task(
-    task: str | None, classes: Callable[..., nn.Module], values: nn.Module, **arguments: Any
-) -> nn.Module:
-    """Return the criterion for the task: for classes `classes(**arguments)`, for values `values`."""
-    return classes(**arguments) if task == "classification" else values
+def weigh_classes(node: Mapping[str, Any], data: Any) -> dict[str, Tensor]:
+    """Return the arguments of a loss that are the word "balanced", as tensors.
 
-
-def size_loss(node: Mapping[str, Any], task: str, class_counts: Sequence[int]) -> dict[str, Any]:
-    """Return the arguments of a loss that depend on the data: the task, and the classes' weights as tensors.
-
-    "balanced" makes all classes count alike: if n of N training samples belong to a class, one of K, its
+    Balanced weights make all classes count alike: if n of N training samples belong to a class, one of K, its
     weight is `N / (K * n)` (King & Zeng, 2001), and the `pos_weight` of its yes-or-no question `(N - n) / n`.
 
     Args:
-        node: the loss's part of the config, whose `weight` and `pos_weight` may be "balanced" or numbers.
-        task: of the data.
-        class_counts: number of training samples of each class.
+        node: the loss's part of the config.
+        data: whose `class_counts` are the training samples of each class.
+
+    Raises:
+        ConfigError: a class without a training sample.
     """
-    counts = torch.tensor(class_counts, dtype=torch.float32)
-    total = counts.sum()
-    balanced = {"weight": total / (len(counts) * counts), "pos_weight": (total - counts) / counts}
-    arguments: dict[str, Any] = {"task": task} if "task" in node else {}
-    for name, weights in balanced.items():
-        value = node.get(name)
-        if value == "balanced":
-            expected = "a training sample of each class, for that is what the weights are counted by"
-            require(len(counts) > 0 and all(class_counts), f"loss.{name}", value, expected)
-            arguments[name] = weights
-        elif value is not None:
-            with blame(f"loss.{name}"):
-                arguments[name] = torch.tensor(list(value), dtype=torch.float32)
-    return arguments
+    counts = getattr(data, "class_counts", [])
+    n = torch.tensor(counts, dtype=torch.float32)
+    balanced = {"weight": n.sum() / (len(n) * n), "pos_weight": (n.sum() - n) / n}
+    chosen = [name for name in balanced if node.get(name) == "balanced"]
+    for name in chosen:
+        expected = "a training sample of each class, because the weights are counted by those"
+        require(len(counts) > 0 and all(counts), f"loss.{name}", "balanced", expected)
+    return {name: balanced[name] for name in chosen}

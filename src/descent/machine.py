@@ -13,24 +13,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from descent.errors import require_one_of
+from descent.errors import require, require_one_of
 
 CPUS = torch.get_num_threads()  # before any run of a sweep changes it
 NUMBERS_A_THREAD = 65_536  # of a batch, for a thread to cost little on a machine that is busy with others
 
 
-def set_threads(setting: int | str, batch_size: int, input_shape: tuple[int, ...]) -> None:
+def set_threads(setting: int | str, data: Any) -> None:
     """Set torch's CPU threads: the setting, or for "auto" as many as a batch has work for, at most its own.
 
     Threads that share a step of a few milliseconds stall whenever another program takes one of the cores:
     steps then took 6 to 50 times as long (docs/performance.md). The rule knows sizes alone and does not try
-    what is faster, for the number of threads changes the order of sums, and so the weights.
+    what is faster, because the number of threads changes the order of sums, and so the weights.
+
+    Args:
+        setting: as of the config.
+        data: with `batch_size` and `sizes["input_shape"]`; all threads are used where it has none.
+
+    Raises:
+        ConfigError: less than one thread, or far more than there are cores.
     """
     if setting == "auto":
-        setting = max(1, min(CPUS, batch_size * prod(input_shape) // NUMBERS_A_THREAD))
+        threads, shape = CPUS, getattr(data, "sizes", {}).get("input_shape")
+        if shape:
+            threads = max(1, min(CPUS, getattr(data, "batch_size", 1) * prod(shape) // NUMBERS_A_THREAD))
     else:
+        threads, most = int(setting), max(64, os.cpu_count() or 1)  # starting far more would end the process
+        require(1 <= threads <= most, "threads", setting, f"auto, or a whole number from 1 to {most}")
         os.environ["OMP_NUM_THREADS"] = str(setting)  # else Lightning chooses for each of several processes
-    torch.set_num_threads(int(setting))
+    torch.set_num_threads(threads)
 
 
 def choose_device(setting: str) -> str:
@@ -52,6 +63,7 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # says that a process was killed while starting, before it ends the others
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # what was asked for
     # compile=true on a machine with CUDA's toolkit and no GPU
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for message in (
@@ -63,8 +75,12 @@ def quiet_libraries() -> None:
         "ended before the epoch ended",  # the loaders begin where they are told to
         "recommended to use .self.log.*sync_dist=True",  # what is logged is of all processes already
         "will save all targets and predictions",  # a metric that was chosen
+        "does not have many workers",  # of a loader of one's own: the samples may be in memory
+        "array is not writable",  # a file that is mapped into memory, which nothing writes to
     ):
         warnings.filterwarnings("ignore", message=f"(?s).*{message}")
+    # a metric without a value, such as AUROC without a sample of a class, returns 0 and warns
+    warnings.filterwarnings("error", message="(?s).*should be meaningless")
 
 
 def compile_in_place(model: nn.Module, device: torch.device) -> None:

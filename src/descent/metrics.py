@@ -1,19 +1,18 @@
 """The mean loss and the metrics over the samples of an epoch, at almost no cost per step."""
 
-from collections.abc import Callable, Mapping
-from copy import deepcopy
-from functools import partial
-from inspect import signature
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import torchmetrics
-from torch import Tensor
+from torch import Tensor, nn
 
-from descent.errors import blame, require
-from descent.scaling import Scaling
+from descent.errors import blame, first_line
+from descent.losses import find_takes, weigh_targets
+from descent.task import IGNORED, Task
 
 ROWS = 16_384  # samples that are kept until the metrics get them: few calls, and not much memory
+BYTES = 1 << 24  # the same of large outputs
 
 
 class EpochMetrics:
@@ -24,33 +23,45 @@ class EpochMetrics:
     any metric of torchmetrics can be used, in one process or in many.
 
     Args:
-        metrics: torchmetrics by name. They are updated with probabilities `(n, classes)` and class indices
-            `(n,)`, or with predicted and true values `(n, outputs)` in the target's own units. A metric that
-            says `takes = "outputs"` gets the network's outputs in place of the probabilities.
-        scaling: turns the network's outputs into probabilities or into those units.
+        metrics: torchmetrics by name, updated with what `task.for_metrics` returns; one that says
+            `takes = "outputs"` gets what a criterion gets.
+        task: what outputs and targets mean.
+        criterion: what computes the loss, which decides how much each target counts in its mean.
     """
 
-    def __init__(self, metrics: Mapping[str, torchmetrics.Metric], scaling: Scaling) -> None:
+    def __init__(self, metrics: Mapping[str, torchmetrics.Metric], task: Task, criterion: nn.Module) -> None:
         self.metrics = {name: metric.clone() for name, metric in metrics.items()}
-        self.scaling = deepcopy(scaling)  # a copy stays in float32, whatever the precision of the run
-        self.steps: list[tuple[Tensor, Tensor, Tensor]] = []  # that the metrics have not got yet
-        self.loss = torch.tensor(0.0)  # summed over the samples
+        for metric in self.metrics.values():
+            metric.persistent(True)
+            if not torch.backends.mps.is_available():  # which has no float64
+                metric.set_dtype(task.dtype)
+        self.task, self.criterion, self.takes = task, criterion, find_takes(criterion)
+        self.sums = getattr(criterion, "reduction", "mean") == "sum"
+        self.steps: list[tuple[Tensor, Any, Any]] = []  # that the metrics have not got yet
+        self.most = 1  # steps to keep
+        self.loss = self.weight = torch.tensor(0.0)  # summed over the samples
         self.samples, self.batch = 0, -1
+        self.undefined: dict[str, str] = {}  # metrics that had no value in the last epoch, and why
 
-    def add(self, batch: int, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """Record batch number `batch`: its mean loss, outputs `(size, outputs)` and targets `(size, ...)`."""
+    def add(self, batch: int, loss: Tensor, outputs: Any, targets: Any) -> None:
+        """Record batch number `batch`: its loss, outputs and targets, both `(size, …)`."""
         if batch == self.batch:
             return  # LBFGS evaluates a batch several times; the first time counts
         self.batch = batch
+        if not self.steps:
+            size = sum(tensor.nbytes for tensor in list_tensors((outputs, targets)))
+            self.most = max(1, min(ROWS // max(1, count_samples(targets)), BYTES // max(1, size)))
         self.steps.append((loss, outputs, targets))
-        if len(self.steps) * targets.shape[0] >= ROWS:  # quicker than len(targets)
+        if len(self.steps) >= self.most:
             self._update()
 
     def reset(self, device: torch.device) -> None:
         """Forget everything, and expect what comes next on `device`."""
-        self.steps, self.loss, self.samples, self.batch = [], torch.tensor(0.0, device=device), 0, -1
-        self._move(device)
+        self.steps, self.samples, self.batch = [], 0, -1
+        self.loss = self.weight = torch.tensor(0.0, device=device)
         for metric in self.metrics.values():
+            if device != metric.device:
+                metric.to(device)
             metric.reset()
 
     def state_dict(self) -> dict[str, Any]:
@@ -59,137 +70,216 @@ class EpochMetrics:
         It does not update the metrics, because sums over other blocks would round differently.
         """
         return {
-            "steps": [tuple(value.cpu().clone() for value in step) for step in self.steps],
+            "steps": to_cpu(self.steps),
+            "most": self.most,
             "loss": self.loss.cpu(),
+            "weight": self.weight.cpu(),
             "samples": self.samples,
             "batch": self.batch,
-            "metrics": {name: take_sums(metric) for name, metric in self.metrics.items()},
+            "metrics": {name: to_cpu(metric.state_dict()) for name, metric in self.metrics.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on from what `state_dict` returned."""
-        self.steps = [tuple(value.to(device) for value in step) for step in state["steps"]]
-        self.loss, self.samples, self.batch = state["loss"].to(device), state["samples"], state["batch"]
+        self.steps = [tuple(part) for part in to_device(state["steps"], device)]  # type: ignore[misc]
+        self.loss, self.weight = state["loss"].to(device), state["weight"].to(device)
+        self.most, self.samples, self.batch = state["most"], state["samples"], state["batch"]
         for name, metric in self.metrics.items():
-            for key, value in state["metrics"][name].items():
-                setattr(metric, key, value)
+            metric.load_state_dict(state["metrics"][name])
             metric.to(device)
-        self._move(device)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return loss and metrics over the samples of all processes since the last reset, scalar tensors."""
-        self._update()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            totals = torch.stack([self.loss, self.loss.new_tensor(self.samples)])
-            torch.distributed.all_reduce(totals)
-            mean = totals[0] / totals[1]
-        else:
-            mean = self.loss / self.samples
-        # a metric of several values, such as one for each output, is their mean
-        values = {name: metric.compute().float().mean() for name, metric in self.metrics.items()}
-        return {"loss": mean, **values}
+        """Return loss and metrics over the samples of all processes since the last reset, scalar tensors.
 
-    def _move(self, device: torch.device) -> None:
-        if device != self.scaling.target_mean.device:
-            self.scaling.to(device)
-        for metric in self.metrics.values():
-            if device != metric.device:
-                metric.to(device)
+        A metric without a value, such as the AUROC where a class has no sample, is NaN.
+        """
+        self._update()
+        totals = torch.stack([self.loss, self.weight])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(totals)
+        values, self.undefined = {"loss": totals[0] / totals[1]}, {}
+        for name, metric in self.metrics.items():
+            try:
+                value = metric.compute()
+            except (
+                ValueError,
+                RuntimeError,
+                UserWarning,
+            ) as error:  # torchmetrics warns of meaningless zeros
+                self.undefined[name] = first_line(error)
+                value = torch.tensor(float("nan"))
+            parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {}
+            # a metric of several values, such as one for each output, is their mean
+            values |= {key: part.double().cpu().mean() for key, part in (parts or {name: value}).items()}
+        return values
+
+    def try_out(self, outputs: Any, targets: Any) -> None:
+        """Update and compute a copy of each metric with one batch.
+
+        Raises:
+            ConfigError: a metric does not take this task's outputs and targets.
+        """
+        for name, metric in self.metrics.items():
+            with blame(f"metrics.{name}"):
+                self._update_with(trial := metric.clone().to(metric.device), outputs, targets)
+                if count_samples(targets) > 1:
+                    trial.compute()
 
     def _update(self) -> None:
         """Update the loss and the metrics with the steps that are kept."""
-        if not self.steps:
+        steps, self.steps = self.steps, []
+        for losses, sizes, outputs, targets in join(steps):
+            self.samples += sum(sizes)
+            self._add_losses(torch.stack(losses).float(), sizes, outputs, targets)
+            for metric in self.metrics.values():
+                self._update_with(metric, outputs, targets)
+
+    def _add_losses(self, losses: Tensor, sizes: list[int], outputs: Any, targets: Any) -> None:
+        """Add losses `(batches,)`, each a mean or sum over its batch."""
+        # from pinned memory the copy does not wait
+        counts = torch.tensor(sizes, pin_memory=losses.device.type == "cuda")
+        counts = counts.to(losses.device, non_blocking=True)
+        weights = weigh_targets(self.criterion, self.task.for_loss(outputs, targets, self.takes)[1])
+        if self.sums:
+            self.loss, self.weight = self.loss + losses.sum(), self.weight + sum(sizes)
             return
-        losses, outputs, targets = zip(*self.steps, strict=True)
-        self.steps = []
-        lengths = [t.shape[0] for t in targets]
-        self.samples += sum(lengths)
-        # each batch's mean counts as often as it has samples; from pinned memory the copy does not wait
-        device = losses[0].device
-        sizes = torch.tensor(lengths, dtype=torch.float32, pin_memory=device.type == "cuda")
-        self.loss = self.loss + (torch.stack(losses).float() * sizes.to(device, non_blocking=True)).sum()
-        predicted, expected = torch.cat(outputs).float(), torch.cat(targets)
-        if expected.is_floating_point():
-            expected = self.scaling.unscale_values(expected)
-        units = None
-        for metric in self.metrics.values():
-            if getattr(metric, "takes", None) == "outputs":
-                metric.update(predicted, expected)
-            else:
-                units = self.scaling.unscale(predicted) if units is None else units
-                metric.update(units, expected)
+        if weights is None:
+            batches = counts.float()
+        else:
+            samples = weights.reshape(sum(sizes), -1).sum(1)
+            places = torch.arange(len(sizes), device=losses.device)
+            places = places.repeat_interleave(counts, output_size=len(samples))
+            batches = torch.zeros_like(losses).index_add_(0, places, samples)
+        # a batch none of whose targets count has a loss of NaN, and no weight
+        self.loss = self.loss + torch.where(batches > 0, losses * batches, 0).sum()
+        self.weight = self.weight + batches.sum()
+
+    def _update_with(self, metric: torchmetrics.Metric, outputs: Any, targets: Any) -> None:
+        if getattr(metric, "takes", None) == "outputs":
+            metric.update(*self.task.for_loss(outputs, targets))
+        else:
+            metric.update(*self.task.for_metrics(outputs, targets))
 
 
 class Accuracy(torchmetrics.Metric):
-    """The share of samples whose largest output is that of their class, as the tutorial counts it.
+    """The share of targets whose largest output is that of their class, as the tutorial counts it.
 
     `MulticlassAccuracy(average="micro")` gives the same but runs five times as much Python.
     """
 
     takes = "outputs"  # the largest output is the largest probability
     correct: Tensor
-    samples: Tensor
+    total: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("samples", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Count outputs `(n, classes)` and class indices `(n,)`, int64."""
+        """Count outputs `(n, classes, …)`, and targets `(n, …)` or probabilities; -100 does not count."""
+        if targets.is_floating_point():
+            targets = targets.argmax(1)
         self.correct += (outputs.argmax(1) == targets).sum()
-        self.samples += targets.shape[0]
+        self.total += (targets != IGNORED).sum()
 
     def compute(self) -> Tensor:
         """Return the share, a scalar from 0 to 1."""
-        return self.correct / self.samples
+        return self.correct / self.total
 
 
-def size_metrics(chosen: Mapping[str, Any], task: str, outputs: int) -> dict[str, torchmetrics.Metric]:
-    """Make the metrics that the config chooses ready for the data, and try each on a small batch.
+class R2(torchmetrics.Metric):
+    """The share of the variance that is explained, `1 - sum((y - p)²) / sum((y - mean(y))²)`.
 
-    Args:
-        chosen: metrics by name, or partials that take `num_classes` or `num_outputs`. Those below the name
-            of a task, "classification" or "regression", are for that task alone.
-        task: of the data.
-        outputs: number of classes, or of target values.
-
-    Raises:
-        ConfigError: a metric does not take this task's outputs and targets.
+    It is computed on standardised values, where large targets such as Unix seconds lose no digits.
+    It has no value where the targets do not vary or are fewer than two.
     """
-    named = {name: part for name, part in chosen.items() if name not in ("classification", "regression")}
-    sized = {}
-    for name, part in {**chosen.get(task, {}), **named}.items():
-        with blame(f"metrics.{name}"):
-            sized[name] = metric = size(part, task, outputs) if isinstance(part, partial) else part
-            require(isinstance(metric, torchmetrics.Metric), f"metrics.{name}", metric, "a metric")
-            if task == "classification":
-                inputs = torch.eye(outputs), torch.arange(outputs)
-            else:
-                inputs = torch.eye(3, outputs), torch.ones(3, outputs).tril()
-            metric.clone().update(*inputs)
-    return sized
+
+    takes = "outputs"
+
+    def __init__(self, num_outputs: int = 1) -> None:
+        super().__init__()
+        for name in ("first", "second", "error"):
+            self.add_state(name, torch.zeros(num_outputs), dist_reduce_fx="sum")
+        self.add_state("n", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add predicted and true values, `(n, num_outputs)`."""
+        predicted, true = outputs.to(self.first.dtype), targets.to(self.first.dtype)  # type: ignore[arg-type]
+        self.first += true.sum(0)
+        self.second += true.square().sum(0)
+        self.error += (predicted - true).square().sum(0)
+        self.n += len(true)
+
+    def compute(self) -> Tensor:
+        """Return the mean over the outputs, a scalar of at most 1."""
+        varies = self.second - self.first.square() / self.n  # type: ignore[operator]
+        if self.n < 2 or bool((varies <= 1e-12 * self.second).any()):  # type: ignore[operator]
+            raise ValueError("the targets do not vary")
+        return (1 - self.error / varies).mean()
 
 
-def size(metric: Callable[..., torchmetrics.Metric], task: str, outputs: int) -> torchmetrics.Metric:
-    """Build a metric, and tell it the number of classes or target values if it takes that."""
-    name = "num_classes" if task == "classification" else "num_outputs"
-    return metric(**({name: outputs} if name in signature(metric).parameters else {}))
+# ---- values of any nesting: a tensor, or tuples, lists and dicts of them ------------------------------------
 
 
-def take_sums(metric: torchmetrics.Metric) -> dict[str, Any]:
-    """Return what a metric has summed up, and how often it was updated; its `state_dict` lacks some of it."""
-    names = (*metric._defaults, "_update_count")
-    return {name: to_cpu(getattr(metric, name)) for name in names}
+def join(steps: list[tuple[Tensor, Any, Any]]) -> Iterator[tuple[list[Tensor], list[int], Any, Any]]:
+    """Yield losses, sizes, outputs and targets of neighbouring steps whose tensors have one shape."""
+    start = 0
+    shapes = [[t.shape[1:] for t in list_tensors((outputs, targets))] for _, outputs, targets in steps]
+    for end in range(1, len(steps) + 1):
+        if end == len(steps) or shapes[end] != shapes[start]:
+            losses, outputs, targets = zip(*steps[start:end], strict=True)
+            yield (
+                list(losses),
+                [count_samples(t) for t in targets],
+                concatenate(outputs),
+                concatenate(targets),
+            )
+            start = end
+
+
+def list_tensors(value: Any) -> list[Tensor]:
+    """Return the tensors of a value."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return [tensor for part in parts for tensor in list_tensors(part)]
+
+
+def count_samples(value: Any) -> int:
+    """Return the length of the first tensor of a value, 1 for a number."""
+    tensors = list_tensors(value)
+    return tensors[0].shape[0] if tensors and tensors[0].dim() else 1
+
+
+def concatenate(values: Any) -> Any:
+    """Return values of one structure as one, their tensors joined along the batch."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return first if len(values) == 1 else torch.cat(values)
+    if isinstance(first, Mapping):
+        return {key: concatenate([value[key] for value in values]) for key in first}
+    if isinstance(first, tuple | list):
+        return [concatenate(parts) for parts in zip(*values, strict=True)]
+    return list(values)
 
 
 def to_cpu(value: Any) -> Any:
-    """Copy a tensor, or each tensor of a list, to the CPU; return anything else as it is."""
-    if isinstance(value, list):
-        return [to_cpu(item) for item in value]
-    return value.cpu() if isinstance(value, Tensor) else value
+    """Copy the tensors of a value to the CPU."""
+    return map_tensors(value, lambda tensor: tensor.cpu().clone())
 
 
-def list_logged(metrics: Mapping[str, torchmetrics.Metric]) -> list[str]:
-    """Return what a run logs and what can be monitored: "train/loss", "val/acc", …"""
-    return [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *metrics)]
+def to_device(value: Any, device: torch.device) -> Any:
+    """Move the tensors of a value to a device."""
+    return map_tensors(value, lambda tensor: tensor.to(device))
+
+
+def map_tensors(value: Any, change: Any) -> Any:
+    """Return a value of the same structure with each tensor changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(part, change) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(map_tensors(part, change) for part in value)
+    return value

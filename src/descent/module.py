@@ -7,16 +7,16 @@ from typing import Any
 import torch
 import torchmetrics
 from lightning.pytorch import LightningModule
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from descent.errors import ConfigError, blame
-from descent.metrics import EpochMetrics
-from descent.optimizers import require_clippable
-from descent.scaling import Scaling
+from descent.errors import ConfigError, blame, first_line
+from descent.losses import find_takes, fit_to
+from descent.metrics import EpochMetrics, map_tensors
+from descent.optimizers import group_parameters, require_clippable
 from descent.schedulers import Schedule
+from descent.task import Task
 
 
 class Supervised(LightningModule):
@@ -27,84 +27,88 @@ class Supervised(LightningModule):
     gradients off around `validation_step` and `test_step`.
 
     Args:
-        model: `(batch, *input_shape)` to `(batch, outputs)`, which are logits in classification.
+        model: from inputs `(batch, …)` to outputs, such as logits `(batch, classes)`.
         criterion: a module of `(input, target)` that returns the mean loss of a batch. It holds no
             parameters of the model: `backward` reaches those through the graph behind `input`.
         optimizer: takes parameters and returns the optimizer.
         schedule: how the learning rate changes, or None to keep it constant.
         metrics: torchmetrics by name, logged as `train/<name>`, `val/<name>` and `test/<name>`.
-        scaling: between raw inputs, the model, and the targets' own units.
+        task: what targets mean, or None to leave outputs and targets as they are.
+        scaling: from raw inputs to those of the model; training batches have gone through it.
+        groups: parameter groups of the optimizer; see `descent.optimizers.group_parameters`.
     """
 
     def __init__(
         self,
         model: nn.Module,
         criterion: nn.Module,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        schedule: Schedule | None,
-        metrics: Mapping[str, torchmetrics.Metric],
-        scaling: Scaling,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        schedule: Schedule | None = None,
+        metrics: Mapping[str, torchmetrics.Metric] | None = None,
+        task: Task | None = None,
+        scaling: nn.Module | None = None,
+        groups: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.criterion, self.scaling = model, criterion, deepcopy(scaling)
-        self.optimizer, self.schedule = optimizer, schedule
-        if getattr(criterion, "takes", None) == "one_hot":  # one yes-or-no question for each class
-            self.scaling.activation = "sigmoid"
+        self.model, self.task, self.scaling = model, task or Task(), scaling or nn.Identity()
+        self.criterion, self.takes = fit_to(criterion, self.task), find_takes(criterion)
+        self.optimizer, self.schedule, self.groups = optimizer, schedule, groups
         self.samples_seen = 0  # by this process
-        self.learning_rates: list[float] = []  # of each parameter group, at the start of the epoch
+        self.tried = False  # whether one batch has gone through the criterion and the metrics
         self.train_metrics, self.val_metrics, self.test_metrics = (
-            EpochMetrics(metrics, self.scaling) for _ in range(3)
+            EpochMetrics(metrics or {}, self.task, criterion) for _ in range(3)
         )
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return probabilities `(batch, classes)` or values `(batch, outputs)` for raw inputs."""
-        return self.scaling.unscale(self.model(self.scaling.scale(inputs)))
+    def forward(self, inputs: Tensor) -> Any:
+        """Return probabilities, or values in their own units, for raw inputs `(batch, …)`."""
+        return self.task.predict(self.model(self.scaling(inputs)))
 
-    def compute_loss(self, inputs: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch. Override this for a loss that needs the inputs or the model.
+    def compute_loss(self, inputs: Any, outputs: Any, targets: Any) -> Tensor:
+        """Return the loss of a batch, a scalar. Override this for a loss that needs the inputs or the model.
 
         Args:
-            inputs: what the model was given, `(batch, *input_shape)`.
-            outputs: what it returned, `(batch, outputs)`.
-            targets: class indices, int64 `(batch,)`, or standardised values `(batch, outputs)`.
+            inputs: what the model was given.
+            outputs: what it returned.
+            targets: as the data gives them, such as class indices `(batch,)` or standardised values.
         """
-        return self.criterion(outputs, targets)
+        return self.criterion(*self.task.for_loss(outputs, targets, self.takes))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self._step(batch, batch_idx, self.train_metrics)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._step(batch, batch_idx, self.val_metrics)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         self._step(batch, batch_idx, self.test_metrics)
 
-    def _step(self, batch: tuple[Tensor, Tensor], batch_idx: int, metrics: EpochMetrics) -> Tensor:
+    def _step(self, batch: Any, batch_idx: int, metrics: EpochMetrics) -> Tensor:
         inputs, targets = batch  # the data has scaled both
+        if not self.tried:
+            self._try_out(inputs, targets)
         outputs = self.model(inputs)
         loss = self.compute_loss(inputs, outputs, targets)
-        metrics.add(batch_idx, loss.detach(), outputs.detach(), targets)
+        metrics.add(batch_idx, loss.detach(), map_tensors(outputs, Tensor.detach), targets)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Tell the optimizer where the weights live: in the model, and for some losses in the criterion."""
+        """Show the optimizer where the weights live: in the model, and for some losses in the criterion."""
         with blame("optimizer"):
-            optimizer = self.optimizer([*self.model.parameters(), *self.criterion.parameters()])
+            parameters = [*self.model.parameters(), *self.criterion.parameters()]
+            if self.groups:
+                parameters = group_parameters(self.model, self.criterion, self.groups)
+            optimizer = self.optimizer(parameters)
             require_clippable(optimizer, self._trainer)
         if self.schedule is None:
             return optimizer
         with blame("scheduler"):
             steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs or 0
-            scheduler = self.schedule.build(optimizer, steps, epochs)
+            every = self.trainer.check_val_every_n_epoch or 1
+            scheduler = self.schedule.build(optimizer, steps, epochs, every)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}  # type: ignore[return-value]
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        with blame("scheduler"):
-            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset(self.device)
-        self.learning_rates = [group["lr"] for group in self.trainer.optimizers[0].param_groups]
 
     def on_validation_epoch_start(self) -> None:
         self.val_metrics.reset(self.device)
@@ -113,7 +117,7 @@ class Supervised(LightningModule):
         self.test_metrics.reset(self.device)
 
     def on_train_epoch_end(self) -> None:
-        self._log("train", self.train_metrics, lr=self.learning_rates[0])
+        self._log("train", self.train_metrics)
         self.samples_seen += self.train_metrics.samples
 
     def on_validation_epoch_end(self) -> None:
@@ -122,39 +126,64 @@ class Supervised(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_metrics)
 
-    def _log(self, stage: str, metrics: EpochMetrics, **others: float) -> None:
-        values = {f"{stage}/{name}": value for name, value in metrics.compute().items()} | others
-        # the loggers' x-axis: epochs, counted from 1 as they are printed
-        epoch = self.current_epoch + (0 if self.trainer.testing else 1)
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            self.log_dict({**values, "step": float(epoch)})
-        elif not self.trainer.sanity_checking:
-            # as self.log does, which would take 0.4 ms a value of a small model's epoch of 13 ms
-            self.trainer.callback_metrics.update({k: torch.as_tensor(v) for k, v in values.items()})
-            for logger in self.trainer.loggers:
-                logger.log_metrics({name: float(value) for name, value in values.items()}, step=epoch)
+    def _log(self, stage: str, metrics: EpochMetrics) -> None:
+        values = {f"{stage}/{name}": value for name, value in metrics.compute().items()}
+        self.log_dict(values)
+        if stage == "test" and self.trainer.is_global_zero:
+            for name, reason in metrics.undefined.items():
+                print(f"test/{name} is not defined: {reason}")
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Describe the data, so that the weights can be used on new files without it."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        kept = {"inputs": data.examples, "activation": self.scaling.activation}
-        checkpoint["data"] = {**data.describe(), **kept}
+    def list_logged(self) -> list[str]:
+        """Return what this module logs and what can be monitored: "train/loss", "val/acc", …"""
+        return [
+            f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *self.val_metrics.metrics)
+        ]
 
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse to resume a run with data that differs from what it has seen."""
-        changed = self.trainer.datamodule.tell_changes(checkpoint["data"])  # type: ignore[attr-defined]
-        if changed and self.trainer.state.fn == TrainerFn.FITTING:
-            raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
+    def _try_out(self, inputs: Any, targets: Any) -> None:
+        """Send one batch through the model, the criterion and the metrics, and leave no trace of it.
+
+        Raises:
+            ConfigError: the criterion does not take what the model and the data give, or returns no number from
+                which `backward` can start; or a metric does not take it.
+        """
+        self.tried = True
+        modes = {module: module.training for module in self.modules()}
+        with torch.random.fork_rng(), torch.enable_grad():
+            outputs = self.model.eval()(inputs)
+            shapes = " and ".join(str(tuple(getattr(part, "shape", ()))) for part in (outputs, targets))
+            try:
+                loss = self.compute_loss(inputs, outputs, targets)
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+                if isinstance(error, ConfigError):
+                    raise
+                hint = "" if self.takes else '; one that compares values has takes = "values"'
+                expected = f"a criterion that takes {shapes} of this data ({first_line(error)}){hint}"
+                raise ConfigError("loss", expected=expected) from error
+        if self._trainer and getattr(self.trainer.datamodule, "ends_with_one", False):  # type: ignore[attr-defined]
+            with blame("data.batch_size"):  # batch normalisation has no variance of a single sample
+                deepcopy(self.model).train()(inputs[:1])
+        if not isinstance(loss, Tensor) or loss.dim() > 0:
+            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            expected = f"one number for a batch, such as by the reduction mean or sum, not {shape}"
+            raise ConfigError("loss", expected=expected)
+        if not loss.requires_grad and any(p.requires_grad for p in self.model.parameters()):
+            raise ConfigError("loss", expected="a loss that depends on the model's outputs, for backward")
+        self.val_metrics.try_out(map_tensors(outputs, Tensor.detach), targets)
+        for module, training in modes.items():
+            module.training = training
 
     def epoch_state(self) -> dict[str, Any]:
         """Return what this process knows of the current epoch, for a checkpoint in the middle of it."""
-        return {
-            "samples_seen": self.samples_seen,
-            "learning_rates": self.learning_rates,
-            "train_metrics": self.train_metrics.state_dict(),
-        }
+        return {"samples_seen": self.samples_seen, "train_metrics": self.train_metrics.state_dict()}
 
     def load_epoch_state(self, state: Mapping[str, Any]) -> None:
         """Go on in the middle of the epoch that `epoch_state` described."""
-        self.samples_seen, self.learning_rates = state["samples_seen"], state["learning_rates"]
+        self.samples_seen = state["samples_seen"]
         self.train_metrics.load_state_dict(state["train_metrics"], self.device)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if type(value) is str or (value is None and name in self.__dict__):
+            # Lightning notes the name of each hook here; nn.Module's own __setattr__ would take 3 µs
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)

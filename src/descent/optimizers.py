@@ -1,6 +1,7 @@
 """Optimizers that torch does not offer for a whole model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -82,6 +83,50 @@ class Muon(Optimizer):
             part.param_groups, part.state = [group], self.state
 
 
+def group_parameters(
+    model: nn.Module, criterion: nn.Module, groups: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return parameter groups as `torch.optim` takes them, from patterns of names.
+
+    Args:
+        model: whose parameters are named as in `model.named_parameters()`.
+        criterion: whose parameters, if it has any, are named `criterion.…`.
+        groups: fields of a group, such as `{"weight_decay": 0}`, by a pattern such as `*.bias`, or by several
+            that are separated by spaces. The word `vectors` stands for all parameters of at most one dimension:
+            biases and norms. The first pattern that fits counts; parameters that none fits keep the optimizer's
+            own fields. The field `lr_decay` multiplies the rate from each layer to the one before it.
+
+    Raises:
+        ConfigError: a pattern that no parameter's name fits.
+    """
+    named = dict(model.named_parameters())
+    named |= {f"criterion.{name}": p for name, p in criterion.named_parameters()}
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
+    rest, found = dict(named), []
+    for patterns, fields in groups.items():
+        words = str(patterns).split()
+        fits = [n for n, p in rest.items() if any(belongs(n, p, word) for word in words)]
+        if not any(belongs(n, p, word) for n, p in named.items() for word in words):
+            raise ConfigError("groups", patterns, expected="a pattern of the weights' names", choices=named)
+        found.append((fields, {name: rest.pop(name) for name in fits}))
+    result = []
+    for fields, members in (*found, ({}, rest)):
+        fields = dict(fields or {})
+        decay = fields.pop("lr_decay", None)
+        if decay is None:
+            result += [{"params": list(members.values()), **fields}] if members else []
+            continue
+        for depth, layer in enumerate(reversed(layers)):
+            params = [p for name, p in members.items() if name.rpartition(".")[0] == layer]
+            result += [{"params": params, **fields, "lr": fields["lr"] * decay**depth}] if params else []
+    return result
+
+
+def belongs(name: str, parameter: nn.Parameter, word: str) -> bool:
+    """Whether a parameter belongs to a pattern."""
+    return parameter.ndim <= 1 if word == "vectors" else fnmatchcase(name, word)
+
+
 def require_clippable(optimizer: Optimizer, trainer: Trainer | None) -> None:
     """Refuse a fused optimizer if gradients of precision 16-mixed are to be clipped.
 
@@ -89,5 +134,5 @@ def require_clippable(optimizer: Optimizer, trainer: Trainer | None) -> None:
     """
     fused = any(group.get("fused") for group in optimizer.param_groups)
     if trainer and fused and trainer.precision == "16-mixed" and trainer.gradient_clip_val:
-        expected = "null, for in 16-mixed a fused optimizer is too late for trainer.gradient_clip_val"
+        expected = "null, because in 16-mixed a fused optimizer is too late for trainer.gradient_clip_val"
         raise ConfigError("optimizer.fused", True, expected=expected)

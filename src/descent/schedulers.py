@@ -29,30 +29,31 @@ class Schedule:
         require(interval in ("step", "epoch"), "interval", interval, "step or epoch")
         self.scheduler, self.interval, self.monitor, self.arguments = scheduler, interval, monitor, arguments
 
-    def build(self, optimizer: Optimizer, steps: float, epochs: int) -> dict[str, Any]:
+    def build(self, optimizer: Optimizer, steps: float, epochs: int, validates_every: int) -> dict[str, Any]:
         """Return the settings that Lightning's `configure_optimizers` names "lr_scheduler".
 
         Args:
             optimizer: the one whose learning rate changes.
             steps: optimizer steps of the whole run; infinite if it has no end.
             epochs: of the whole run.
+            validates_every: epochs from one validation to the next; a plateau is looked for as often.
         """
         arguments = dict(self.arguments)
         for name in LENGTHS:
             if name in arguments and arguments[name] is None:
                 length = steps if self.interval == "step" else epochs
                 if isinf(steps) or length < 1:
-                    expected = "a number, for this run has no end to size it by"
+                    expected = "a number, because this run has no end to size it by"
                     raise ConfigError(name, None, expected=expected)
                 arguments[name] = int(length)
         for name in (*LENGTHS, "step_size"):
             require(arguments.get(name, 1) >= 1, name, arguments.get(name), "a whole number of at least 1")
         scheduler = self.scheduler(optimizer, **arguments)
-        settings = {"scheduler": scheduler, "interval": self.interval}
+        settings: dict[str, Any] = {"scheduler": scheduler, "interval": self.interval}
         if isinstance(scheduler, ReduceLROnPlateau):
-            expected = "epoch, for what a plateau is seen by is known once an epoch"
+            expected = "epoch, because the monitored metric is known once an epoch"
             require(self.interval == "epoch", "interval", self.interval, expected)
-            settings["monitor"] = self.monitor
+            settings |= {"monitor": self.monitor, "frequency": validates_every}
         return settings
 
 

@@ -156,7 +156,7 @@ def test_several_columns_of_yes_or_no_are_never_taken_for_values_in_silence(tmp_
     no = {"1": "0", "1.0": "0.0", "true": "False"}[yes]
     rows = "".join(f"{i},{(yes, no)[i % 2]},{(no, no, yes, '')[i % 4]}\n" for i in range(40))
     (tmp_path / "t.csv").write_text("x,cat,dog\n" + rows)
-    line = r"^data\.task=auto: expected data\.task=labels or data\.task=values, because these targets are 0"
+    line = r"^task=auto: expected labels or values, because these targets are 0"
     with pytest.raises(ConfigError, match=line):
         read_table(tmp_path / "t.csv", ["cat", "dog"])
     labels = read_table(tmp_path / "t.csv", ["dog", "cat"], task="labels")

@@ -1,104 +1,142 @@
 """The best weights of a run, by a metric."""
 
+import re
 from pathlib import Path
 from typing import Any
 
-import torch
+import lightning
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from torch import Tensor
 
-from descent.errors import require
+from descent.data.described import describe_data
+from descent.errors import ConfigError, require
 from descent.run.folder import RunFolder
 
+DEFAULT = "val/loss"
 
-class BestWeights(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, but it holds the best weights in memory until the next checkpoint is due.
 
-    So a run of many short epochs does not spend its time on files. It uses private names of Lightning 2.6.6.
+class BestWeights(Checkpoint):
+    """Keeps the weights with the best value of a metric as `best.ckpt`, and knows what they reached.
+
+    They wait in memory until the next checkpoint is due, so that a run of many short epochs does not spend its
+    time on files. Lightning's `ModelCheckpoint` can stand beside it, to keep several.
 
     Args:
-        filename: of the best weights, without ".ckpt".
-        monitor: the metric that decides which weights are best, such as "val/loss".
+        monitor: the metric that decides, such as "val/loss".
         mode: "min" or "max".
-        save_top_k: how many of the best to keep; more than one need a filename with "{epoch}" in it.
     """
 
-    def __init__(self, filename: str, monitor: str, mode: str, save_top_k: int) -> None:
-        files = RunFolder("")
-        taken = [path.stem for path in (files.last, files.previous, files.new)]
-        own = filename not in taken and "/" not in filename
-        require(
-            own, "filename", filename, f"a name without a folder, and another one than {', '.join(taken)}"
-        )
-        several = save_top_k in (0, 1) or "{" in filename
-        require(several, "save_top_k", save_top_k, "1, or a filename with {epoch} or {step} in it")
-        super().__init__(
-            filename=filename,
-            monitor=monitor,
-            mode=mode,
-            save_top_k=save_top_k,
-            save_weights_only=True,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
-        begun = {"epoch": torch.tensor(0), "step": torch.tensor(0)}
-        self.format_checkpoint_name(begun)  # raises now what it would raise after an epoch
-        self.held: dict[str, dict[str, Any]] = {}  # by path, what was best and is not written yet
+    state_key = "best_weights"
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.dirpath = str(RunFolder(trainer.default_root_dir).checkpoints)
-        super().setup(trainer, pl_module, stage)
+    def __init__(self, monitor: str, mode: str) -> None:
+        require(mode in ("min", "max"), "mode", mode, "min or max")
+        self.monitor, self.mode = monitor, mode
+        self.best: dict[str, float] = {}  # epoch and step, and what validation found
+        self.held: dict[str, Any] | None = None  # what is best and is not written yet
+        self.at_epoch_end = False  # whether the metric is known only once an epoch has ended
 
-    def write(self, trainer: Trainer) -> None:
-        """Write the weights that are held in memory, each with the rest of a checkpoint."""
-        if self.held:
-            now = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
-            for path, then in self.held.items():
-                trainer.strategy.save_checkpoint(now | then, path)
-        self.held = {}
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking and self.monitor in trainer.callback_metrics and not self.at_epoch_end:
+            self._compare(trainer, pl_module)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        self.write(trainer)
-
-    def on_train_batch_end(self, *arguments: Any) -> None:  # type: ignore[override]
-        """Do nothing, where ModelCheckpoint would save in the middle of Lightning's book-keeping."""
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        if self.monitor not in metrics and not self.best:
+            self.monitor = self._find_monitor(list(metrics), trainer.current_epoch)
+        if self.monitor in metrics and (self.at_epoch_end or not self.best):
+            self.at_epoch_end = True
+            self._compare(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if trainer.world_size == 1:
+        if trainer.world_size == 1 and trainer.strategy.lightning_module is not None:
             self.write(trainer)
 
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        # ModelCheckpoint calls this to write a file
-        weights = trainer.strategy.lightning_module_state_dict()
-        self.held[filepath] = {
-            "epoch": trainer.current_epoch,
-            "global_step": trainer.global_step,
-            "state_dict": {name: value.cpu().clone() for name, value in weights.items()},
-        }
-        self._last_global_step_saved = trainer.global_step
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self.write(trainer)
 
-    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Any]:
-        # ModelCheckpoint would copy every logged tensor, but this project logs new ones each epoch
-        counters = {"epoch": torch.tensor(trainer.current_epoch), "step": torch.tensor(trainer.global_step)}
-        return trainer.callback_metrics | counters
+    def write(self, trainer: Trainer) -> None:
+        """Write the weights that are held in memory."""
+        if self.held is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            path = RunFolder(trainer.default_root_dir).weights("best")
+            trainer.strategy.save_checkpoint(self.held, path)
+        self.held = None
 
-    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        if self.held.pop(filepath, None) is None:
-            super()._remove_checkpoint(trainer, filepath)
+    def state_dict(self) -> dict[str, Any]:
+        return {"monitor": self.monitor, "best": self.best, "at_epoch_end": self.at_epoch_end}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Find the files again, although the folder may have moved since."""
-        if state_dict["monitor"] != self.monitor:  # the best by another metric says nothing about this one
+        if state_dict["monitor"] == self.monitor or self.monitor == DEFAULT:
+            self.monitor, self.best = state_dict["monitor"], state_dict["best"]
+            self.at_epoch_end = state_dict["at_epoch_end"]
+
+    def _compare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep a copy of the weights if their value is better than all before; NaN is never better."""
+        metrics = trainer.callback_metrics
+        value = float(f"{metrics[self.monitor].item():.7g}")
+        before = self.best.get(self.monitor)
+        if value != value or (
+            before is not None and not (value < before if self.mode == "min" else value > before)
+        ):
             return
-        old, new = state_dict["dirpath"], Path(str(self.dirpath))
+        seen = {n: float(f"{v.item():.7g}") for n, v in metrics.items() if not n.startswith("train")}
+        epoch, step = trainer.current_epoch, trainer.global_step
+        self.best = {"epoch": epoch + 1, "step": step, **seen, self.monitor: value}
+        checkpoint = {
+            "epoch": epoch,
+            "global_step": step,
+            "pytorch-lightning_version": lightning.__version__,
+            "state_dict": trainer.strategy.lightning_module_state_dict(),
+            **describe_data(trainer),
+        }
+        pl_module.on_save_checkpoint(checkpoint)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):  # its weights were the ones that were validated
+                callback.on_save_checkpoint(trainer, pl_module, checkpoint)
+                del checkpoint["current_model_state"], checkpoint["averaging_state"]
+        state = checkpoint["state_dict"]
+        self.held = {**checkpoint, "state_dict": {name: copy(value) for name, value in state.items()}}
 
-        def move(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {move(key): move(item) for key, item in value.items()}
-            inside = isinstance(value, str) and value and Path(value).is_relative_to(old)
-            return str(new / Path(value).relative_to(old)) if inside else value
+    def _find_monitor(self, logged: list[str], epoch: int) -> str:
+        """Return what the module logs that is most like the default; another metric was asked for by name.
 
-        super().load_state_dict(move(state_dict))
+        Raises:
+            ConfigError: the module does not log it.
+        """
+        names = [name for name in logged if name != "epoch"]
+        if self.monitor != DEFAULT:
+            if (
+                any(re.match("val", name) for name in names)
+                or not self.monitor.startswith("val")
+                or epoch > 0
+            ):
+                listed = f"one of what the module logs: {', '.join(names) or 'nothing'}"
+                raise ConfigError("monitor", self.monitor, expected=listed, choices=names)
+            return self.monitor
+        ranked = sorted(names, key=lambda name: ("val" not in name, "loss" not in name))
+        if not ranked or (epoch == 0 and "val" not in ranked[0]):  # the first validation may come later
+            return self.monitor
+        print(f"monitor={DEFAULT}: the module does not log it; {ranked[0]} is monitored", flush=True)
+        return ranked[0]
+
+
+def copy(value: Any) -> Any:
+    """Return a copy on the CPU."""
+    return value.cpu().clone() if isinstance(value, Tensor) else value
+
+
+def find_best(trainer: Trainer) -> tuple[Path | None, dict[str, float]]:
+    """Return the file with the best weights and what they reached; nothing where no callback kept any."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, BestWeights) and callback.best:
+            path = RunFolder(trainer.default_root_dir).weights("best")
+            return (path if path.exists() else None), callback.best
+        if isinstance(callback, ModelCheckpoint) and callback.best_model_path and callback.monitor:
+            score = callback.best_model_score
+            return Path(callback.best_model_path), {
+                callback.monitor: float(score)
+            } if score is not None else {}
+    return None, {}

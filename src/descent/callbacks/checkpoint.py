@@ -9,11 +9,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from descent.errors import ConfigError, Stopped, is_of_libraries, require
+from descent.data.described import compare_data, describe_data
+from descent.errors import ConfigError, Stopped, first_line, is_of_libraries, require
 from descent.run.checkpoints import rotate
-from descent.run.folder import RunFolder, event_sizes
+from descent.run.folder import RunFolder, list_sizes
 from descent.run.random_state import put_back_random_state, take_random_state
 from descent.run.signals import Signals, requeue
 
@@ -31,11 +31,15 @@ class Checkpoint(LightningCheckpoint):
     there when it was saved: the loops' counters, the random states, the sums of the epoch's metrics, the
     logged values. The end of an epoch is no special case: it is the start of the next epoch's first batch.
 
+    Within an epoch it takes a loader with `start_at(batch)` and a module with `epoch_state()`. With others a
+    run is saved, and resumes as exactly, at the beginnings of epochs.
+
     Args:
         every: how much work a kill may cost: "100 steps" (of the optimizer), "1 epoch", "10 minutes", or
             "auto": as often as saving takes at most 1 % of the time, but not within 2 seconds.
     """
 
+    state_key = "checkpoint"
     folder: RunFolder
 
     def __init__(self, every: str) -> None:
@@ -43,40 +47,48 @@ class Checkpoint(LightningCheckpoint):
         self.signals = Signals()
         self.parts: dict[str, Any] | None = None  # of the checkpoint, until they are put back
         self.saved_at, self.saved_step, self.cost = 0.0, -1, 0.0
+        self.within = True  # whether a run can resume within an epoch
+        self.begun: dict[str, Any] = {}  # the random state at the beginning of the epoch
         self.ended = False
-        self.restores = False  # while a checkpoint is put back: a library's exception is about its content
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = RunFolder(trainer.default_root_dir)
-        self.restores = True
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.restores = False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.signals.catch()
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         for callback in list_inexact(trainer):
             say(trainer, f"This run cannot be resumed: {callback} begins anew in the middle of an epoch")
         loader: Any = trainer.train_dataloader
-        if not hasattr(loader, "start_at"):
-            name = type(loader).__name__
-            say(trainer, f"A resumed run will differ: {name} cannot begin in the middle of an epoch")
-        elif self.parts is not None:
+        reason = "" if hasattr(loader, "start_at") else f"{type(loader).__name__} has no start_at"
+        reason = reason or ("" if hasattr(pl_module, "epoch_state") else "the module has no epoch_state")
+        self.within = not reason
+        if reason and self.parts is None and trainer.max_epochs != 1:
+            say(trainer, f"Checkpoints are written at the beginnings of epochs, because {reason}")
+        if self.parts is not None and self.within:
             loader.start_at(self.parts["batch"])
+        if self.parts is not None:
             trainer.accumulate_grad_batches = self.parts["accumulate"]
-        if self.parts is not None and self.parts["ended"]:
-            end_restart(trainer)  # with `max_steps`, Lightning would go on in the epoch that has ended
+            if self.parts["ended"]:
+                end_restart(trainer)  # with `max_steps`, Lightning would go on in the epoch that has ended
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.parts is not None and not self.within:
+            # Lightning now makes the loader's iterator anew, from the same random state as then
+            end_restart(trainer)
+            self._find_mine(trainer, self.parts)
+            put_back_random_state(self.parts["processes"][trainer.global_rank]["random"])
+        self.begun = {} if self.within else take_random_state()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self.parts is not None:
             self._put_back(trainer, pl_module, self.parts)
-            self.parts, self.restores = None, False
+            self.parts = None
         elif batch_idx % trainer.accumulate_grad_batches == 0:  # otherwise gradients would be lost
             stop, due = self.signals.received is not None, self._is_due(trainer, batch_idx)
             if trainer.world_size > 1:
                 stop, due = self._agree(trainer, batch_idx, stop, due)
-            if stop or due:
+            if (stop or due) and (self.within or batch_idx == 0):
                 self._save(trainer)
             if stop:
                 self._leave(trainer)
@@ -90,48 +102,55 @@ class Checkpoint(LightningCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self.signals.release()
-        told = isinstance(exception, ConfigError | Stopped | MisconfigurationException)
-        told = told or not isinstance(exception, Exception)
-        if self.restores and trainer.ckpt_path and not told and is_of_libraries(exception):
-            words = " ".join(str(exception).split())[:300]
-            expected = f"checkpoints of this run, which hold its state ({type(exception).__name__}: {words})"
+        plain = isinstance(exception, Exception) and not isinstance(exception, ConfigError | Stopped)
+        if self.parts is not None and plain and is_of_libraries(exception):
+            reason = f"{type(exception).__name__}: {first_line(exception)[:300]}"
+            expected = f"checkpoints of this run, which contain its state ({reason})"
             raise ConfigError("resume", str(self.folder), expected=expected) from exception
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        progress = trainer.fit_loop.epoch_loop.batch_progress.current
-        mine = {"random": take_random_state(), "epoch": pl_module.epoch_state()}
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        mine: dict[str, Any] = {
+            "random": self.begun if self.begun and not self.ended else take_random_state()
+        }
+        if hasattr(pl_module, "epoch_state"):
+            mine["epoch"] = pl_module.epoch_state()
         checkpoint["parts"] = {
             "ended": self.ended,  # after the last epoch, and not at the start of a batch
-            "batch": 0 if self.ended else progress.completed,
+            "batch": 0 if self.ended else progress.current.completed,
             "processes": gather(mine, trainer.world_size),
             "logged": {name: value.cpu() for name, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
             "accumulate": trainer.accumulate_grad_batches,
-            "whole": progress.completed in (0, trainer.num_training_batches),  # no epoch was cut short
-            "folder": event_sizes(self.folder),
+            "whole": progress.current.completed == 0 or progress.is_last_batch,  # no epoch was cut short
+            "folder": list_sizes(self.folder),
         }
+        checkpoint.update(describe_data(trainer))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and "parts" in checkpoint:
-            self.parts = {**checkpoint["parts"], "loops": checkpoint["loops"]["fit_loop"]}
-            for callback in list_inexact(trainer):
-                raise ConfigError("callbacks", expected=f"other ones than {callback}, which begins anew")
-            # a run that early stopping has ended stays ended
-            trainer.should_stop = self.parts["ended"] and self.parts["should_stop"]
-            further = trainer.max_steps == -1 or trainer.max_steps > checkpoint["global_step"]
-            cut_short = self.parts["ended"] and not self.parts["whole"] and not self.parts["should_stop"]
-            if cut_short and further:
-                expected = f"{checkpoint['global_step']}, for the run has ended there, within an epoch"
-                raise ConfigError("trainer.max_steps", trainer.max_steps, expected=expected)
+        if trainer.state.fn != TrainerFn.FITTING or "parts" not in checkpoint:
+            return
+        self.parts = {**checkpoint["parts"], "loops": checkpoint["loops"]["fit_loop"]}
+        if changed := compare_data(trainer, checkpoint.get("data", {})):
+            raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
+        for callback in list_inexact(trainer):
+            raise ConfigError("callbacks", expected=f"other ones than {callback}, which begins anew")
+        # a run that early stopping has ended stays ended
+        trainer.should_stop = self.parts["ended"] and self.parts["should_stop"]
+        further = trainer.max_steps == -1 or trainer.max_steps > checkpoint["global_step"]
+        cut_short = self.parts["ended"] and not self.parts["whole"] and not self.parts["should_stop"]
+        if cut_short and further:
+            expected = f"{checkpoint['global_step']}, because the run has ended there, within an epoch"
+            raise ConfigError("trainer.max_steps", trainer.max_steps, expected=expected)
 
     def _is_due(self, trainer: Trainer, batch_idx: int) -> bool:
         if self.unit == "auto":
             return time.monotonic() - self.saved_at > max(SHORTEST, self.cost / SHARE)
         if self.unit == "minute":
             return time.monotonic() - self.saved_at > 60 * self.number
-        if self.unit == "epoch":
+        if self.unit == "epoch" or not self.within:
             first = batch_idx == 0 and trainer.current_epoch > 0
-            return first and trainer.current_epoch % self.number == 0
+            return first and (self.unit != "epoch" or trainer.current_epoch % self.number == 0)
         step = trainer.global_step
         return step % self.number == 0 and step != self.saved_step
 
@@ -153,39 +172,49 @@ class Checkpoint(LightningCheckpoint):
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         self.cost = self.saved_at - begun
 
+    def _find_mine(self, trainer: Trainer, parts: dict[str, Any]) -> dict[str, Any]:
+        """Return the part of this process.
+
+        Raises:
+            ConfigError: there were more or fewer processes.
+        """
+        if len(parts["processes"]) != trainer.world_size:
+            if not trainer.is_global_zero:
+                raise Stopped("", code=2)
+            expected = f"{len(parts['processes'])} processes in all, as in the run that is resumed"
+            raise ConfigError("trainer.devices", trainer.world_size, expected=expected)
+        return parts["processes"][trainer.global_rank]
+
     def _put_back(self, trainer: Trainer, pl_module: Any, parts: dict[str, Any]) -> None:
         """Put everything back as it was at this same point when the checkpoint was saved."""
-        processes = parts["processes"]
-        if len(processes) != trainer.world_size and not trainer.is_global_zero:
-            raise Stopped("", code=2)
-        if len(processes) != trainer.world_size:
-            expected = f"{len(processes)} processes in all, as in the run that is resumed"
-            raise ConfigError("trainer.devices", trainer.world_size, expected=expected)
-        mine = processes[trainer.global_rank]
-        if parts["ended"]:  # this is the first batch of a further epoch
-            pl_module.samples_seen = mine["epoch"]["samples_seen"]
+        mine = self._find_mine(trainer, parts)
+        if self.within:
             put_back_random_state(mine["random"])
+        if parts["ended"]:  # this is the first batch of a further epoch
+            if "epoch" in mine:
+                pl_module.samples_seen = mine["epoch"]["samples_seen"]
             return
         trainer.fit_loop.load_state_dict(parts["loops"])
         end_restart(trainer)
         logged = {name: value.to(pl_module.device) for name, value in parts["logged"].items()}
         trainer.callback_metrics.update(logged)
         trainer.should_stop = parts["should_stop"]
-        pl_module.load_epoch_state(mine["epoch"])
-        put_back_random_state(mine["random"])
+        if self.within:
+            pl_module.load_epoch_state(mine["epoch"])
 
     def _leave(self, trainer: Trainer) -> None:
         number = self.signals.received or 15  # 15 if the signal has reached another process
         if not trainer.is_global_zero:
             raise Stopped("", code=128 + number)
-        text = f"Stopped and saved in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}. "
+        saved = "Stopped and saved" if self.saved_step == trainer.global_step else "Stopped"
+        text = f"{saved} in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}. "
         if self.signals.asks_to_requeue():
             text += requeue() + ". "
         raise Stopped(text + self.folder.advise(), code=128 + number)
 
 
 def end_restart(trainer: Trainer) -> None:
-    """Tell Lightning's loops that they are no longer restarting."""
+    """End the restart of Lightning's loops, which would otherwise skip what a restart skips."""
     for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_loop.val_loop):
         loop.on_iteration_done()
 

@@ -1,185 +1,101 @@
-"""Notices losses and gradients that are not finite, without making the host wait for the device."""
+"""Notices losses and weights that are not finite, without making the host wait for the device."""
 
-from collections.abc import Callable, Iterable
-from math import inf, isfinite
-from typing import Any, NamedTuple
+from math import isfinite
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
-from descent.errors import Stopped, require
+from descent.errors import Stopped
+from descent.metrics import list_tensors
 from descent.run.folder import RunFolder
 
-LAG = 64  # steps on a GPU between two looks at the losses
 AGREE = 32  # batches between two moments at which several processes agree on stopping
-TRIES = 50  # batches in a row that on_nan=skip passes over
-Place = tuple[int, int, int]  # optimizer step, batch of the epoch, epoch
 
 
 class NaNGuard(Callback):
-    """Ends a run at a loss that is not finite, or skips such batches; no checkpoint is written with a NaN.
+    """Ends a run at a loss of NaN or infinity; no checkpoint is written with a NaN.
 
-    Args:
-        on_nan: "stop" ends the run; "skip" skips the batch, but has to wait for the device at each step.
+    On the CPU it looks at each loss. On a GPU that would make every step wait, so it looks where the host waits
+    anyway: at the end of an epoch and before a checkpoint is written; the step that it names is still the first.
     """
 
-    def __init__(self, on_nan: str) -> None:
-        require(on_nan in ("stop", "skip"), "on_nan", on_nan, "stop or skip")
-        self.on_nan = on_nan
-        self.losses = Losses()
-        self.skipped = 0
+    state_key = "nan_guard"
+
+    def __init__(self) -> None:
+        self.last_finite: float | None = None
+        self.losses: list[tuple[Tensor, int, int]] = []  # on a GPU: each with its step and batch
         self.fault: Stopped | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.on_nan == "stop" and "loss" in outputs and self.fault is None:
-            fault = self.losses.look(
-                outputs["loss"], lambda: (trainer.global_step, batch_idx, trainer.current_epoch)
-            )
-            if fault is not None:
-                self.fault = self._tell(trainer, fault, batch)
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor):
+            if loss.device.type == "cpu":
+                self._look(trainer, loss.item(), trainer.global_step, batch_idx, batch)
+            else:
+                self.losses.append((loss, trainer.global_step, batch_idx))
         if trainer.world_size == 1:
             if self.fault is not None:
                 raise self.fault
         elif (batch_idx + 1) % (AGREE * trainer.accumulate_grad_batches) == 0:
             self._raise_together(trainer)
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        if self.on_nan != "skip":
-            return
-        finite = finite_gradients(pl_module.parameters())
-        if trainer.strategy.reduce_boolean_decision(finite):
-            self.skipped = 0
-            return
-        self.skipped += 1
-        batch = trainer.fit_loop.epoch_loop.batch_idx
-        if self.skipped == 1 and trainer.is_global_zero:
-            print(f"Step {trainer.global_step}, batch {batch}: not finite, passed over", flush=True)
-        if self.skipped == TRIES:
-            text = f"on_nan=skip: {TRIES} batches in a row were not finite"
-            raise Stopped(f"{text}. {advise(trainer)}", code=1)
-        optimizer.zero_grad()  # an optimizer leaves parameters without a gradient alone
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look_at_all(trainer)
+        self._raise_together(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        if self.on_nan == "stop" and (fault := self.losses.look_at_all()) is not None:
-            self.fault = self.fault or self._tell(trainer, fault, None)
+        self._look_at_all(trainer)
         if self.fault is None and not all(bool(p.isfinite().all()) for p in pl_module.parameters()):
             where = f"step {trainer.global_step}, epoch {trainer.current_epoch + 1}"
-            self.fault = Stopped(f"A weight is not a number at {where}. {advise(trainer)}", code=1)
+            self.fault = Stopped(f"A weight is NaN or infinite at {where}. {advise(trainer)}", code=1)
         self._raise_together(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last_finite": self.losses.last_finite}
+        return {"last_finite": self.last_finite}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.losses.last_finite = state_dict["last_finite"]
+        self.last_finite = state_dict["last_finite"]
+
+    def _look_at_all(self, trainer: Trainer) -> None:
+        losses, self.losses = self.losses, []
+        if losses:
+            values = torch.stack([loss.float() for loss, _, _ in losses]).tolist()
+            for value, (_, step, batch_idx) in zip(values, losses, strict=True):
+                self._look(trainer, value, step, batch_idx, None)
+
+    def _look(self, trainer: Trainer, value: float, step: int, batch_idx: int, batch: Any) -> None:
+        """Take note of a loss; the first one that is not finite is the run's fault."""
+        if isfinite(value):
+            self.last_finite = value
+        elif self.fault is None:
+            where = f"step {step}, batch {batch_idx} of epoch {trainer.current_epoch + 1}"
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            last = self.last_finite
+            known = "" if last is None else f", after {last * trainer.accumulate_grad_batches:.6g}"
+            text = f"The loss is {value} at {where}, learning rate {rate:g}{known}"
+            if rows := list_broken_rows(batch):
+                shown = ", ".join(map(str, rows[:8]))
+                text += f"; this batch contains NaN or infinity, in its samples {shown}"
+            self.fault = Stopped(f"{text}. {advise(trainer)}", code=1)
 
     def _raise_together(self, trainer: Trainer) -> None:
         """End the run if a loss was not finite in this process or in another one."""
         if trainer.strategy.reduce_boolean_decision(self.fault is not None, all=False):
             raise self.fault or Stopped("", code=1)
 
-    def _tell(self, trainer: Trainer, fault: "Fault", batch: Any) -> Stopped:
-        where = f"step {fault.step}, batch {fault.batch} of epoch {fault.epoch + 1}"
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        last = self.losses.last_finite
-        known = "" if last is None else f", after {last * trainer.accumulate_grad_batches:.6g}"
-        text = f"The loss is {fault.value} at {where}, learning rate {rate:g}{known}"
-        now = (fault.step, fault.epoch) == (trainer.global_step, trainer.current_epoch)
-        if rows := list_broken_rows(batch) if now else []:
-            text += f"; this batch holds NaN or infinity, in its samples {', '.join(map(str, rows[:8]))}"
-        return Stopped(f"{text}. {advise(trainer)}", code=1)
-
 
 def advise(trainer: Trainer) -> str:
-    """Say how to go on with the run of a trainer."""
+    """Return a sentence on how to go on with the run of a trainer."""
     return RunFolder(trainer.default_root_dir).advise()
 
 
-class Fault(NamedTuple):
-    """A loss that is not finite, and where it came up."""
-
-    value: float
-    step: int
-    batch: int
-    epoch: int
-
-
-class Losses:
-    """Watches the training loss: on the CPU at each step, on a GPU in blocks that were computed long ago.
-
-    The GPU copies a block of `LAG` losses to the host while it computes the next block, so nothing waits;
-    a bad loss is seen at most `2 * LAG` steps late.
-    """
-
-    def __init__(self) -> None:
-        self.last_finite: float | None = None
-        self.block: list[tuple[Tensor, Place]] = []
-        self.copied: tuple[Tensor, Any, list[Place]] | None = None
-
-    def look(self, loss: Tensor, find_place: Callable[[], Place]) -> Fault | None:
-        """Take note of a loss, a scalar; return the first loss that is known by now not to be finite.
-
-        On the CPU, its place is asked for only if the loss is not finite.
-        """
-        if loss.device.type == "cpu":
-            value = loss.item()
-            return None if self._note(value) else Fault(value, *find_place())
-        self.block.append((loss, find_place()))
-        return self._exchange() if len(self.block) == LAG else None
-
-    def look_at_all(self) -> Fault | None:
-        """Wait for the device, and return the first of all losses so far that is not finite."""
-        found = self._exchange() if self.block else None
-        return found or (self._exchange() if self.copied else None)
-
-    def _note(self, value: float) -> bool:
-        """Take note of a loss, and return whether it is finite."""
-        if isfinite(value):
-            self.last_finite = value
-            return True
-        return False
-
-    def _exchange(self) -> Fault | None:
-        """Start to copy the losses since the last exchange, and look at those that were copied before."""
-        arrived, self.copied = self.copied, None
-        if self.block:
-            losses, places = zip(*self.block, strict=True)
-            self.copied = (*to_host(torch.stack(losses)), list(places))
-            self.block = []
-        if arrived is None:
-            return None
-        values, event, places_before = arrived
-        if event is not None:
-            event.synchronize()
-        for value, place in zip(values.tolist(), places_before, strict=True):
-            if not self._note(value):
-                return Fault(value, *place)
-        return None
-
-
-def to_host(values: Tensor) -> tuple[Tensor, Any]:
-    """Return a copy on the CPU, and for CUDA the event after which the copy is there."""
-    if values.device.type != "cuda":
-        return values.cpu(), None
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    host.copy_(values, non_blocking=True)
-    event = torch.cuda.Event()
-    event.record()
-    return host, event
-
-
-def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
-    """Wait for the device, and return whether every gradient is finite."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    # the largest magnitude is NaN if any element is
-    return not gradients or isfinite(nn.utils.get_total_norm(gradients, norm_type=inf).item())
-
-
 def list_broken_rows(batch: Any) -> list[int]:
-    """List the samples of a batch whose inputs or targets hold NaN or infinity."""
-    tensors = [t for t in batch if isinstance(t, Tensor) and t.is_floating_point()] if batch else []
-    bad = [~t.flatten(1).isfinite().all(1) if t.dim() > 1 else ~t.isfinite() for t in tensors]
-    return torch.stack(bad).any(0).nonzero().flatten().tolist() if bad else []
+    """List the samples of a batch whose inputs or targets contain NaN or infinity."""
+    tensors = [t for t in list_tensors(batch) if t.is_floating_point() and t.dim()]
+    broken = [set((~t.flatten(1).isfinite().all(1) if t.dim() > 1 else ~t.isfinite()).nonzero().flatten().tolist())
+              for t in tensors]  # fmt: skip
+    return sorted(set().union(*broken))

@@ -1,84 +1,129 @@
-"""The tutorial's line after each epoch, and on a terminal a bar that costs the loop nothing."""
+"""The tutorial's line after each epoch, and a bar while a long one runs."""
 
 import shutil
 import sys
 import time
 from collections.abc import Mapping
-from threading import Event, Thread
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+from tqdm import tqdm
 
-from descent.callbacks.figures import Figures, title_of
+from descent.callbacks.figures import list_figures, title_of
 
-WIDTH = 30  # of the bar, in characters
+LONG = 0.5  # seconds of an epoch from which on there is a bar
+BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
 
 
-class Progress(Figures):
+class Progress(Checkpoint):  # what Lightning calls last, when everything that an epoch logs is there
     """Prints `Epoch 3/10, Train Loss: 0.1234, Train Acc: 0.9876, Val Loss: 0.2345, Val Acc: 0.9765`.
 
-    A thread draws the bar: it reads the trainer's own counters a few times a second, so a step does no work
-    for it. Only the first process prints.
+    Where that is wider than the terminal, it prints the same figures in columns. Only the first process prints.
 
     Args:
-        bar: whether to draw a bar while an epoch runs; only on a terminal.
-        interval: seconds between two drawings of the bar.
+        bar: whether to show how far a long epoch is: by a bar on a terminal, else by a line a minute.
+        interval: seconds between two looks at the bar.
     """
 
+    state_key = "progress"
+
     def __init__(self, bar: bool, interval: float) -> None:
-        super().__init__()
-        self.bar, self.interval = bar, interval
-        self.stopped = Event()
-        self.thread: Thread | None = None
+        self.shown, self.interval = bar, interval
+        self.bar: Any = None
+        self.begun = self.looked = 0.0
+        self.header: list[str] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and self.bar and sys.stdout.isatty():
-            self.stopped.clear()
-            self.thread = Thread(target=self._draw, args=(trainer,), daemon=True)
-            self.thread.start()
+        self.shown = self.shown and trainer.is_global_zero
+        self.interval = self.interval if sys.stdout.isatty() else 60.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.begun = self.looked = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.shown and time.monotonic() - self.looked > self.interval:
+            self.looked = time.monotonic()
+            if self.looked - self.begun > LONG:
+                self._show(trainer, batch_idx + 1, outputs)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close()
+        if trainer.is_global_zero:
+            epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+            line = describe_epoch(epoch, epochs, figures := list_figures(trainer))
+            if len(line) > width:
+                line, header = lay_out(count(epoch, epochs), figures, width)
+                if header != self.header:
+                    print("\n".join(header))
+                self.header = header
+            print(line, flush=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop()
-        super().on_train_end(trainer, pl_module)
+        self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._stop()
+        self._close()
 
-    def on_figures(self, trainer: Trainer, epoch: int, figures: dict[str, float]) -> None:
-        self._clear()
-        print(describe_epoch(epoch, trainer.max_epochs, figures), flush=True)
+    def _show(self, trainer: Trainer, done: int, outputs: Any) -> None:
+        total = trainer.num_training_batches
+        name = f"Epoch {count(trainer.current_epoch + 1, trainer.max_epochs)}"
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
+        # a GPU's loss would make the host wait for it
+        text = f"loss {loss.item():.4f}" if isinstance(loss, Tensor) and loss.device.type == "cpu" else ""
+        if not sys.stdout.isatty():
+            of = f"/{total:,}" if total != float("inf") else ""
+            print(f"{name}, batch {done:,}{of}{', ' * bool(text)}{text}", flush=True)
+            return
+        if self.bar is None:
+            whole = None if total == float("inf") else int(total)
+            style = {"bar_format": BAR} if whole else {}
+            self.bar = tqdm(total=whole, desc=name, leave=False, file=sys.stdout, dynamic_ncols=True, **style)
+            self.bar.start_t -= time.monotonic() - self.begun  # the epoch began before there was a bar
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(done - self.bar.n)
 
-    def _draw(self, trainer: Trainer) -> None:
-        begun, epoch = time.monotonic(), -1
-        while not self.stopped.wait(self.interval):
-            if trainer.current_epoch != epoch:
-                begun, epoch = time.monotonic(), trainer.current_epoch
-            done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-            rate = done / max(1e-9, time.monotonic() - begun)
-            total = trainer.num_training_batches
-            text = f"Epoch {epoch + 1} {draw_bar(done, total)} {done}/{total} {rate:.0f} batches/s"
-            sys.stdout.write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1])
-            sys.stdout.flush()
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
-    def _stop(self) -> None:
-        if self.thread is not None:
-            self.stopped.set()
-            self.thread.join()
-            self.thread = None
-            self._clear()
 
-    def _clear(self) -> None:
-        if sys.stdout.isatty():
-            sys.stdout.write("\r\x1b[2K")
+def count(epoch: int, epochs: int | None) -> str:
+    """Return "3/10", or "3" where a run has no end."""
+    return f"{epoch}/{epochs}" if epochs is not None and epochs > 0 else str(epoch)
 
 
 def describe_epoch(epoch: int, epochs: int | None, figures: Mapping[str, float]) -> str:
     """Return the tutorial's line; it shows the number of epochs unless the run has no end."""
-    head = f"Epoch {epoch}/{epochs}" if epochs is not None and epochs > 0 else f"Epoch {epoch}"
     shown = [f"{title_of(name)}: {value:.4f}" for name, value in figures.items() if name != "lr"]
-    return ", ".join([head, *shown])
+    return ", ".join([f"Epoch {count(epoch, epochs)}", *shown])
 
 
-def draw_bar(done: int, total: float) -> str:
-    """Return `━━━━━━─────`, filled to done/total, or empty if the total is not known."""
-    filled = int(WIDTH * min(1.0, done / total)) if 0 < total < float("inf") else 0
-    return "━" * filled + "─" * (WIDTH - filled)
+def lay_out(epoch: str, figures: Mapping[str, float], width: int) -> tuple[str, list[str]]:
+    """Return the figures in fixed columns, and the header of these columns, both at most `width` wide.
+
+    Figures that do not fit in one line stand in one line for each stage, such as train and val.
+    """
+    figures = {name: value for name, value in figures.items() if name != "lr"}
+    titles = [title_of(name) for name in figures]
+    cells = [f"{value:.4f}" for value in figures.values()]
+    widths = [max(8, len(title)) for title in titles]
+    if sum(widths) + 2 * len(widths) + 8 <= width:
+        header = "Epoch".ljust(8) + "".join(f"  {t:>{w}}" for t, w in zip(titles, widths, strict=True))
+        line = epoch.ljust(8) + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths, strict=True))
+        return line, [header]
+    stages = list(dict.fromkeys(name.partition("/")[0] for name in figures))
+    names = list(dict.fromkeys(name.partition("/")[2] or name for name in figures))
+    size = max(6, (width - 16) // max(1, len(names)) - 1)
+    header = "Epoch".ljust(16) + "".join(f" {title_of(name)[:size]:>{size}}" for name in names)
+    lines = []
+    for number, stage in enumerate(stages):
+        values = [figures.get(f"{stage}/{name}", figures.get(name)) for name in names]
+        row = "".join(f" {'' if value is None else f'{value:.4f}':>{size}}" for value in values)
+        lines.append(f"{'' if number else epoch:<8}{stage[:7]:<8}{row}")
+    return "\n".join(lines), [header]

@@ -1,4 +1,4 @@
-"""Writes down what a run did: metrics by epoch, the result, and what TensorBoard shows beside the curves."""
+"""Writes down what a run did: its metrics, its result, and what TensorBoard shows beside the curves."""
 
 import csv
 import io
@@ -7,167 +7,226 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
-from copy import deepcopy
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
 
-from descent.callbacks.figures import Figures, title_of
+from descent.build import Config
+from descent.callbacks.best_weights import find_best
+from descent.callbacks.figures import list_figures, title_of
+from descent.data.described import find_sizes
+from descent.errors import ConfigError, require_one_of
 from descent.machine import describe_environment
+from descent.paths import ROOT
 from descent.run.atomic import write_text
-from descent.run.folder import Run
+from descent.run.folder import Run, command
+from descent.run.trust import read_text
 
-FIRST = ("loss", "optimizer", "optimizer.lr", "seed")  # the first columns of TensorBoard's HPARAMS
-FLUSH = 1.0  # seconds between two moments at which TensorBoard's files are brought up to date
+FLUSH = 1.0  # seconds between two moments at which loggers' files are brought up to date
+STEPS = 50  # from one point of the learning rate's curve to the next, where it changes by step
 
 
-class Recorder(Figures):
-    """Writes the environment and the code's revision at the start, the metrics after each epoch and the
-    result at the end; gives TensorBoard the config as text, the model's graph, and the hyperparameters
-    beside the final metrics.
+class Recorder(Checkpoint):  # what Lightning calls last, when everything that an epoch logs is there
+    """Writes the environment and the code's revision at the start, the metrics after each validation and each
+    epoch, and the result at the end.
 
     Args:
         run: whose folder it writes to.
+        config: of the run.
         title: the line that it prints when training starts.
-        data: what `data.txt` says about the data.
-        input_shape: of one sample, for the model's graph.
+        preview: what `data.txt` contains.
     """
 
-    def __init__(self, run: Run, title: str, data: str, input_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.run, self.folder, self.title, self.data = run, run.folder, title, data
-        self.input_shape = input_shape
+    state_key = "recorder"
+
+    def __init__(self, run: Run, config: Config, title: str, preview: str) -> None:
+        self.run, self.config, self.title, self.preview = run, config, title, preview
         self.rows: list[dict[str, float]] = []  # of metrics.csv
+        self.of_validation: list[str] = []  # the names that validation logs
+        self.validated = -1  # the step of the last validation
         self.result: dict[str, Any] = {}
-        self.advice = ""
         self.begun = self.flushed = 0.0
         self.seconds = 0.0  # of training before this process, in a resumed run
         self.resumed = False
+        self.by_step = False
+        self.planned: int | None = None  # epochs of the run
 
-    @rank_zero_only
-    def say(self, text: str) -> None:
-        """Print, in the first process."""
-        print(text, flush=True)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit" and hasattr(pl_module, "list_logged"):
+            require_monitors(self.config, pl_module.list_logged(), trainer.limit_val_batches == 0)
         for logger in trainer.loggers:
-            logger.log_hyperparams(dict(self.run.hyperparameters))
+            logger.log_hyperparams(list_hyperparameters(self.config, self.run.choices))
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"rows": self.rows, "result": self.result, "seconds": self._count_seconds()}
-        return {**super().state_dict(), **state}
+        return {
+            "rows": len(self.rows),
+            "of_validation": self.of_validation,
+            "validated": self.validated,
+            "seconds": self._count_seconds(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.rows, self.result, self.seconds = (state_dict[name] for name in ("rows", "result", "seconds"))
-        self.resumed = True
-        self._write_rows()  # without the epochs after the checkpoint, which will run again
+        self.of_validation, self.validated = state_dict["of_validation"], state_dict["validated"]
+        self.seconds, self.resumed = state_dict["seconds"], True
+        if self.run.folder.metrics.exists():
+            lines = csv.DictReader(io.StringIO(read_text(self.run.folder.metrics)))
+            # without the epochs after the checkpoint, which will run again
+            rows = [row for row, _ in zip(lines, range(state_dict["rows"]), strict=False)]
+            self.rows = [{name: to_number(text) for name, text in row.items() if text} for row in rows]
+        self._write_rows()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        rate = self.run.changes.get("optimizer.lr")
+        if rate is not None and trainer.state.fn == TrainerFn.FITTING:
+            for group in checkpoint["optimizer_states"][0]["param_groups"]:
+                group["lr"] = rate
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and not self.resumed:
-            texts = {
-                self.folder.data: self.data,
-                self.folder.environment: json.dumps(describe_environment(), indent=2),
-                **take_revision(self.run),
-            }
-            for file, text in texts.items():
-                write_text(file, text)
-            shown = (self.folder.config, self.folder.overrides, self.folder.data)
-            for writer in find_writers(trainer):
-                for file in shown:
-                    writer.add_text(file.name, f"```yaml\n{file.read_text(encoding='utf-8')}\n```")
-                add_graph(writer, pl_module, self.input_shape)
-        self.say(self.title)
-        if trainer.max_epochs == trainer.max_steps == -1:
-            self.say("trainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves")
+        if trainer.is_global_zero:
+            if not self.resumed:
+                self._describe(trainer, pl_module)
+            print(self.title, flush=True)
+            if trainer.max_epochs == trainer.max_steps == -1:
+                print(
+                    "trainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves", flush=True
+                )
+        self.by_step = any(c.interval == "step" for c in trainer.lr_scheduler_configs)
         self.begun = time.perf_counter()
 
-    def on_figures(self, trainer: Trainer, epoch: int, figures: dict[str, float]) -> None:
-        self.folder.before = None  # from here on there is more to show than what a resumed run found
-        self.rows.append({"epoch": epoch, **figures})
-        # a column that comes late, as with validation every few epochs, needs a new header
-        late = [name for name in figures if name not in self.rows[0]]
-        if late or len(self.rows) == 1:
-            self.rows[0] |= dict.fromkeys(late, float("nan"))
-            self._write_rows()
-        else:
-            with self.folder.metrics.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, list(self.rows[0])).writerow(self.rows[-1])
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.by_step and batch_idx % STEPS == 0:
+            rates = {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
+            for logger in trainer.loggers:
+                logger.log_metrics(rates, trainer.global_step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self.validated = trainer.global_step
+        if not self.of_validation:
+            self.of_validation = [n for n in trainer.callback_metrics if not n.startswith("train")]
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            figures = list_figures(trainer)
+            self._add_row(trainer, {name: figures[name] for name in self.of_validation if name in figures})
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
+        self._add_row(trainer, {**list_figures(trainer), "lr": float(f"{rate:.7g}")})
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None and not p.grad.is_sparse]
+        points = {} if self.by_step else {"lr": rate}
+        if gradients and trainer.loggers:
+            points["grad_norm"] = nn.utils.get_total_norm(gradients).item()
+        for logger in trainer.loggers:
+            logger.log_metrics(points, trainer.global_step - 1)  # where Lightning puts an epoch's metrics
         if time.monotonic() - self.flushed > FLUSH:
             self._flush(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        self.folder.before = None
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         self._flush(trainer)
         if trainer.is_global_zero and self.resumed:
-            for file, text in self.run.files.items():  # from here on, what was typed for resuming holds
+            for file, text in self.run.files.items():  # from here on, what was typed for resuming counts
                 write_text(file, text)
             self.resumed = False
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        seconds = self._count_seconds()
-        super().on_train_end(trainer, pl_module)
-        if not self.rows:
+        if not self.rows or not trainer.is_global_zero:
             return
-        samples = pl_module.samples_seen * trainer.world_size
+        seconds, self.planned = self._count_seconds(), trainer.max_epochs
+        _, best = find_best(trainer)
         self.result = {
-            "epochs": len(self.rows),
+            "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(seconds, 3),
-            "samples_per_second": round(samples / seconds, 1),
             "final": self.rows[-1],
+            "best": best or None,
         }
-        checkpoint = trainer.checkpoint_callback
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
-            monitor = checkpoint.monitor or ""
-            scored = [row for row in self.rows if monitor in row]
-            best = min if checkpoint.mode == "min" else max
-            self.result["best"] = best(scored, key=lambda row: row[monitor], default=None)
-            epochs, whole = trainer.current_epoch, trainer.current_epoch == trainer.max_epochs
-            if whole and epochs > 1 and self.result["best"] is self.rows[-1]:
-                self.advice = suggest_longer(monitor, checkpoint.mode, epochs)
+        if samples := getattr(pl_module, "samples_seen", 0) * trainer.world_size:
+            self.result["samples_per_second"] = round(samples / seconds, 1)
         self._write_result()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self.result:
-            figures = trainer.callback_metrics
-            self.result["test"] = {n: float(f"{figures[n]:.7g}") for n in figures if n.startswith("test/")}
+            figures = {n: v for n, v in trainer.callback_metrics.items() if n not in self.rows[-1]}
+            self.result["test"] = {n: float(f"{v.item():.7g}") for n, v in figures.items()}
             self._write_result()
+            names = [name for name in (*self.rows[-1], *figures) if not name.startswith("train")]
             for writer in find_writers(trainer):
-                shown = [name for name in (*self.rows[-1], *self.result["test"]) if "train/" not in name]
-                add_hyperparameters(writer, self.run.hyperparameters, shown)
+                from descent.callbacks.board import add_hyperparameters
 
-    def summarise(self) -> str:
-        """Say what the run reached, where its folder is, and how to look at it."""
-        lines = []
+                add_hyperparameters(writer, list_hyperparameters(self.config, self.run.choices), names)
+
+    @rank_zero_only
+    def summarise(self) -> None:
+        """Print what the run reached, where its folder is, and how to look at it."""
+        best, lines = self.result.get("best") or {}, []
         if figures := self.result.get("test"):
-            best = self.result.get("best")
-            of = f" (the best checkpoint, of epoch {best['epoch']})" if best else ""
+            of = f" (the best checkpoint, of epoch {best['epoch']:g})" if "epoch" in best else ""
             lines.append(", ".join(f"{title_of(k)}: {v:.4f}" for k, v in figures.items()) + of)
         if self.result:
-            speed = f"{self.result['seconds']:.1f} s, {self.result['samples_per_second']:,.0f} samples/s"
             epochs = self.result["epochs"]
+            speed = f"{self.result['seconds']:.1f} s"
+            if "samples_per_second" in self.result:
+                speed += f", {self.result['samples_per_second']:,.0f} samples/s"
             lines.append(f"Trained {epochs} epoch{'s' if epochs > 1 else ''} in {speed}")
-        if self.advice:
-            lines.append(self.advice)
-        taken = self.folder.path.name != self.run.wanted.path.name
-        lines.append(f"Run folder:  {self.folder}{f' ({self.run.wanted} is another run)' if taken else ''}")
-        if self.folder.events():
-            uv = "uv run " if "UV" in os.environ else ""
-            lines.append(f"TensorBoard: {uv}tensorboard --logdir {os.path.relpath(self.folder.path.parent)}")
-        return "\n".join(lines)
+            if 1 < epochs == best.get("epoch") == self.planned:
+                longer = f"trainer.max_epochs={2 * epochs}"
+                lines.append(f"The last epoch was the best: more epochs may help, {longer}")
+        taken = " (the name that was asked for is another run's)" if self.run.taken else ""
+        lines.append(f"Run folder:  {self.run.folder}{taken}")
+        if self.run.folder.events():
+            board = command("x").replace("python x", "tensorboard")
+            lines.append(f"TensorBoard: {board} --logdir {os.path.relpath(self.run.path.parent)}")
+        print("\n".join(lines), flush=True)
 
-    def best(self, monitor: str) -> float | None:
-        """Return the best epoch's value of a metric, or the last epoch's if no best one was kept."""
+    def find_value(self, monitor: str) -> float | None:
+        """Return the best value of a metric, or the last epoch's if no best one was kept."""
         row = self.result.get("best") or self.result.get("final") or {}
         return row.get(monitor)
 
+    def _describe(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the data, the environment and the code's revision, and show them in TensorBoard."""
+        folder = self.run.folder
+        texts = {folder.data: self.preview, folder.environment: json.dumps(describe_environment(), indent=2)}
+        for file, text in {**texts, **take_revision(self.run)}.items():
+            write_text(file, text)
+        for writer in find_writers(trainer):
+            from descent.callbacks.board import add_graph, add_layout
+
+            for file in (folder.config, folder.overrides, folder.data):
+                writer.add_text(file.name, f"```yaml\n{file.read_text(encoding='utf-8')}\n```")
+            add_layout(writer, getattr(pl_module, "list_logged", list)())
+            shape = find_sizes(trainer.datamodule).get("input_shape")  # type: ignore[attr-defined]
+            if shape and hasattr(pl_module, "model"):
+                add_graph(writer, pl_module.model, torch.zeros(1, *shape, device=pl_module.device))
+
+    def _add_row(self, trainer: Trainer, figures: dict[str, float]) -> None:
+        if not trainer.is_global_zero:
+            return
+        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **figures}
+        self.rows.append(row)
+        # a column that comes late, as with validation every few epochs, needs a new header
+        late = [name for name in row if name not in self.rows[0]]
+        if late or len(self.rows) == 1:
+            self.rows[0] |= dict.fromkeys(late, float("nan"))
+            self._write_rows()
+        else:
+            with self.run.folder.metrics.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, list(self.rows[0])).writerow(row)
+
     def _count_seconds(self) -> float:
-        return self.seconds + time.perf_counter() - self.begun
+        return self.seconds + (time.perf_counter() - self.begun if self.begun else 0.0)
 
     def _flush(self, trainer: Trainer) -> None:
         self.flushed = time.monotonic()
@@ -177,55 +236,75 @@ class Recorder(Figures):
     @rank_zero_only
     def _write_rows(self) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else [])
+        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in self.rows for name in row)))
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self.folder.metrics, text.getvalue())
+        write_text(self.run.folder.metrics, text.getvalue())
 
     @rank_zero_only
     def _write_result(self) -> None:
-        write_text(self.folder.result, json.dumps(self.result, indent=2) + "\n")
+        write_text(self.run.folder.result, json.dumps(without_nan(self.result), indent=2) + "\n")
 
 
-def suggest_longer(monitor: str, mode: str, epochs: int) -> str:
-    """Say what may help a run whose last epoch was its best."""
-    course, longer = "falling" if mode == "min" else "rising", f"trainer.max_epochs={2 * epochs}"
-    return f"{title_of(monitor)} was still {course} at the last epoch: more epochs may help, {longer}"
+def to_number(text: str) -> float:
+    """Return a number of metrics.csv, whole if it is written so."""
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def without_nan(node: Any) -> Any:
+    """Return nested dicts with None for NaN and infinity, which JSON does not have."""
+    if isinstance(node, dict):
+        return {name: without_nan(value) for name, value in node.items()}
+    return None if isinstance(node, float) and not isfinite(node) else node
+
+
+def require_monitors(config: Mapping[str, Any], logged: list[str], unvalidated: bool) -> None:
+    """Refuse to monitor what the module does not log, or validation where there is none.
+
+    Raises:
+        ConfigError: naming the first such key.
+    """
+    nodes = {"monitor": config, "scheduler.monitor": config["scheduler"]}
+    nodes |= {f"callbacks.{name}.monitor": callback for name, callback in config["callbacks"].items()}
+    for key, node in nodes.items():
+        monitor = (node or {}).get("monitor")
+        if monitor is None:
+            continue
+        require_one_of(logged, key, monitor)
+        if (
+            unvalidated
+            and monitor.startswith("val/")
+            and key not in ("monitor", "callbacks.best_weights.monitor")
+        ):
+            raise ConfigError(key, monitor, expected="a metric of training, because no batch is validated")
+
+
+def list_hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
+    """Return what runs are compared by, by key, the most telling ones first."""
+    first = {"loss": choices.get("loss"), "optimizer": choices.get("optimizer")}
+    first |= {"optimizer.lr": config["optimizer"].get("lr"), "seed": config["seed"]}
+    values: dict[str, Any] = {}
+    for group in ("loss", "optimizer", "scheduler", "model", "data"):
+        values[group] = choices.get(group)
+        fields = flatten(config[group] or {}, f"{group}.")
+        values |= {key: value for key, value in fields.items() if value is not None and "._" not in key}
+    trainer = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
+    values |= {f"trainer.{name}": config["trainer"].get(name) for name in trainer}
+    return {**first, **values}
+
+
+def flatten(node: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Return every value in nested dicts, by its key."""
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
 
 
 def find_writers(trainer: Trainer) -> list[Any]:
     """Return the TensorBoard writers of a trainer, each a `torch.utils.tensorboard.SummaryWriter`."""
-    from lightning.pytorch.loggers import TensorBoardLogger
-
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-
-
-def add_graph(writer: Any, pl_module: Any, input_shape: tuple[int, ...]) -> None:
-    """Trace a copy of the network, uncompiled and in eval mode, on one sample of zeros."""
-    try:
-        with torch.random.fork_rng(), torch.no_grad():
-            inputs = torch.zeros(1, *input_shape, device=pl_module.device)
-            writer.add_graph(deepcopy(pl_module.model).eval(), inputs)
-    except RuntimeError:  # a network that cannot be traced still trains
-        print("The model's graph is not in TensorBoard: torch cannot trace this model")
-
-
-def add_hyperparameters(writer: Any, hyperparameters: Mapping[str, Any], names: list[str]) -> None:
-    """Add a row to TensorBoard's HPARAMS page, whose metrics are the last points of the curves named.
-
-    `SummaryWriter.add_hparams` would write those points again, and to a separate run.
-    """
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-    from torch.utils.tensorboard.summary import hparams
-
-    values = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hyperparameters.items()}
-    experiment, *others = hparams(values, {name: 0.0 for name in names if "/" in name})
-    content = HParamsPluginData.FromString(experiment.value[0].metadata.plugin_data.content)
-    for info in content.experiment.hparam_infos:  # TensorBoard shows at first what is marked as differing
-        info.differs = info.name in FIRST
-    experiment.value[0].metadata.plugin_data.content = content.SerializeToString()
-    for summary in (experiment, *others):
-        writer.file_writer.add_summary(summary)
 
 
 def take_revision(run: Run) -> dict[Path, str]:
@@ -233,12 +312,10 @@ def take_revision(run: Run) -> dict[Path, str]:
 
     def git(*arguments: str) -> str | None:
         try:
-            answer = subprocess.run(["git", "-C", run.source, *arguments], capture_output=True, check=True)
+            answer = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, check=True)
         except (OSError, subprocess.CalledProcessError):  # no git, no repository, no commit
             return None
         return answer.stdout.decode(errors="replace")
 
     commit, changes = git("rev-parse", "HEAD"), git("diff", "HEAD")
-    if commit is None:
-        return {}
-    return {run.folder.revision: commit, run.folder.changes: changes or ""}
+    return {} if commit is None else {run.folder.revision: commit, run.folder.changes: changes or ""}

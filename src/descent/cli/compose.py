@@ -1,176 +1,172 @@
-"""From words to a config, by Hydra; what it cannot compose becomes a ConfigError."""
+"""From overrides to a config, by Hydra's compose API; what it cannot compose becomes one line."""
 
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from descent.cli.paths import CONF, list_choices, list_groups
-from descent.cli.words import parse
+from descent.cli.overrides import by_key, key_of, parse, quote
 from descent.errors import ConfigError, first_line, nearest
-from descent.run.resume import key_of
+from descent.paths import CONF, DATASETS, LOGS, list_choices, list_groups
 
-FULL_ERROR = "HYDRA_FULL_ERROR"
+SEVERAL = ("metrics", "callbacks", "logger")  # groups of which several words can be chosen
+NAME = 60  # characters of a run's name, at most
 
 
-def compose_and_call(job: Callable[[DictConfig], Any], name: str, words: Sequence[str]) -> None:
-    """Have Hydra compose `conf/<name>.yaml` with the command line's words, and call the job on each config.
+@dataclass
+class Composed:
+    """A config as its overrides give it.
 
-    Args:
-        job: ends the process if something is wrong, because Hydra would print an exception in its own way.
-        name: of the command.
-        words: of the command line, without flags.
-
-    Raises:
-        ConfigError: the words give no config.
+    Attributes:
+        config: resolved, plain values.
+        choices: the word of each group.
+        words: the overrides.
+        recipe: what a file of the group experiment says of a sweep, by key; empty for a single run.
     """
 
-    def call(config: DictConfig) -> Any:
-        with set_environment(FULL_ERROR, usual):  # as before, for the processes that a run starts
-            return job(config)
-
-    usual = os.environ.get(FULL_ERROR, "")
-    with set_environment(FULL_ERROR, "1"):  # so that Hydra raises what it would print on several lines
-        try:
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(call)()
-        except Exception as error:
-            if (wrong := explain(error, words, name)) is None:
-                raise
-            raise wrong from error
+    config: dict[str, Any]
+    choices: dict[str, str]
+    words: list[str]
+    recipe: dict[str, str] = field(default_factory=dict)
 
 
-def resolve_references(config: DictConfig, overrides: Mapping[str, str]) -> dict[str, Any]:
-    """Return the config as plain values; a reference that leads nowhere raises a ConfigError."""
+def compose(name: str, words: Sequence[str], places: Sequence[Path] = ()) -> Composed:
+    """Return what `conf/<name>.yaml` and overrides give.
+
+    Args:
+        name: of the command.
+        words: overrides, as `quote_words` returns them.
+        places: folders whose files count besides those of conf/.
+
+    Raises:
+        ConfigError: an override that names no key of the config or no word of its group, or a reference that
+            leads nowhere.
+    """
+    words = list(words)
+    OmegaConf.register_new_resolver("datasets", lambda: str(DATASETS), replace=True)
+    node, own = compose_node(name, words, places)
+    choices = {str(group): word for group, word in own.runtime.choices.items() if "hydra" not in str(group)}
+    choices = {
+        group: "+".join(word) if isinstance(word, list) else str(word) for group, word in choices.items()
+    }
+    start_afresh(node, words)
     try:
-        plain = OmegaConf.to_container(config, resolve=True)
+        if name == "train":
+            node.name = node.name or name_run(choices, words)
+            node.folder = node.folder or str(LOGS / f"{node.name}-{datetime.now():%Y%m%d-%H%M%S}")
+        config: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise blame_reference(error, overrides) from error
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+        expected = f"a value that exists ({first_line(error)})"
+        if "oc.decode" not in str(error) and "${oc.env" in str(words):
+            expected += "; a number from the environment is ${oc.decode:${oc.env:NAME}}"
+        key, value = next(((k, v) for k, v in by_key(words).items() if "${" in v), (error.full_key, None))
+        raise ConfigError(key or "config", *([value] if value else []), expected=expected) from error
+    recipe = {str(key): str(value) for key, value in (own.sweeper.get("params") or {}).items()}
+    return Composed({str(key): value for key, value in config.items()}, choices, words, recipe)
 
 
-def blame_reference(error: OmegaConfBaseException, overrides: Mapping[str, str]) -> ConfigError:
-    """Return the error about a reference that leads nowhere; if a word has a reference, it is at fault."""
-    expected = f"a value that exists ({first_line(error)})"
-    for key, value in overrides.items():
-        if "${" in value:
-            return ConfigError(key, value, expected=expected)
-    return ConfigError(error.full_key or "config", expected=expected)
-
-
-def list_overrides() -> list[str]:
-    """Return the words of this run, in a sweep those of this one run, with unresolved references."""
-    words = OmegaConf.to_container(HydraConfig.get().overrides.task)
-    assert isinstance(words, list)
-    return words
-
-
-@cache
-def list_fields(name: str) -> dict[str, Any]:
-    """Return what is at the root of a command's config: the fields of its file, and None for each group."""
-    file = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    assert isinstance(file, dict)
-    defaults = [item for item in file.pop("defaults", []) if isinstance(item, dict)]
-    groups = {str(group): None for item in defaults for group in item if group != "experiment"}
-    return {**groups, **{str(key): value for key, value in file.items() if key != "hydra"}}
-
-
-def explain(error: Exception, words: Sequence[str], name: str) -> ConfigError | None:
-    """Return what is wrong with words that Hydra could not compose a config from, or None for a bug."""
-    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
+def compose_node(
+    name: str, words: Sequence[str], places: Sequence[Path] = ()
+) -> tuple[DictConfig, DictConfig]:
+    """Return the config with its references, and Hydra's own part of it."""
+    for word in words:
+        override = parse(word)
+        group, value = override.key_or_group, override.value()
+        if isinstance(value, list) and group in list_groups() and group not in SEVERAL:
+            known = list_choices(group)  # Hydra would mix several files
+            raise ConfigError(group, word.partition("=")[2], expected=f"one of {', '.join(known)}")
+    found = [quote(f"file://{place.expanduser().resolve()}") for place in places]
+    more = [f"hydra.searchpath=[{','.join(found)}]"] if found else []
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra.compose(name, [*words, *more], return_hydra_config=True)
+    except MissingConfigException as error:
         group, _, word = str(error.missing_cfg_file).rpartition("/")
-        known = [option for option in error.options or list_choices(group) if "." not in option]
-        return ConfigError(group, word, expected=f"one of {', '.join(known)}", choices=known)
-    if (wrong := find_wrong_word(words, name)) is not None:
-        return wrong
-    own = [word for word in words if key_of(word).startswith("hydra")]
-    if own:  # such as a folder that cannot be made or a value of another type
-        return ConfigError(" ".join(own), expected=f"values that Hydra takes ({first_line(error)})")
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        expected = f"words that Hydra can compose ({first_line(error)})"
-        return ConfigError(" ".join(sys.argv[1:]) or name, expected=expected)
-    return None
+        known = sorted(set(error.options or list_choices(group)))
+        raise ConfigError(
+            group or "config", word, expected=f"one of {', '.join(known)}", choices=known
+        ) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, words, name) from error
+    own = config.hydra
+    with open_dict(config):
+        del config["hydra"]
+    return config, own
 
 
-def find_wrong_word(words: Sequence[str], name: str) -> ConfigError | None:
-    """Return what is wrong with the first word that names no key of the config or no file of its group."""
-    overrides = [override for override in map(parse, words) if not override.is_hydra_override()]
-    known_groups = list_groups() if "loss" in list_fields(name) else []  # only train has groups
-    groups = [override for override in overrides if override.key_or_group in known_groups]
-    for override in groups:
-        group, value, known = override.key_or_group, override.value(), list_choices(override.key_or_group)
-        if override.package is not None or override.is_add() or override.is_force_add():
-            return ConfigError(str(override.input_line), expected=f"{group}=, and one of {', '.join(known)}")
-        if override.value_type != ValueType.ELEMENT:
-            continue
-        chosen = value if isinstance(value, list) else [value]
-        if not chosen or not all(word in known for word in chosen):
-            return ConfigError(
-                group, *text_of(override), expected=f"one of {', '.join(known)}", choices=known
-            )
-    keys = list_keys(name, groups)
-    for override in overrides:
-        key, adds = override.key_or_group, override.is_add() or override.is_force_add()
-        if override not in groups and key not in keys and not adds:
-            wrong = ConfigError(key, *text_of(override), expected="a key of the config")
-            wrong.nearest = nearest_key(key, keys)
-            return wrong
-        if key in keys and override.is_add():
-            expected = f"{key}=…, for the config has it; + adds what is not there"
-            return ConfigError(str(override.input_line), expected=expected)
-    return None
-
-
-def text_of(override: Override) -> list[str]:
-    """Return the value of a word as it was typed, in a list that is empty if it has none."""
-    return [] if override.value_type is None else [override.get_value_string()]
-
-
-def list_keys(name: str, groups: Sequence[Override]) -> list[str]:
-    """Return the keys of the config with these choices, or with the defaults if those cannot be composed."""
-    for words in ([str(override.input_line) for override in groups], []):
-        GlobalHydra.instance().clear()
+def explain(error: Exception, words: Sequence[str], name: str) -> ConfigError:
+    """Return what is wrong with overrides that Hydra could not compose."""
+    groups = [word for word in words if key_of(word) in list_groups() and not word.startswith(("+", "~"))]
+    keys: list[str] = []
+    for known in (groups, []) if list(words) != groups else ([],):
         try:
-            with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-                return list(walk(OmegaConf.to_container(hydra.compose(name, words))))
-        except HydraException:
+            keys = list(list_keys(OmegaConf.to_container(compose_node(name, known)[0])))
+        except ConfigError:
             continue
-    return []
+        break
+    for word in words:
+        key, value = key_of(word), word.partition("=")[2]
+        if key in list_groups() and word.startswith("+"):
+            return ConfigError(word, expected=f"{key}=, and one of {', '.join(list_choices(key))}")
+        if key in keys and word.startswith("+") and not word.startswith("++"):
+            return ConfigError(word, expected=f"{key}=…, because the config has it; + adds what it lacks")
+        if key not in keys and key not in list_groups() and not word.startswith("+") and "hydra" not in key:
+            wrong = ConfigError(key, *([value] if "=" in word else []), expected="a key of the config")
+            wrong.nearest = find_nearest_key(key, keys)
+            return wrong
+    expected = f"overrides that Hydra can compose ({first_line(error)})"
+    return ConfigError(" ".join(words) or name, expected=expected)
 
 
-def walk(node: Any, prefix: str = "") -> Iterator[str]:
+def list_keys(node: Any, prefix: str = "") -> Iterator[str]:
     """Yield the key of every field in nested dicts."""
     for name, value in node.items() if isinstance(node, Mapping) else ():
         yield f"{prefix}{name}"
-        yield from walk(value, f"{prefix}{name}.")
+        yield from list_keys(value, f"{prefix}{name}.")
 
 
-def nearest_key(wrong: str, known: Sequence[str]) -> str:
+def find_nearest_key(wrong: str, known: Sequence[str]) -> str:
     """Return the key most like a wrong one: `optimizer` for `optimiser`, `optimizer.lr` for `lr`."""
-    offered = [key for key in known if "_target_" not in key]
-    group, dot, field = wrong.rpartition(".")
-    below = [key for key in offered if key.startswith(f"{group}{dot}") and key.endswith(f".{field}")]
+    offered = [key for key in known if "._" not in key]
+    group, dot, name = wrong.rpartition(".")
+    below = [key for key in offered if key.startswith(f"{group}{dot}") and key.endswith(f".{name}")]
     return below[0] if below else nearest(wrong, offered)
 
 
-@contextmanager
-def set_environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable of the environment for the time of a `with` block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+def start_afresh(config: DictConfig, words: Sequence[str]) -> None:
+    """Keep, where a `_target_` is typed, those of the node's fields alone that are typed as well."""
+    typed = [key_of(word) for word in words]
+    for key in typed:
+        path, _, name = key.rpartition(".")
+        if name != "_target_" or (node := OmegaConf.select(config, path)) is None:
+            continue
+        kept = [
+            f
+            for f in node
+            if str(f).startswith("_") or any(f"{t}.".startswith(f"{path}.{f}.") for t in typed)
+        ]
+        with open_dict(config):
+            for other in [f for f in node if f not in kept]:
+                del node[other]
+
+
+def name_run(choices: Mapping[str, str], words: Sequence[str]) -> str:
+    """Return `mae-sgd-mlp-digits`, followed by the values that are typed, such as `lr=0.1`."""
+    chosen, values = dict(choices), []
+    for word in words:
+        key, value = key_of(word), word.partition("=")[2].strip("'")
+        group, _, name = key.rpartition(".")
+        if name == "_target_" and group in chosen:
+            chosen[group] = value.rpartition(".")[2]
+        elif key not in chosen and key not in ("name", "folder", "resume"):
+            values.append(f"{name}={value}")
+    groups = ("experiment", "loss", "optimizer", "model", "data")
+    parts = [chosen[group] for group in groups if chosen.get(group) not in (None, "None", "default")]
+    return re.sub(r"[^\w.=+-]+", "_", "-".join([*parts, *values]))[:NAME].rstrip("-_.")

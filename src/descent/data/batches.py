@@ -25,13 +25,20 @@ class Order:
         seed: of the order; None keeps that of `rows`.
         rank: of this process.
         world_size: number of processes that share an epoch.
+        drop_last: leave out a last batch that is smaller.
     """
 
     def __init__(
-        self, rows: Tensor, batch_size: int, seed: int | None = None, rank: int = 0, world_size: int = 1
+        self,
+        rows: Tensor,
+        batch_size: int,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
     ) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
         self.epoch = self.first = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -43,7 +50,7 @@ class Order:
         samples = len(range(self.rank, len(self.rows), self.world_size))
         if self.seed is not None:
             samples = ceil(len(self.rows) / self.world_size)
-        return ceil(samples / self.batch_size)
+        return max(1, samples // self.batch_size) if self.drop_last else ceil(samples / self.batch_size)
 
     def draw(self) -> Tensor:
         """Return the rows of this epoch and process, int64.
@@ -65,7 +72,7 @@ class Order:
     def draw_rest(self) -> tuple[int, Tensor]:
         """Return the number of the batch to begin at, which is used up, and the rows from there on."""
         first, self.first = self.first, 0
-        return first, self.draw()[first * self.batch_size :]
+        return first, self.draw()[first * self.batch_size : len(self) * self.batch_size]
 
     def __iter__(self) -> Iterator[tuple[str, list[int]]]:
         """Yield the rows of each batch, with a key that no other batch has."""

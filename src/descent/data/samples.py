@@ -2,25 +2,27 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from math import ceil, prod
-from typing import Any, Protocol
+from inspect import signature
+from math import ceil
+from typing import Any, Literal, Protocol
 
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from descent.data.batches import Batches, Loader, Order
-from descent.data.like import order_targets, take_scaling
-from descent.data.module import DataModule
+from descent.data.scaling import Scaling, find_moments, to_deviation
 from descent.data.splits import draw_splits, hold_out, replace_labels
 from descent.errors import ConfigError, require
-from descent.scaling import Activation, Scaling
+from descent.task import Classes, Labels, Task, Values
 
 FINGERPRINT = 1 << 22  # numbers of the inputs, at most, that are looked at to know them again
 EXAMPLES, EXAMPLE_BYTES = 16, 1 << 20  # raw inputs that a checkpoint keeps, and at most how large together
 NUMBERS = 1 << 18  # that are worked on at once, so that they stay in the cache
+MAPPED = 1 << 28  # bytes of memory-mapped inputs up to which they are read into memory
 
 
 class StoredInputs(Protocol):
@@ -38,28 +40,29 @@ class StoredInputs(Protocol):
         """Number of samples."""
 
     def __getitem__(self, row: int) -> Tensor:
-        """Return one sample, uint8 `(channels, height, width)`."""
+        """Return one sample, such as uint8 `(channels, height, width)`."""
 
     def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and mean square a channel over some rows, float64 `(channels, 1, 1)`."""
+        """Return mean and variance over some rows, float64, as `descent.data.scaling.find_moments` does."""
 
 
 @dataclass
 class Samples:
-    """What a data set holds, before it is split and scaled.
+    """What a data set contains, before it is split and scaled.
 
     Attributes:
-        inputs: shape `(n, ...)`, of numbers or bytes, which stay bytes in memory; or read one by one.
-        targets: class indices, int64 `(n,)`; or values, float32 `(n, outputs)`, where one may come as `(n,)`.
-        names: of the classes, or of the target values.
+        inputs: `(n, …)`, numbers of any dtype, which stay as they are until they are scaled; or read one by one.
+        targets: class indices, int64 `(n, …)`; values `(n,)` or `(n, outputs)` in their own precision; or
+            answers of 0 and 1, `(n, labels)`.
+        names: of the classes, values or labels.
         rows: of splits that are given, as `descent.data.splits.draw_splits` takes them.
-        per_channel: one mean and deviation a channel, `(n, channels, ...)`, not one a feature.
+        per_channel: one mean and deviation a channel, `(n, channels, …)`, not one a feature.
         encoder: from inputs as they are kept to those that are scaled, such as categories to ones and zeros.
         scaled: number of features of the encoder that are scaled, which come first; None for all.
-        reader: plain values that say how files become inputs again; see `descent.data.readers`.
+        reader: plain values that say how files become inputs again; see `descent.data.arrays`.
         preview: lines that say what was understood of a person's own files.
         fit: for inputs that depend on what is trained on: given these samples, the rows of the splits, and
-            `like` (see `descent.data.like`) or None, returns the samples as they are used.
+            `like` (see `FromSamples`) or None, returns the samples as they are used.
 
     Raises:
         ValueError: inputs, targets and names do not fit each other.
@@ -78,28 +81,26 @@ class Samples:
 
     def __post_init__(self) -> None:
         n, outputs = len(self.targets), len(self.names)
-        if isinstance(self.inputs, Tensor) and self.inputs.is_floating_point():
-            self.inputs = self.inputs.float()
         if self.targets.is_floating_point():
-            self.targets = self.targets.float().reshape(n, -1)
+            self.targets = self.targets.reshape(n, -1)
             fits = self.targets.shape[1] == outputs
         else:
             self.targets = self.targets.long()
             dealt = self.targets  # a row that is in no given split may have no class
             if self.rows:
                 dealt = torch.cat([self.targets[rows] for rows in self.rows.values()])
-            fits = dealt.dim() == 1 and bool(((dealt >= 0) & (dealt < outputs)).all())
+            fits = dealt.dim() != 1 or bool(((dealt >= 0) & (dealt < outputs)).all())
         if len(self.inputs) != n or not fits:
             raise ValueError(
                 f"{len(self.inputs)} inputs, targets {tuple(self.targets.shape)}, {outputs} names"
             )
 
 
-class FromSamples(DataModule):
+class FromSamples(LightningDataModule):
     """The samples that a function returns, as training, validation and test data.
 
-    Numbers in memory are scaled here, once and in place. Bytes, and inputs with an encoder, stay as they are
-    and are scaled as batches are gathered.
+    Numbers in memory are scaled here, once and in place. Bytes, inputs with an encoder and memory-mapped ones
+    stay as they are and are scaled as batches are gathered.
 
     Args:
         source: given `arguments`, returns `Samples`.
@@ -112,11 +113,18 @@ class FromSamples(DataModule):
             validation and test labels stay right.
         fold: of `folds` parts of the samples, the one that is the test split; None for `test_fraction`.
         folds: how many parts there are.
-        like: what is taken over from the run whose weights are the start; see `descent.data.like`.
+        task: what the targets are; "auto" takes whole numbers for classes and others for values.
+        drop_last: leave out the last training batch of an epoch where it is smaller than the others.
+        like: what is taken over from the run whose weights are the start, so that each weight means the same:
+            `descent.run.saved.SavedRun.like`.
         arguments: of the source.
 
+    Attributes:
+        task, sizes, scaling, names, class_counts, fingerprint, reader, examples, preview: see `docs/data.md`;
+            each is optional for data of another class.
+
     Raises:
-        ConfigError: a size below 1, fractions that leave a split without samples, or noise in regression.
+        ConfigError: a size below 1, fractions that leave a split without samples, or noise without classes.
     """
 
     def __init__(
@@ -128,8 +136,10 @@ class FromSamples(DataModule):
         test_fraction: float | None,
         seed: int,
         label_noise: float,
-        fold: int | None,
-        folds: int,
+        fold: int | None = None,
+        folds: int = 5,
+        task: Literal["auto", "classes", "values", "labels"] = "auto",
+        drop_last: bool = False,
         like: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
@@ -138,58 +148,104 @@ class FromSamples(DataModule):
         require(eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "a whole number of at least 1")
         require(0 <= label_noise <= 1, "label_noise", label_noise, "a number from 0 to 1")
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.drop_last = drop_last
+        if "task" in signature(source).parameters:
+            arguments["task"] = task
         samples = source(**arguments)
         if not isinstance(samples, Samples):
             kind = type(samples).__name__
             raise ConfigError("source", expected=f"a function that returns Samples, not {kind}")
+        kind = find_kind(samples, task)
         if like is not None:
-            samples = order_targets(samples, like)
+            samples = order_targets(samples, kind, like)
         generator = torch.Generator().manual_seed(seed)
+        classes = samples.targets if kind == "classes" and samples.targets.dim() == 1 else None
         given = samples.rows
         if fold is not None:
-            given = hold_out(samples.targets, given, fold, folds, torch.Generator().manual_seed(seed))
-        self.rows = draw_splits(samples.targets, given, val_fraction, test_fraction, generator)
+            given = hold_out(len(samples.targets), classes, given, fold, folds, deepcopy(generator))
+        n = len(samples.targets)
+        self.rows = draw_splits(n, classes, given, val_fraction, test_fraction, generator)
         if samples.fit is not None:
             samples = samples.fit(samples, self.rows, like)
-        self._fill(samples)
+        self.names, self.reader, self.preview = list(samples.names), samples.reader, samples.preview
         self.examples = take_examples(samples.inputs, self.rows["train"])
+        if self.reader["kind"] == "array":
+            self.reader = {"kind": "array", "shape": list(self.examples.shape[1:])}
         self._scale(samples, like)
-        if self.task == "classification":
-            if label_noise:
-                labels, train = samples.targets, self.rows["train"]
-                self.targets = replace_labels(labels, train, label_noise, self.outputs, generator)
-            self.class_counts = self.targets[self.rows["train"]].bincount(minlength=self.outputs).tolist()
-        elif label_noise:
-            raise ConfigError("label_noise", label_noise, expected="0 in regression, which has no classes")
+        self._take_targets(samples, kind, like)
+        require(not label_noise or classes is not None, "label_noise", label_noise, "0, without classes")
+        if label_noise:
+            train = self.rows["train"]
+            self.targets = replace_labels(self.targets, train, label_noise, len(self.names), generator)
+        self.class_counts: list[int] = []
+        if classes is not None:
+            counts = self.targets[self.rows["train"]].bincount(minlength=len(self.names))
+            self.class_counts = counts.tolist()
+        shape = self.scaling(self.examples[:1]).shape[1:]
+        self.sizes = {"input_shape": tuple(shape), "outputs": len(self.names)}
         self.fingerprint = take_fingerprint(self.inputs, self.targets, self.scaling)
-
-    def _fill(self, samples: Samples) -> None:
-        """Fill what models, losses and checkpoints are told."""
-        self.task = "regression" if samples.targets.is_floating_point() else "classification"
-        self.names, self.outputs, self.class_counts = list(samples.names), len(samples.names), []
-        self.reader, self.preview = samples.reader, samples.preview
-        first = samples.inputs[0].unsqueeze(0)
-        encoded = first if samples.encoder is None else samples.encoder(first)
-        self.input_shape = tuple(encoded.shape[1:])
 
     def _scale(self, samples: Samples, like: Mapping[str, Any] | None) -> None:
         """Fit the scaling on the training split, and scale what is scaled once; the data is held once."""
-        self.scaling = fit_scaling(samples, self.rows["train"])
+        self.inputs, train, encoder = samples.inputs, self.rows["train"], samples.encoder
+        if isinstance(self.inputs, Tensor):
+            dims = (0, *range(2, self.inputs.dim())) if samples.per_channel else (0,)
+            mean, variance = find_moments(self.inputs, train, dims, encoder)
+        else:
+            mean, variance = self.inputs.moments(train)
+        std = to_deviation(variance)
+        if samples.scaled is not None:
+            mean[samples.scaled :], std[samples.scaled :] = 0, 1
+        self.scaling = Scaling(mean, std, encoder)
         if like is not None:
-            take_scaling(self.scaling, like, self.names == like["names"])
-        # a copy, for the module may move its own to another device or give it another dtype
+            copy_buffers(self.scaling, like["scaling"])
+        # a copy, because the module moves its own to its device
         self.own_scaling = deepcopy(self.scaling)
-        self.inputs, self.targets = samples.inputs, self.scaling.scale_targets(samples.targets)
+        mapped = getattr(self.inputs, "mapped", False)  # a file, which is not written to
+        kept = mapped and self.inputs.nbytes > MAPPED  # type: ignore[union-attr]
         self.scaled_once = False
-        if isinstance(self.inputs, Tensor) and self.inputs.is_floating_point() and samples.encoder is None:
-            for block in self.inputs.split(max(1, NUMBERS // max(1, self.inputs[:1].numel()))):
-                block.copy_(self.scaling.scale(block))
-            self.scaled_once = True
+        if (
+            isinstance(self.inputs, Tensor)
+            and encoder is None
+            and self.inputs.dtype != torch.uint8
+            and not kept
+        ):
+            raw, self.scaled_once = self.inputs, True
+            if mapped or raw.dtype != torch.float32:
+                self.inputs = torch.empty(raw.shape)
+            size = max(1, NUMBERS // max(1, raw[:1].numel()))
+            for block, scaled in zip(raw.split(size), self.inputs.split(size), strict=True):
+                scaled.copy_(self.scaling(block))
+
+    def _take_targets(self, samples: Samples, kind: str, like: Mapping[str, Any] | None) -> None:
+        """Fill the task, and the targets as the loss gets them."""
+        self.targets = samples.targets
+        if kind == "classes":
+            self.task: Task = Classes(self.names)
+        elif kind == "labels":
+            self.task, self.targets = Labels(self.names), self.targets.float()
+        else:
+            mean, variance = find_moments(self.targets, self.rows["train"], (0,))
+            self.task = values = Values(self.names, mean, to_deviation(variance))
+            if like is not None and self.names == list(like["names"]):
+                copy_buffers(values, like["task_state"])
+            self.targets = values.standardise(self.targets)
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in self.rows.items())
-        kind = f"{self.outputs} classes" if self.task == "classification" else f"{self.outputs} target values"
-        return f"{sizes} samples of shape {self.input_shape}, {kind}"
+        kind = {"classes": "classes", "labels": "labels"}.get(self.task.kind, "target values")
+        return f"{sizes} samples of shape {self.sizes['input_shape']}, {len(self.names)} {kind}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint: all that it takes to read new files and to name outputs."""
+        return {
+            "task": self.task.describe(),
+            "input_shape": list(self.sizes["input_shape"]),
+            "names": self.names,
+            "class_counts": self.class_counts,
+            "fingerprint": self.fingerprint,
+            "reader": self.reader,
+        }
 
     def take(self, split: str) -> tuple[Tensor, Tensor]:
         """Return a copy of the inputs, as they are kept, and of the targets of a split, in a fixed order."""
@@ -199,6 +255,11 @@ class FromSamples(DataModule):
     def count_batches(self) -> int:
         """Return the training batches of an epoch in one process."""
         return ceil(len(self.rows["train"]) / self.batch_size)
+
+    @property
+    def ends_with_one(self) -> bool:
+        """Whether an epoch's last training batch has a single sample."""
+        return not self.drop_last and len(self.rows["train"]) % self.batch_size == 1 < self.batch_size
 
     def train_dataloader(self) -> Batches | Loader:
         """Return the training batches, in an order of each epoch's own."""
@@ -219,23 +280,21 @@ class FromSamples(DataModule):
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             device = self.trainer.strategy.root_device
-        order = Order(self.rows[split], batch_size, seed, rank, world_size)
+        rows = self.rows[split]
+        if len(rows) < world_size:
+            expected = f"at most {len(rows)}, because each process needs a sample of the {split} split"
+            raise ConfigError("trainer.devices", world_size, expected=expected)
+        order = Order(rows, batch_size, seed, rank, world_size, self.drop_last and split == "train")
         if isinstance(self.inputs, Tensor):
             self.inputs, self.targets = put_on_device(self.inputs, self.targets, device)
-            scale = None if self.scaled_once else self.own_scaling.to(self.inputs.device).scale
+            scale = None if self.scaled_once else self.own_scaling.to(self.inputs.device)
             return Batches(self.inputs, self.targets, order, scale)
         stored = StoredSamples(self.inputs, self.targets, augmented=split == "train")
-        return Loader(stored, order, self.own_scaling.to(device).scale, self.inputs.workers, device)
+        return Loader(stored, order, self.own_scaling.to(device), self.inputs.workers, device)
 
 
 class StoredSamples(Dataset[tuple[Tensor, Tensor]]):
-    """One stored input and its target by row.
-
-    Args:
-        inputs: of all samples.
-        targets: of all samples.
-        augmented: whether inputs are augmented.
-    """
+    """One stored input and its target by row; augmented ones are those of training."""
 
     def __init__(self, inputs: StoredInputs, targets: Tensor, augmented: bool) -> None:
         self.inputs, self.targets = inputs, targets
@@ -246,46 +305,54 @@ class StoredSamples(Dataset[tuple[Tensor, Tensor]]):
         return sample if self.augment is None else self.augment(sample), self.targets[row]
 
 
-def fit_scaling(samples: Samples, train: Tensor) -> Scaling:
-    """Return the scaling with mean and deviation of the training rows, int64."""
-    if isinstance(samples.inputs, Tensor):
-        dims = (0, *range(2, samples.inputs.dim())) if samples.per_channel else (0,)
-        mean, std = mean_and_std(*find_moments(samples.inputs, train, dims, samples.encoder))
-    else:
-        mean, std = mean_and_std(*samples.inputs.moments(train))
-    if samples.scaled is not None:
-        mean[samples.scaled :], std[samples.scaled :] = 0, 1
-    target_mean, target_std = torch.zeros(1), torch.ones(1)
-    if samples.targets.is_floating_point():
-        target_mean, target_std = mean_and_std(*find_moments(samples.targets, train, (0,)))
-    activation: Activation = "none" if samples.targets.is_floating_point() else "softmax"
-    return Scaling(mean, std, target_mean, target_std, samples.encoder, activation)
+def find_kind(samples: Samples, task: str) -> str:
+    """Return the kind of the task: "classes", "values" or "labels".
 
-
-def find_moments(
-    values: Tensor, rows: Tensor, dims: tuple[int, ...], encoder: nn.Module | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return mean and mean square of some rows over `dims`, float64, shaped to broadcast against one sample.
-
-    Blocks of rows are summed in float64: exact enough for any length, without a second copy of the data.
+    Raises:
+        ConfigError: the targets are not of the task that was asked for, or may be of two.
     """
-    total = square = torch.zeros(1, dtype=torch.float64)
-    for block in rows.split(max(1, 4 * NUMBERS // max(1, values[:1].numel()))):
-        part = (values[block] if encoder is None else encoder(values[block])).double()
-        total = total + part.sum(dims, keepdim=True)
-        square = square + part.square().sum(dims, keepdim=True)
-    n = len(rows) * prod(values.shape[d] for d in dims if d)
-    return (total / n)[0], (square / n)[0]
+    targets = samples.targets
+    if not targets.is_floating_point():
+        require(task in ("auto", "classes"), "task", task, "classes, because the targets are class indices")
+        return "classes"
+    require(task != "classes", "task", task, "values or labels, because the targets are real numbers")
+    answers = bool(((targets == 0) | (targets == 1)).all())
+    if task == "labels":
+        require(answers, "task", task, "values, because the targets are not only 0 and 1")
+    elif task == "auto" and answers and targets.shape[1] > 1:
+        raise ConfigError("task", task, expected="labels or values, because all targets are 0 or 1")
+    return "labels" if task == "labels" else "values"
 
 
-def mean_and_std(mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation, float32, of a mean and a mean square, float64.
+def order_targets(samples: Samples, kind: str, like: Mapping[str, Any]) -> Samples:
+    """Return the samples with their classes or target values in the other run's order.
 
-    A constant feature gets a deviation of 1: it becomes 0, and not NaN.
+    Classes that it has and these samples have not are kept, without a sample. Targets that are not the
+    other run's stay as they are: the last layer has to start anew.
+
+    Raises:
+        ConfigError: classes where the other run has values, or the other way round.
     """
-    std = (square - mean.square()).clamp(min=0).sqrt()
-    std = torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.ones_like(std))
-    return mean.float(), std.float()
+    theirs = str(like["task"]["_target_"]).rpartition(".")[2].lower()
+    if kind != theirs:
+        expected = f"{theirs} as targets, because init_from={like['run']} learned {theirs}, not {kind}"
+        raise ConfigError("data", expected=expected)
+    own, names = list(samples.names), list(like["names"])
+    if kind != "classes" and sorted(own) == sorted(names):
+        return replace(samples, targets=samples.targets[:, [own.index(name) for name in names]], names=names)
+    if kind == "classes" and set(own) <= set(names):
+        place = torch.tensor([names.index(name) for name in own])
+        targets = torch.where(samples.targets < 0, samples.targets, place[samples.targets])
+        return replace(samples, targets=targets, names=names)
+    return samples
+
+
+def copy_buffers(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+    """Copy another run's mean and deviation where they fit."""
+    for name, ours in module.named_buffers():
+        theirs = buffers.get(name)
+        if theirs is not None and theirs.shape == ours.shape:
+            ours.copy_(theirs)
 
 
 def pick(inputs: Tensor | StoredInputs, rows: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from descent.errors import ConfigError, require
 
 
 def draw_splits(
-    targets: Tensor,
+    n: int,
+    classes: Tensor | None,
     given: Mapping[str, Tensor],
     val_fraction: float,
     test_fraction: float | None,
@@ -18,7 +19,8 @@ def draw_splits(
     """Return the rows of "train", "val" and "test", int64, drawn at random and evenly over the classes.
 
     Args:
-        targets: of all rows: class indices, int64 `(n,)`, or values.
+        n: number of all rows.
+        classes: of all rows, int64 `(n,)`; None where there are none.
         given: rows of the same names that are not to be drawn. Where there is no "train", all rows are dealt
             out; where "val" or "test" are absent or empty, they are drawn from "train".
         val_fraction, test_fraction: shares of "train", for what is drawn.
@@ -27,8 +29,8 @@ def draw_splits(
     Raises:
         ConfigError: a split that would have no rows.
     """
-    rows = {"train": torch.arange(len(targets)), "val": torch.arange(0), "test": torch.arange(0), **given}
-    n = len(rows["train"])
+    rows = {"train": torch.arange(n), "val": torch.arange(0), "test": torch.arange(0), **given}
+    n = len(rows["train"])  # of which shares are taken
     rest = rows["train"][torch.randperm(n, generator=generator)]
     for name, fraction in (("test", test_fraction), ("val", val_fraction)):
         if len(rows[name]) == 0:
@@ -38,29 +40,34 @@ def draw_splits(
             size = round(n * fraction)
             some_left = f"a share of {n:,} samples that leaves some on each side"
             require(1 <= size < len(rest), key, fraction, some_left)
-            rows[name], rest = deal(rest, targets, size)
+            rows[name], rest = deal(rest, classes, size)
     return {"train": rest, "val": rows["val"], "test": rows["test"]}
 
 
-def deal(order: Tensor, targets: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def deal(order: Tensor, classes: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
     """Take n of the rows in `order`, evenly over the classes; return those and the others."""
     by_class = torch.arange(len(order))
-    if not targets.is_floating_point():
-        by_class = targets[order].argsort(stable=True)
+    if classes is not None:
+        by_class = classes[order].argsort(stable=True)
     taken = torch.zeros(len(order), dtype=torch.bool)
     taken[by_class[((torch.arange(n) + 0.5) * (len(order) / max(1, n))).long()]] = True
     return order[taken], order[~taken]
 
 
 def hold_out(
-    targets: Tensor, given: Mapping[str, Tensor], fold: int, folds: int, generator: torch.Generator
+    n: int,
+    classes: Tensor | None,
+    given: Mapping[str, Tensor],
+    fold: int,
+    folds: int,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Return rows of "train", "test" and what else is given, int64, where "test" is one of several folds.
 
     Over all folds, each row of "train" is held out once; each class is spread over them as evenly as can be.
 
     Args:
-        targets, given: as of `draw_splits`.
+        n, classes, given: as of `draw_splits`.
         fold: which one, from 0.
         folds: how many.
         generator: what deals the rows out, the same way for each fold.
@@ -68,14 +75,14 @@ def hold_out(
     Raises:
         ConfigError: no such fold, or a test split that is given.
     """
-    rows = given.get("train", torch.arange(len(targets)))
+    rows = given.get("train", torch.arange(n))
     if len(given.get("test", ())):
-        raise ConfigError("fold", fold, expected="null, for the data has a test split of its own")
+        raise ConfigError("fold", fold, expected="null, because the data has a test split of its own")
     require(2 <= folds <= len(rows), "folds", folds, f"a whole number from 2 to {len(rows):,}, the samples")
     require(0 <= fold < folds, "fold", fold, f"a whole number from 0 to {folds - 1}")
     order = rows[torch.randperm(len(rows), generator=generator)]
-    if not targets.is_floating_point():
-        order = order[targets[order].argsort(stable=True)]
+    if classes is not None:
+        order = order[classes[order].argsort(stable=True)]
     held = torch.arange(len(order)) % folds == fold
     return {**given, "train": order[~held], "test": order[held]}
 

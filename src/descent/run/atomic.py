@@ -6,7 +6,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from descent.errors import ConfigError
+
 MARK = ".part"  # ends the name of what is still being written
+
+
+def require_inside(path: Path, folder: Path) -> Path:
+    """Return a path that is about to be written, renamed or removed, resolved.
+
+    Raises:
+        ConfigError: it leads out of the folder, such as by a link or `..`, or is there and no regular file.
+    """
+    found = path.resolve()
+    if not found.is_relative_to(folder.resolve()) or (path.exists() and not path.is_file()):
+        raise ConfigError(str(path), expected=f"a file in {folder}; nothing outside of it is touched")
+    return found
 
 
 @contextmanager
@@ -20,6 +34,7 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
     """
     # in the same folder: a rename across file systems would be a copy
     part = path.with_name(f".{path.name[:100]}.{os.getpid()}{MARK}")
+    part.unlink(missing_ok=True)  # never through a link that somebody has left there
     stream = Stream(part)
     try:
         try:
@@ -48,7 +63,7 @@ class Stream:
     """
 
     def __init__(self, path: Path) -> None:
-        self.file = path.open("wb")
+        self.file = path.open("xb")
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:

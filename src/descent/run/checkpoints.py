@@ -1,5 +1,6 @@
-"""Checkpoint files: written whole, checked when read, and never able to run code."""
+"""Checkpoint files: written whole, checked when read, never able to run code, and never outside their run."""
 
+import os
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -8,13 +9,38 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from descent.errors import ConfigError, Stopped, first_line
-from descent.run.atomic import open_atomically, sync_folder
+from descent.run.atomic import open_atomically, require_inside, sync_folder
 
 
 class DamagedError(ConfigError):
     """A checkpoint that is torn, truncated, or no checkpoint at all."""
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's reading and writing of checkpoints: whatever it writes or removes lies in the run's folder.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        require_inside(Path(path), self.folder)
+        write(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        return read(Path(path), map_location)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        require_inside(Path(path), self.folder).unlink(missing_ok=True)
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:
@@ -33,77 +59,53 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Load a checkpoint, after its checksums have been compared; runs nothing that the file may hold.
-
-    What is read is bounded by the file's own size: `torch.save` compresses nothing.
+    """Load a checkpoint, after its checksums have been compared; runs nothing that the file may contain.
 
     Raises:
         DamagedError: truncated, torn, changed since it was written, or of another format.
-        ConfigError: there is no such file, or it holds more than tensors and plain values.
+        ConfigError: there is no such file, or it contains more than tensors and plain values.
     """
-    compare_checksums(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about tensors that no run writes
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error)).strip()
-        raise ConfigError(
-            str(path),
-            expected=f"tensors and plain values alone, and nothing of it was run ({reason.split('. ')[0]})",
-        ) from error
-    # a crafted file makes torch stumble in any of these ways
-    except (RuntimeError, LookupError, EOFError, ValueError, TypeError, AttributeError, MemoryError) as error:
-        raise DamagedError(str(path), expected=f"a checkpoint of torch ({first_line(error)})") from error
-    require_plain(checkpoint, path, path.stat().st_size)
+    if not path.is_file():
+        raise ConfigError(str(path), expected="a checkpoint; there is no such regular file")
+    with path.open("rb") as file:  # opened once: a run that trains may replace it meanwhile
+        compare_checksums(file, path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about tensors that no run writes
+                checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+        except UnpicklingError as error:
+            reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error)).strip()
+            expected = f"tensors and plain values alone; nothing of it was run ({reason.split('. ')[0]})"
+            raise ConfigError(str(path), expected=expected) from error
+        except Exception as error:  # a crafted file makes torch stumble in many ways
+            raise DamagedError(str(path), expected=f"a checkpoint of torch ({first_line(error)})") from error
+    if not isinstance(checkpoint, dict):
+        raise DamagedError(str(path), expected=f"a checkpoint of a run, not a {type(checkpoint).__name__}")
     return checkpoint
 
 
-def compare_checksums(path: Path) -> None:
+def compare_checksums(file: Any, path: Path) -> None:
     """Read each record of the file once, whose CRC-32 has to be that of the archive's table."""
-    if not path.is_file():
-        there = "it is not a regular file" if path.exists() else "there is no such file"
-        raise ConfigError(str(path), expected=f"a checkpoint; {there}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             records = archive.infolist()
+            # a compressed record, or a bytearray, may be far larger than the file
             other = any(record.compress_type != zipfile.ZIP_STORED for record in records)
-            other = other or any(record.filename.endswith("/constants.pkl") for record in records)
-            # a bytearray is as large as it is told to be; no run's state has one
             pickles = [record for record in records if record.filename.endswith("/data.pkl")]
             other = other or any(b"\nbytearray\n" in archive.read(record) for record in pickles)
             damaged = None if other else archive.testzip()
     # a file that is cut or overwritten anywhere makes zipfile stumble in any of these ways
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
-        reason = first_line(error)
-        raise DamagedError(
-            str(path), expected=f"a whole checkpoint; this file is damaged ({reason})"
-        ) from error
-    if other:
-        raise DamagedError(str(path), expected="what torch.save writes; this is an archive of another kind")
-    if damaged is not None:
-        raise DamagedError(str(path), expected=f"a whole checkpoint; the checksum of {damaged} differs")
-
-
-def require_plain(checkpoint: Any, path: Path, size: int) -> None:
-    """Refuse a checkpoint that is no dictionary, or with a tensor of more numbers than its file can hold."""
-    if not isinstance(checkpoint, dict):
-        kind = type(checkpoint).__name__
-        raise DamagedError(str(path), expected=f"a checkpoint of a run; it holds a {kind}")
-    rest: list[Any] = [checkpoint]
-    seen: set[int] = set()  # a crafted file may hold a list that holds itself
-    while rest:
-        part = rest.pop()
-        if isinstance(part, dict | list | tuple | set) and id(part) not in seen:
-            seen.add(id(part))
-            rest += part.values() if isinstance(part, dict) else part
-        elif isinstance(part, torch.Tensor) and part.numel() * part.element_size() > size:
-            expected = f"tensors that fit in the file; one has {part.numel():,} numbers"
-            raise DamagedError(str(path), expected=expected)
+        expected = f"a whole checkpoint; this file is damaged ({first_line(error)})"
+        raise DamagedError(str(path), expected=expected) from error
+    if other or damaged is not None:
+        reason = "this is an archive of another kind" if other else f"the checksum of {damaged} differs"
+        raise DamagedError(str(path), expected=f"a whole checkpoint; {reason}")
+    file.seek(0)
 
 
 def find_newest_whole(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
-    """Return the first checkpoint that can be read, and what it holds; None if there is none.
+    """Return the first checkpoint that can be read, and what it contains; None if there is none.
 
     Names the damaged ones that it passes over.
 
@@ -134,9 +136,15 @@ def find_newest_whole(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]] | No
 def rotate(new: Path, last: Path, previous: Path) -> None:
     """Make the new checkpoint the last one, and the last one the previous one.
 
-    A kill between any two of these lines leaves at least two whole files, which `find_newest_whole` finds.
+    There is a whole `last` at every moment, because a command may read it while a run trains.
     """
     if last.exists():
-        last.replace(previous)
+        spare = previous.with_suffix(".spare")
+        spare.unlink(missing_ok=True)
+        try:
+            os.link(last, spare)
+            spare.replace(previous)
+        except OSError:  # a file system without hard links
+            last.replace(previous)
     new.replace(last)
     sync_folder(new.parent)

@@ -1,62 +1,46 @@
 """Where a run starts from: another run's weights, and the weights that it does not change."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from descent.errors import ConfigError
-from descent.run.folder import SavedRun, read_run
+from descent.run.saved import SavedRun, read_run
 
 
-class Origin:
-    """The run whose best weights another one starts from, or none.
-
-    Args:
-        folder: of the run, as of `init_from`, or None.
-
-    Raises:
-        ConfigError: no such run.
-    """
-
-    def __init__(self, folder: str | None) -> None:
-        self.folder = folder
-        self.run = None if folder is None else read_run(folder, "best", key="init_from")
-
-    def for_data(self) -> dict[str, Any]:
-        """Return the argument of the data by which it reads its files as that run did; none without one."""
-        return {} if self.run is None else like_that_of(self.run, str(self.folder))
+def read_origin(folder: str | None) -> SavedRun | None:
+    """Return the run whose best weights another one starts from, as `init_from` names it, or None."""
+    return None if folder is None else read_run(folder, "best", key="init_from")
 
 
-def like_that_of(run: SavedRun, folder: str) -> dict[str, Any]:
-    """Return `like`, the argument of data that is to be read as a run's was; see `descent.data.like`."""
-    return {"like": {**run.data, "run": folder, "scaling": run.weights("scaling")}}
-
-
-def start_from(model: nn.Module, origin: Origin, targets: Sequence[str], freeze: Sequence[str]) -> str:
+def start_from(model: nn.Module | None, origin: SavedRun | None, data: Any, freeze: Sequence[str]) -> str:
     """Copy weights of another run's best checkpoint where name and shape match, then freeze some.
 
     A layer whose weights are all frozen goes to evaluation mode as well, so that batch normalisation keeps
     its statistics and dropout is off; Lightning leaves it there.
 
     Args:
-        model: with its initial weights, which stay where nothing matches.
-        origin: where weights come from.
-        targets: names of the classes or target values; the last layer starts anew where they are others.
+        model: with its initial weights, which stay where nothing matches; None where the module makes its own.
+        origin: where weights come from, or None.
+        data: whose targets' names decide whether the last layer starts anew.
         freeze: patterns of names, such as "0.*"; `*` stands for anything.
 
     Returns:
-        Lines that say what matched and what is frozen.
+        Lines that name what matched and what is frozen.
 
     Raises:
         ConfigError: not one weight that matches, a pattern without a match, or nothing left to train.
     """
-    lines = []
-    if origin.run is not None:
-        lines += copy_weights(model, str(origin.folder), origin.run, targets)
-    names = [name for name, _ in model.named_parameters()]
+    if model is None:
+        if origin or freeze:
+            key = "init_from" if origin else "freeze"
+            raise ConfigError(key, expected="a module with an argument model, whose weights these are")
+        return ""
+    lines = [] if origin is None else copy_weights(model, origin, list(getattr(data, "names", [])))
+    names = [name for name, _ in model.named_parameters()] if freeze else []
     for pattern in freeze:
         if not any(fnmatchcase(name, pattern) for name in names):
             expected = f"a pattern of names among {first_names(names)}"
@@ -66,7 +50,7 @@ def start_from(model: nn.Module, origin: Origin, targets: Sequence[str], freeze:
         raise ConfigError("freeze", list(freeze), expected="some weights left to train, but all match")
     for name in frozen:
         model.get_parameter(name).requires_grad_(False)
-    for module in model.modules():
+    for module in model.modules() if frozen else ():
         own = list(module.parameters())
         if own and not any(parameter.requires_grad for parameter in own):
             module.eval()
@@ -77,29 +61,21 @@ def start_from(model: nn.Module, origin: Origin, targets: Sequence[str], freeze:
     return "".join(line + "\n" for line in lines)
 
 
-def copy_weights(model: nn.Module, folder: str, run: SavedRun, targets: Sequence[str]) -> list[str]:
-    """Copy what matches; the lines of `start_from`."""
+def copy_weights(model: nn.Module, run: SavedRun, targets: Sequence[str]) -> list[str]:
+    """Copy what matches, and return lines that name what matches and what does not, on either side."""
     theirs, ours, names = run.weights("model"), model.state_dict(), run.data["names"]
     matched = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
     if not matched:
         shown = ", ".join(f"{name} {tuple(t.shape)}" for name, t in list(theirs.items())[:6])
         expected = f"weights of this model, but none has the same name and shape; it has {shown}"
-        raise ConfigError("init_from", folder, expected=expected)
+        raise ConfigError("init_from", str(run.folder), expected=expected)
     lines = []
     if list(targets) != names:
         last = list(theirs)[-1].rpartition(".")[0]
         matched = {name: t for name, t in matched.items() if name.rpartition(".")[0] != last}
         lines = [f"  targets {first_names(targets)}; there {first_names(names)}: the last layer starts anew"]
     model.load_state_dict(matched, strict=False)
-    lines.insert(0, f"init_from: {len(matched)} of {len(ours)} weights start from {folder}")
-    return lines + tell_others(matched, theirs, ours)
-
-
-def tell_others(
-    matched: Mapping[str, Tensor], theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]
-) -> list[str]:
-    """Return a line for each weight that is not taken over, on either side."""
-    lines = []
+    lines.insert(0, f"init_from: {len(matched)} of {len(ours)} weights start from {run.folder}")
     for name, weight in ours.items():
         if name not in matched:
             there = f"{tuple(theirs[name].shape)} there" if name in theirs else "not there"

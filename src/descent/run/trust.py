@@ -1,316 +1,112 @@
-"""What a config may name, decided by what it is: a config that came with a run's folder is data, not code."""
+"""What a folder says is data: which names a handed-over config may use, and what its files may contain.
 
-import inspect
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
+A folder may name what conf/ names, what is typed, and what `allow=` lists. Weights load with
+`weights_only=True`. Whatever is written, renamed or removed for a run goes through
+`descent.run.atomic.require_inside`. Nothing more is promised: a folder from elsewhere may exhaust memory.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from descent.errors import ConfigError, blame, first_line, nearest, require
+import yaml
 
-DEPTH = 20  # of nodes within nodes: far beyond any config that a person wrote
-FETCHED = ("download", "pretrained")  # arguments by which something comes from elsewhere
-HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_")  # words of a node that are no arguments
+from descent.errors import ConfigError, first_line
+from descent.paths import CONF
 
-
-@dataclass(frozen=True)
-class Kind:
-    """What a part of the config is made of.
-
-    Attributes:
-        base: full name of the class that it is a subclass of; empty where it may be any class, or none.
-        modules: where a config from a file may take classes from.
-        functions: full names of those that a config from a file may name; None where no function will do.
-        abstract: whether the base itself will not do.
-        words: what is expected, where the base does not say it.
-    """
-
-    base: str
-    modules: tuple[str, ...]
-    functions: tuple[str, ...] | None = None
-    abstract: bool = True
-    words: str = ""
-
-    @property
-    def expected(self) -> str:
-        """Say what is expected, for errors."""
-        if self.words:
-            return self.words
-        return (
-            f"a {self.base}" if self.functions is None else f"a {self.base}, or a function that returns one"
-        )
+TARGET = re.compile(r"_target_:\s*[\"']?([\w.]+)")
+OWN = ("descent.task.Classes", "descent.task.Values", "descent.task.Labels", "descent.task.Tokens")
+BYTES = 1 << 26  # of the largest file of text that is read
+YAML_BYTES, YAML_VALUES, YAML_DIGITS = 1 << 20, 50_000, 100  # of a config, its values, and a number in it
 
 
-NETWORKS = ("torch.nn", "torchvision.models", "timm.models", "descent.models")
-LOGGERS = ("lightning.pytorch.loggers.tensorboard", "lightning.pytorch.loggers.csv_logs")
-# some others of torchmetrics load models from elsewhere
-METRICS = tuple(f"torchmetrics.{name}" for name in ("classification", "regression", "aggregation"))
-SOURCES = tuple(
-    f"descent.data.{name}"
-    for name in (
-        "diabetes.diabetes",
-        "digits.digits",
-        "images.images.images",
-        "table.table.table",
-        "torchvision_sets.torchvision_set",
-    )
-)
-PARTS = {  # what a nested part from a file may be, beside what has a kind of its own, and where it is from
-    "lightning.pytorch.plugins.Precision": "lightning.pytorch.plugins.precision",
-    "lightning.pytorch.profilers.Profiler": "lightning.pytorch.profilers",
-    "lightning.pytorch.strategies.Strategy": "lightning.pytorch.strategies",
-}
-KINDS = {
-    "model": Kind("torch.nn.Module", NETWORKS, ("descent.models.timm",)),
-    "loss": Kind("torch.nn.Module", ("torch.nn", "descent.losses"), ("descent.losses.by_task",)),
-    "optimizer": Kind("torch.optim.Optimizer", ("torch.optim", "descent.optimizers"), ()),
-    "schedule": Kind("descent.schedulers.Schedule", ("descent.schedulers",), abstract=False),
-    "scheduler": Kind(
-        "torch.optim.lr_scheduler.LRScheduler", ("torch.optim",), ("descent.schedulers.cosine_warmup",)
-    ),
-    "trainer": Kind(
-        "lightning.pytorch.Trainer", ("lightning.pytorch.trainer", "descent.trainer"), abstract=False
-    ),
-    "callback": Kind("lightning.pytorch.Callback", ("lightning.pytorch.callbacks", "descent.callbacks")),
-    "logger": Kind("lightning.pytorch.loggers.Logger", LOGGERS),
-    "metric": Kind("torchmetrics.Metric", (*METRICS, "descent.metrics"), ()),
-    "module": Kind("lightning.pytorch.LightningModule", ("descent.module",)),
-    "data": Kind("descent.data.module.DataModule", ("descent.data",), ()),
-    "source": Kind("", (), SOURCES, words="a function that returns Samples"),
-    "part": Kind("", (*PARTS.values(), "torchvision.transforms"), (), words="a class or function"),
-}
-
-
-def kind_of(key: str) -> str:
-    """Return the kind of what a node of the config describes: "callback" for "callbacks.checkpoint".
-
-    What is nested in another node than those that are known is a "part".
-    """
-    match key.split("."):
-        case ["model" | "loss" | "optimizer" | "trainer" | "module" | "data" as kind]:
-            return kind
-        case ["scheduler"]:
-            return "schedule"
-        case ["scheduler", "scheduler"]:
-            return "scheduler"
-        case ["data", "source"]:
-            return "source"
-        case ["callbacks", _]:
-            return "callback"
-        case ["logger", _]:
-            return "logger"
-        case ["metrics", _] | ["metrics", "classification" | "regression", _]:
-            return "metric"
-    return "part"
-
-
-def resolve(key: str, path: object, kind: str) -> Callable[..., Any]:
-    """Import the class or function that a config of one's own names.
+def list_allowed(more: Iterable[str] = ()) -> set[str]:
+    """Return the names that a handed-over config may use.
 
     Args:
-        key: of that name in the config, such as "model._target_".
-        path: the name, such as "torch.nn.Linear".
-        kind: what it should be, a key of `KINDS`.
-
-    Raises:
-        ConfigError: it is no name, cannot be imported, or is something of another kind.
+        more: what is typed, and what `allow=` lists: names, or modules whose names are trusted.
     """
-    found = find(key, require_name(key, path))
-    require_kind(key, path, found, kind, bases_of(kind))
-    return found
+    texts = (path.read_text(encoding="utf-8") for path in CONF.rglob("*.yaml"))
+    return {*OWN, *(name for text in texts for name in TARGET.findall(text)), *more}
 
 
-def resolve_trusted(key: str, path: object, kind: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
-    """Import the class or function that a config from a file names, if it is one that cannot do harm.
-
-    That is a class of the right kind, defined in a module that is listed for this kind, or a function that is
-    listed by name. Nothing is imported for the sake of any other name.
+def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[str]) -> None:
+    """Refuse a handed-over config whose callbacks, loggers or trainer would write elsewhere.
 
     Args:
-        key, path, kind: as of `resolve`.
-        allow: modules that a person trusts, or full names of what they trust.
+        config: plain values.
+        folder: of the run.
+        typed: keys that the command line sets, whose values a person vouches for.
 
     Raises:
-        ConfigError: beside those of `resolve`, it may not be named.
+        ConfigError: naming the first such key.
     """
-    rule = KINDS[kind]
-    path = require_name(key, path)
-    module = path.rpartition(".")[0]
-    listed = (*modules_of(kind), *allow)
-    by_name = path in (rule.functions or ()) or path in allow
-    # a package that holds a listed module is imported with it, and often gives its classes shorter names
-    require_trust(by_name or any(within(module, m) or within(m, module) for m in listed), key, path, kind)
-    found = import_from_module(key, path)
-    defined_in = getattr(found, "__module__", None) or ""
-    modules = listed if inspect.isclass(found) else allow
-    require_trust(by_name or any(within(defined_in, m) for m in modules), key, path, kind)
-    bases = bases_of(kind) or [*PARTS, *(base for name in KINDS for base in bases_of(name))]
-    require_kind(key, path, found, kind, bases)
-    return found
+    for key, value in list_texts({name: config.get(name) for name in ("callbacks", "logger", "trainer")}):
+        path = Path(value).expanduser()
+        leads = path.is_absolute() or ".." in path.parts or "://" in value
+        vouched = any(key == word or key.startswith(f"{word}.") for word in typed)
+        if leads and not vouched and not path.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(key, value, expected="a path in the run's folder, or this override typed again")
 
 
-def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the key and the `_target_` of every node of a config that has one."""
-    require_depth(key)
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(node, Mapping):
-        items = node.items()
-        if "_target_" in node:
-            yield key, node["_target_"]
-    elif isinstance(node, list | tuple):
-        items = enumerate(node)
+def require_no_links(folder: Path) -> None:
+    """Refuse a folder with links, pipes or devices in it, before anything of it is touched.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            expected = f"a folder of regular files, without {path.relative_to(folder)}, a link or device"
+            raise ConfigError(str(folder), expected=expected)
+
+
+def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text in nested dicts and lists, with its key."""
+    if isinstance(node, str):
+        yield key, node
+    items = node.items() if isinstance(node, Mapping) else enumerate(node if isinstance(node, list) else ())
     for name, value in items:
-        yield from targets(value, f"{key}.{name}" if key else str(name))
+        yield from list_texts(value, f"{key}.{name}" if key else str(name))
 
 
-def build(key: str, node: Any, allow: Sequence[str] = (), **more: Any) -> Any:
-    """Make what a part of a run's config describes, as `hydra.utils.instantiate` does, of trusted names.
+class PlainLoader(yaml.SafeLoader):
+    """YAML of some length, without aliases: a few lines of those can stand for more than a memory holds."""
 
-    Nothing is fetched for it: a run learned from what is there, and its own weights follow.
+    values = 0  # so far
 
-    Args:
-        key: of that part, by which its kind is known.
-        node: a `_target_` with arguments, which may be such nodes themselves; anything else stays as it is.
-        allow: as of `resolve_trusted`.
-        more: arguments beside those of the node.
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.values += 1
+        if self.check_event(yaml.AliasEvent) or self.values > YAML_VALUES:
+            raise yaml.YAMLError("it has an alias, or more values than any run writes")
+        node = super().compose_node(parent, index)
+        assert node is not None
+        if not node.tag.endswith((":str", ":map", ":seq")) and len(node.value) > YAML_DIGITS:
+            raise yaml.YAMLError("it has a number that is longer than any run writes")
+        return node
+
+
+def read_text(path: Path, most: int = BYTES) -> str:
+    """Return the text of a file that a run wrote.
 
     Raises:
-        ConfigError: it names what it may not, or values that this does not take.
+        ConfigError: no regular file, because a pipe would be waited for; or one of more than so many bytes.
     """
-    require_depth(key)
-    if isinstance(node, list):
-        return [build(f"{key}.{index}", value, allow) for index, value in enumerate(node)]
-    if not isinstance(node, dict):
-        return node
-    values = {name: build(f"{key}.{name}", value, allow) for name, value in node.items() if name not in HYDRA}
-    if "_target_" not in node:
-        return values
-    values |= {name: False for name in FETCHED if name in values}
-    target = resolve_trusted(f"{key}._target_", node["_target_"], kind_of(key), allow)
-    with blame(key):
-        return partial(target, **values, **more) if node.get("_partial_") else target(**values, **more)
+    if not path.is_file() or path.stat().st_size > most:
+        raise ConfigError(str(path), expected=f"a regular file that a run wrote, of at most {most:,} bytes")
+    return path.read_text(encoding="utf-8")
 
 
-# ---- what a name stands for --------------------------------------------------------------------------------
+def read_yaml(path: Path) -> Any:
+    """Return the plain values of a YAML file that a run wrote.
 
-
-def require_name(key: str, path: object) -> str:
-    """Return a name that has a module, or raise a ConfigError."""
-    if not isinstance(path, str) or not path.rpartition(".")[0]:
-        raise ConfigError(key, path, expected="a class or function with its module, such as torch.nn.L1Loss")
-    return path
-
-
-def find(key: str, path: str) -> Any:
-    """Import what a name stands for: something of a module, or of a class in one."""
-    names = path.split(".")
-    for count in range(len(names) - 1, 0, -1):
-        module = ".".join(names[:count])
-        try:
-            found = import_module(module)
-        except ModuleNotFoundError as error:
-            if count > 1 and within(module, error.name or ""):
-                continue  # it may be a class, whose method is named
-            raise not_importable(key, path, error) from error
-        except Exception as error:  # whatever a module of one's own raises when it is imported
-            raise not_importable(key, path, error) from error
-        for name in names[count:]:
-            found = attribute(key, path, found, name)
-        return found
-    raise AssertionError("a name has a module")
-
-
-def import_from_module(key: str, path: str) -> Any:
-    """Import what a module, and nothing else, has by this name."""
-    module, _, name = path.rpartition(".")
+    Raises:
+        ConfigError: no regular file, a large one, or one that is not plain YAML.
+    """
     try:
-        owner = import_module(module)
-    except Exception as error:
-        raise not_importable(key, path, error) from error
-    return attribute(key, path, owner, name)
-
-
-def attribute(key: str, path: str, owner: Any, name: str) -> Any:
-    """Return what a module or class has by this name, or raise a ConfigError with the nearest one."""
-    if not hasattr(owner, name):
-        near = nearest(name, [word for word in dir(owner) if not word.startswith("_")])
-        choices = [f".{near}".join(path.rsplit(f".{name}", 1))] if near else []
-        raise ConfigError(key, path, expected="a class or function that can be imported", choices=choices)
-    return getattr(owner, name)
-
-
-def not_importable(key: str, path: str, error: Exception) -> ConfigError:
-    expected = f"a class or function that can be imported ({first_line(error)})"
-    return ConfigError(key, path, expected=expected)
-
-
-# ---- what it is --------------------------------------------------------------------------------------------
-
-
-def require_kind(key: str, path: object, found: Any, kind: str, bases: Sequence[str]) -> None:
-    """Raise a ConfigError unless a class or function is one that this kind is made of."""
-    rule = KINDS[kind]
-    if not inspect.isclass(found):
-        right = rule.functions is not None and is_function(found)
-    elif kind == "source" or inspect.isabstract(found):
-        right = False
-    else:
-        known = classes_of(bases)
-        right = not bases or issubclass(found, known)
-        right = right and not (rule.abstract and found in known)
-    require(right, key, path, f"{rule.expected}, not {describe(found)}")
-
-
-def bases_of(kind: str) -> list[str]:
-    """Return the full name of the class that a kind is a subclass of, if there is one."""
-    return [KINDS[kind].base] if KINDS[kind].base else []
-
-
-def describe(found: Any) -> str:
-    """Say what something is."""
-    if inspect.isclass(found):
-        return "an abstract class" if inspect.isabstract(found) else f"the class {found.__name__}"
-    if inspect.ismodule(found):
-        return "a module"
-    if inspect.isbuiltin(found):
-        return "a function written in C"
-    return "a function" if is_function(found) else f"a value of type {type(found).__name__}"
-
-
-def is_function(found: Any) -> bool:
-    """Whether something is a function or method written in Python, maybe within `functools.cache`."""
-    return inspect.ismethod(found) or (callable(found) and inspect.isfunction(inspect.unwrap(found)))
-
-
-def classes_of(names: Iterable[str]) -> tuple[type, ...]:
-    """Return the classes of these names that are loaded; nothing can be a subclass of the others yet."""
-    parts = [name.rpartition(".") for name in names]
-    return tuple(getattr(sys.modules[module], name) for module, _, name in parts if module in sys.modules)
-
-
-def modules_of(kind: str) -> tuple[str, ...]:
-    """Return the modules from which a file's config may take a kind's classes; a part may be of any kind."""
-    if kind == "part":
-        return tuple(module for rule in KINDS.values() for module in rule.modules)
-    return KINDS[kind].modules
-
-
-def within(name: str, module: str) -> bool:
-    """Whether a dotted name is that of a module or of something in it."""
-    return name == module or name.startswith(f"{module}.")
-
-
-def require_trust(trusted: bool, key: str, path: str, kind: str) -> None:
-    """Raise a ConfigError about what a config from a file may not name."""
-    names = ", ".join((*modules_of(kind), *(KINDS[kind].functions or ())))
-    expected = (
-        f"{KINDS[kind].expected}, of {names}; trust a module of your own with allow=[my_models], or, to"
-        " resume, by typing this again"
-    )
-    require(trusted, key, path, expected)
-
-
-def require_depth(key: str) -> None:
-    require(key.count(".") < DEPTH, key.partition(".")[0], "…", f"at most {DEPTH} nodes within nodes")
+        return yaml.load(read_text(path, YAML_BYTES), PlainLoader)
+    except ConfigError:
+        raise
+    except Exception as error:  # a crafted file makes yaml stumble in ways of its own
+        raise ConfigError(str(path), expected=f"a file that a run wrote ({first_line(error)})") from error

@@ -14,11 +14,12 @@ from descent.data.named_path import NamedPath
 from descent.errors import ConfigError, nearest
 from descent.table.columns import TRUTHS, Column
 from descent.table.files import Format, read_blocks, tidy
+from descent.task import Precise
 
 DAY = 86_400.0  # seconds
 
 
-class Encoder(nn.Module):
+class Encoder(Precise):
     """Turns one number for each column into the features that a model sees.
 
     Numbers, booleans and dates come first, and a missing one is the training rows' median. Where values were
@@ -125,10 +126,13 @@ class TableReader:
         return inputs
 
     def take_targets(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Return classes, int64 `(rows,)`, or values, float64 `(rows, targets)`, and which rows have them."""
+        """Return classes, int64 `(rows,)`, or values, float64 `(rows, targets)`, and which rows have all of them.
+
+        Targets are 0 where they are missing.
+        """
         values = to_numbers(self.goals, frame, file, first)
-        known = ~values.isnan().any(1)
-        return (values[:, 0].nan_to_num(-1).long() if self.goals[0].words else values), known
+        targets, known = values.nan_to_num(), ~values.isnan().any(1)
+        return targets[:, 0].long() if self.goals[0].words else targets, known
 
     def notes(self) -> list[str]:
         """Return a line for each column with categories that training never saw."""

@@ -94,8 +94,8 @@ def find_goals(frame: pl.DataFrame, targets: Sequence[str], task: str, format: F
             raise ConfigError("target", name, expected=f"values that can be read; {error}") from error
     goal, many = goals[0], len(goals) > 1
     if task == "auto" and many and all(Column("", "boolean").holds(frame[n].drop_nulls()) for n in targets):
-        expected = "data.task=labels or data.task=values, because these targets are 0 and 1 alone"
-        raise ConfigError("data.task", task, expected=expected)
+        expected = "labels or values, because these targets are 0 and 1 alone"
+        raise ConfigError("task", task, expected=expected)
     numbers = goal.read(frame[goal.name]).drop_nulls().unique()
     few = len(numbers) <= FEW and bool((numbers == numbers.round(0)).all())
     likely = goal.kind in ("boolean", "category") or (goal.kind == "number" and few)

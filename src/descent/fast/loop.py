@@ -1,6 +1,6 @@
 """Lightning's loops over training and validation batches, with the hooks that somebody listens to.
 
-Builds on private names of Lightning; it was held against the versions in `HELD_AGAINST`.
+Builds on private names of Lightning; tests hold it against the versions in `HELD_AGAINST`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,6 @@ from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
-from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -25,14 +24,11 @@ from lightning.pytorch.utilities.memory import recursive_detach
 from torch import Tensor
 from torch.optim import LBFGS
 
-from descent.errors import blame, first_line
-from descent.kernels import Stepper
-from descent.module import Supervised
-from descent.step_graph import StepGraph, can_trace_backward
+from descent.errors import blame
+from descent.fast.kernels import Stepper
+from descent.trainer import Quiet
 
 HELD_AGAINST = ("2.6.6",)  # tests/test_loop.py; with another Lightning, its own loop runs
-
-LONG = 100  # batches of an epoch: after more, the smaller one at its end is not worth a graph of its own
 
 # around each training batch, of callbacks and of the module
 HOOKS = (
@@ -68,9 +64,6 @@ class LeanLoop(_TrainingEpochLoop):
 
     plain = False  # whether it does what Lightning's own `advance` would
     checked: LightningModule | None = None  # whose hooks were looked at
-    compiles = False  # compile=step
-    compiled: StepGraph | None = None  # for all epochs
-    told: tuple[str, ...] = ()  # why there is none
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
         super().__init__(trainer, min_steps, max_steps)
@@ -85,8 +78,7 @@ class LeanLoop(_TrainingEpochLoop):
             self.listeners = {name: list_listeners(name, trainer, module) for name in HOOKS}
             self.takes_index = "batch_idx" in signature(module.training_step).parameters
             self.checked = module
-        unusual = self._list_unusual(data_fetcher)
-        self.plain = not unusual
+        self.plain = not self._is_unusual(data_fetcher)
         # then nothing is to be done between two batches but to look whether the run is to stop
         self.uninterrupted = (
             self.max_steps == -1
@@ -108,50 +100,26 @@ class LeanLoop(_TrainingEpochLoop):
         self.stepper = Stepper(self.optimizer)
         # where `self.log` looks for the hook that it is in; nn.Module's own __setattr__ would take 3 µs
         self.names = vars(module)
-        self.graph = self._find_graph(unusual) if self.compiles else None
 
-    def _find_graph(self, unusual: list[str]) -> StepGraph | None:
-        """Return the graph of compile=step, or print a line that says why there is none, and return None."""
-        module, data = self.module, self.trainer.datamodule  # type: ignore[attr-defined]
-        hooks = [name for name in ("on_before_zero_grad", "on_before_backward") if self.listeners[name]]
-        own = [name for name in ("training_step", "_step") if overridden(module, name, Supervised)]
-        faults = [f"does not go with {words}" for words in (*unusual, *hooks, *own)]
-        if not can_trace_backward():
-            faults = [f"needs torch 2.15, and this is {torch.__version__}"]
-        if faults:
-            self._say_uncompiled(faults[0])
-            return None
-        if self.compiled is None:
-            batches = self.trainer.num_training_batches
-            last = int(batches) - 1 if batches <= LONG else None
-            self.compiled = StepGraph(cast(Supervised, module), self.autocast, data.batch_size, last)
-        return self.compiled
-
-    def _say_uncompiled(self, reason: str) -> None:
-        if reason not in self.told and self.trainer.is_global_zero:
-            print(f"compile=step: {reason}, so the steps run as they are", flush=True)
-        self.told = (*self.told, reason)
-
-    def _list_unusual(self, data_fetcher: _DataFetcher) -> list[str]:
-        """Return, in words, what there is in this run that this loop leaves to Lightning's own `advance`."""
+    def _is_unusual(self, data_fetcher: _DataFetcher) -> bool:
+        """Whether there is anything in this run that this loop leaves to Lightning's own `advance`."""
         trainer, module = self.trainer, self.trainer.lightning_module
         data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
         precision = trainer.precision_plugin
         own = any(overridden(module, name, LightningModule) for name in STEP)
         own = own or bool(data and any(overridden(data, name, LightningDataModule) for name in TRANSFER))
-        own = own or not self.takes_index
-        found = {
-            f"trainer.strategy={type(trainer.strategy).__name__}": type(trainer.strategy)
-            is not SingleDeviceStrategy,
-            f"trainer.precision={trainer.precision}": type(precision) not in (Precision, MixedPrecision)
-            or getattr(precision, "scaler", None) is not None,
-            "a profiler": type(trainer.profiler) is not PassThroughProfiler,  # type: ignore[attr-defined]
-            "accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
-            "optimization by hand": not module.automatic_optimization or len(trainer.optimizers) != 1,
-            "a module or data with a step of its own": own,
-            "batches that a step fetches itself": isinstance(data_fetcher, _DataLoaderIterDataFetcher),
-        }
-        return [words for words, is_there in found.items() if is_there]
+        return (
+            own
+            or not self.takes_index
+            or type(trainer.strategy) is not SingleDeviceStrategy
+            or type(precision) not in (Precision, MixedPrecision)
+            or getattr(precision, "scaler", None) is not None
+            or type(trainer.profiler) is not Quiet  # type: ignore[attr-defined]
+            or trainer.accumulate_grad_batches != 1
+            or not module.automatic_optimization
+            or len(trainer.optimizers) != 1
+            or isinstance(data_fetcher, _DataLoaderIterDataFetcher)
+        )
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Train on one batch, and on those that follow until Lightning has more to do than the next one."""
@@ -212,9 +180,7 @@ class LeanLoop(_TrainingEpochLoop):
     def _differentiate(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
         """Do what an optimizer's closure does, and fill `outputs` with what the module's step returned."""
         trainer = self.trainer
-        loss = self._differentiate_in_graph(batch, batch_idx)
-        if loss is None:
-            loss = self._differentiate_by_hand(batch, batch_idx, outputs)
+        loss = self._differentiate_by_hand(batch, batch_idx, outputs)
         if loss is not None:  # else the step says that this batch is to be skipped
             outputs["loss"] = loss.detach()
             self._call("on_after_backward")
@@ -235,23 +201,6 @@ class LeanLoop(_TrainingEpochLoop):
         if loss is not None:
             self._call("on_before_backward", loss)
             loss.backward()
-        return loss
-
-    def _differentiate_in_graph(self, batch: Any, batch_idx: int) -> Tensor | None:
-        """Do the same by the graph of compile=step; return None if there is none for this batch."""
-        if self.graph is None or not self.graph.takes(batch, batch_idx):
-            return None
-        self.stepper.zero_grad()
-        try:
-            loss = self.graph.differentiate(batch, batch_idx)
-        except Exception as error:  # of many types; one that compiling did not cause comes again without it
-            self._say_uncompiled(f"cannot compile this ({first_line(error)})")
-            self.compiles, self.graph = False, None
-            return None
-        progress = self.automatic_optimization.optim_progress.optimizer.zero_grad
-        progress.increment_ready()
-        progress.increment_started()
-        progress.increment_completed()
         return loss
 
     def _zero_grad(self) -> None:

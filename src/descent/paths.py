@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-CONF, LOGS, DATASETS = ROOT / "conf", ROOT / "logs", ROOT / "datasets"
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parents[1]
+# an installed wheel carries conf/ in the package, and its runs go below the current folder
+CONF = ROOT / "conf" if (ROOT / "conf/train.yaml").exists() else PACKAGE / "conf"
+HOME = ROOT if CONF.parent == ROOT else Path.cwd()
+LOGS, DATASETS = HOME / "logs", HOME / "datasets"
 
 
 def list_groups() -> list[str]:
@@ -13,4 +17,4 @@ def list_groups() -> list[str]:
 
 def list_choices(group: str) -> list[str]:
     """Return the words of a group, or nothing if there is no such group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group in list_groups() else []
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

@@ -1,96 +1,14 @@
 """Plain values of YAML against the types that signatures ask for."""
 
 import inspect
-import sys
 import types
-import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 LARGEST = 3.4e38  # of a float32
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-
-
-@dataclass
-class Signature:
-    """What a class or function takes.
-
-    Attributes:
-        names: of all its arguments.
-        hints: the type of each argument that has one.
-        open_ended: whether it takes any other argument too.
-    """
-
-    names: set[str]
-    hints: dict[str, Any]
-    open_ended: bool
-
-
-def read_signature(target: Callable[..., Any], passed_on_to: Callable[..., Any] | None) -> Signature:
-    """Return what a config may say of a target.
-
-    Args:
-        target: a class or function. One with `**arguments` passes them on.
-        passed_on_to: what takes those; None for the class that a class is derived from. Each of its
-            arguments may be null as well, for the target can fill it in.
-
-    Raises:
-        ValueError: a type that is built into Python, whose arguments are not known.
-    """
-    functions: list[Callable[..., Any]] = [target]
-    if inspect.isclass(target) and passed_on_to is None and "__new__" not in vars(target):
-        functions = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)] or [
-            target
-        ]
-    names: set[str] = set()
-    hints: dict[str, Any] = {}
-    open_ended = True
-    for function in functions:
-        parameters = list_parameters(function)
-        names |= {n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        hints = read_hints(function) | hints
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        if not open_ended:
-            break
-    if open_ended and passed_on_to is not None:
-        inner = read_signature(passed_on_to, None)
-        names, open_ended = names | inner.names, inner.open_ended
-        hints = {name: hint | None for name, hint in inner.hints.items()} | hints
-    return Signature(names, hints, open_ended)
-
-
-def list_parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of a class, function or `__init__`, without `self`."""
-    parameters = dict(inspect.signature(function).parameters)
-    if getattr(function, "__name__", "") == "__init__":
-        parameters.pop(next(iter(parameters)), None)
-    return parameters
-
-
-def read_hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Type hints by argument; where there is none, the type of the default."""
-    inner = function.__init__ if inspect.isclass(function) else function
-    inner = inspect.unwrap(inner)
-    module = vars(sys.modules[inner.__module__]) if getattr(inner, "__module__", None) in sys.modules else {}
-    hints = {}
-    for name, parameter in list_parameters(function).items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        hint = getattr(inner, "__annotations__", {}).get(name, parameter.annotation)
-        if isinstance(hint, str):
-            try:
-                hint = eval(hint, {**vars(typing), **module})
-            except Exception:  # a name that only type checkers see
-                continue
-        if hint is inspect.Parameter.empty:
-            if parameter.default in (None, inspect.Parameter.empty):
-                continue
-            hint = type(parameter.default)
-        hints[name] = hint
-    return hints
 
 
 def accepts(value: Any, hint: Any) -> bool:
@@ -132,7 +50,7 @@ def too_large(value: Any) -> bool:
 
 
 def is_tensor(hint: Any) -> bool:
-    """Whether a hint is torch's Tensor, told without importing torch."""
+    """Whether a hint is torch's Tensor, recognised without importing torch."""
     return getattr(hint, "__module__", "") == "torch" and getattr(hint, "__name__", "") == "Tensor"
 
 

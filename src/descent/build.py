@@ -1,0 +1,239 @@
+"""From a node of the config to the object that it describes: a target gets what it names."""
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from descent.errors import ConfigError, blame, first_line, nearest
+
+WORDS = ("_target_", "_partial_", "_args_")  # of a node, beside its arguments
+FETCHED = ("download", "pretrained")  # arguments by which something comes from elsewhere
+DEPTH = 20  # of nodes within nodes: far beyond any config that a person wrote
+
+
+class Config(dict[str, Any]):
+    """A resolved config: nested dicts whose keys are attributes too, such as `config.trainer.max_epochs`."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            value = self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+        return Config(value) if type(value) is dict else value
+
+
+def builder(config: Mapping[str, Any], allowed: Collection[str] | None = None) -> Callable[..., Any]:
+    """Return `build`: `build("model", outputs=10)` makes what `config.model` describes.
+
+    What the module does not name, such as the model of a module that makes its own, is not built.
+    """
+    parts = {"model": "model", "loss": "criterion", "optimizer": "optimizer"}
+    parts |= {"scheduler": "schedule", "metrics": "metrics"}
+    module = locate("module._target_", config["module"].get("_target_"), allowed)
+    named = read_signature(module).names
+
+    def build(key: str, **offers: Any) -> Any:
+        if parts.get(key, key) not in named and key in parts:
+            return None
+        return build_node(key, config[key], offers, allowed)
+
+    return build
+
+
+def build_node(
+    key: str, node: Any, offers: Mapping[str, Any] | None = None, allowed: Collection[str] | None = None
+) -> Any:
+    """Make what a node describes.
+
+    A node with a `_target_` calls it with the node's fields, and with those offers that its signature names
+    and the node leaves open; `_partial_: true` returns a partial. A node without one becomes a dict of what
+    its children describe, which get the same offers. Where children stand below words such as `classes` and
+    `values`, those of the offered task count. A list is built item by item; anything else is returned as it is.
+
+    Args:
+        key: of the node, for errors.
+        node: plain values.
+        offers: what the run can hand over, by name; a tensor replaces what the node says.
+        allowed: names that a handed-over config may use; None for a config of one's own.
+
+    Raises:
+        ConfigError: a name that cannot be imported or may not be named, or values that the target refuses.
+    """
+    offers = offers or {}
+    if key.count(".") > DEPTH:
+        raise ConfigError(key.partition(".")[0], "…", expected=f"at most {DEPTH} nodes within nodes")
+    if isinstance(node, list):
+        return [build_node(f"{key}.{index}", item, None, allowed) for index, item in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    if "_target_" not in node:
+        if (task := offers.get("task")) is not None and (chosen := choose_by_task(key, node, task)) != node:
+            return build_node(key, chosen, offers, allowed)
+        return {name: build_node(f"{key}.{name}", child, offers, allowed) for name, child in node.items()}
+    target = locate(f"{key}._target_", node["_target_"], allowed)
+    signature = read_signature(target)
+    values = {k: build_node(f"{key}.{k}", v, None, allowed) for k, v in node.items() if k not in WORDS}
+    for name, offer in offers.items():
+        if name in signature.names and (values.get(name) is None or is_tensor(type(offer))):
+            values[name] = offer
+    if allowed is not None:  # a run learned from what is there
+        values |= {name: False for name in FETCHED if name in values}
+    for name, value in values.items():
+        if isinstance(value, list) and is_tensor(signature.hints.get(name)):
+            import torch
+
+            values[name] = torch.tensor(value, dtype=torch.float32)
+    with blame(key):
+        arguments = node.get("_args_", [])
+        if node.get("_partial_"):
+            return partial(target, *arguments, **values)
+        return target(*arguments, **values)
+
+
+def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str, Any]:
+    """Return a node's part for the task, where it has parts for kinds of tasks such as `classes`.
+
+    A part with a `_target_` takes the node's place; parts without one are merged with the other children.
+    """
+    kinds = {name for name in node if name in task.KINDS or name == task.kind}
+    if not kinds:
+        return node
+    part = node.get(task.kind)
+    if part is None and any("_target_" in node[kind] for kind in kinds):
+        expected = f"a choice, because none is known for the task {task.kind or 'of this data'}"
+        raise ConfigError(key, expected=expected)
+    if part is not None and "_target_" in part:
+        return part
+    return {**(part or {}), **{name: child for name, child in node.items() if name not in kinds}}
+
+
+# ---- names and signatures ----------------------------------------------------------------------------------
+
+
+def locate(key: str, name: object, allowed: Collection[str] | None = None) -> Callable[..., Any]:
+    """Import the class or function that a config names.
+
+    Args:
+        key: of the name in the config, such as "model._target_".
+        name: such as "torch.nn.Linear".
+        allowed: names, or modules whose names, a handed-over config may use; None for a config of one's own.
+
+    Raises:
+        ConfigError: it is no name, cannot be imported, is no class or function, or may not be named.
+    """
+    if not isinstance(name, str) or "." not in name.strip("."):
+        raise ConfigError(key, name, expected="a class or function with its module, such as torch.nn.L1Loss")
+    if allowed is not None and not any(name == one or name.startswith(f"{one}.") for one in allowed):
+        expected = f"a name that conf/ contains, or that you type; trust it by allow=[{name}]"
+        raise ConfigError(key, name, expected=expected)
+    found = import_name(key, name)
+    if not callable(found) or inspect.ismodule(found):
+        raise ConfigError(key, name, expected=f"a class or function, not a {type(found).__name__}")
+    return found
+
+
+def import_name(key: str, name: str) -> Any:
+    """Return what a dotted name stands for: something of a module, or of a class in one."""
+    parts = name.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:count])
+        try:
+            found = import_module(module)
+        except ModuleNotFoundError as error:
+            if count > 1 and f"{module}.".startswith(f"{error.name}."):
+                continue  # it may be a class, whose method is named
+            raise not_importable(key, name, error) from error
+        except Exception as error:  # whatever a module of one's own raises when it is imported
+            raise not_importable(key, name, error) from error
+        for part in parts[count:]:
+            if not hasattr(found, part):
+                near = nearest(part, [word for word in dir(found) if not word.startswith("_")])
+                wrong = ConfigError(key, name, expected="a class or function that can be imported")
+                wrong.nearest = f".{near}".join(name.rsplit(f".{part}", 1)) if near else ""
+                raise wrong
+            found = getattr(found, part)
+        return found
+    raise AssertionError("a name has a module")
+
+
+def not_importable(key: str, name: str, error: Exception) -> ConfigError:
+    return ConfigError(key, name, expected=f"a class or function that can be imported ({first_line(error)})")
+
+
+@dataclass
+class Signature:
+    """What a class or function takes.
+
+    Attributes:
+        names: of all its arguments.
+        hints: the type of each argument that has one.
+        open_ended: whether it takes any other argument too.
+    """
+
+    names: set[str]
+    hints: dict[str, Any]
+    open_ended: bool
+
+
+def read_signature(target: Callable[..., Any]) -> Signature:
+    """Return what a target names; a class that passes `**arguments` on names those of its base too.
+
+    Raises:
+        ValueError: a type that is built into Python, whose arguments are not known.
+    """
+    functions: list[Callable[..., Any]] = [target]
+    if inspect.isclass(target) and "__new__" not in vars(target):
+        own = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
+        functions = own or [target]
+    names: set[str] = set()
+    hints: dict[str, Any] = {}
+    open_ended = True
+    for function in functions:
+        parameters = list_parameters(function)
+        named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        names |= named.keys()
+        hints = dict(read_hints(function, named)) | hints
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        if not open_ended:
+            break
+    return Signature(names, hints, open_ended)
+
+
+def list_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a class, function or `__init__`, without `self`."""
+    parameters = dict(inspect.signature(function).parameters)
+    if getattr(function, "__name__", "") == "__init__":
+        parameters.pop(next(iter(parameters)), None)
+    return parameters
+
+
+def read_hints(
+    function: Callable[..., Any], named: Mapping[str, inspect.Parameter]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the type of each argument; where there is no hint, that of the default."""
+    inner = function.__init__ if inspect.isclass(function) else function
+    inner = inspect.unwrap(inner)
+    module = vars(sys.modules[inner.__module__]) if getattr(inner, "__module__", None) in sys.modules else {}
+    for name, parameter in named.items():
+        hint = getattr(inner, "__annotations__", {}).get(name, parameter.annotation)
+        if isinstance(hint, str):
+            try:
+                hint = eval(hint, {**vars(typing), **module})
+            except Exception:  # a name that only type checkers see
+                continue
+        if hint is not inspect.Parameter.empty:
+            yield name, hint
+        elif parameter.default not in (None, inspect.Parameter.empty):
+            yield name, type(parameter.default)
+
+
+def is_tensor(hint: Any) -> bool:
+    """Whether a type is torch's Tensor or a union with it, recognised without importing torch."""
+    if any(is_tensor(argument) for argument in typing.get_args(hint)):
+        return float not in typing.get_args(hint)  # where a number will do, such as a learning rate
+    return getattr(hint, "__module__", "") == "torch" and getattr(hint, "__name__", "") == "Tensor"

@@ -1,0 +1,32 @@
+"""`--help`: each word of each group with the first line of its file, and the fields as their file explains them."""
+
+import textwrap
+
+import yaml
+
+from descent.paths import CONF, list_choices
+
+
+def print_help(name: str) -> None:
+    """Print how a command is used, from conf/ alone."""
+    lines = (CONF / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    print(f"{lines[0].lstrip('# ')}\n")
+    if name == "train":
+        print("One word a choice, such as loss=mae; the word in brackets is the default.")
+        for item in yaml.safe_load("\n".join(lines))["defaults"]:
+            for group, default in item.items() if isinstance(item, dict) else ():
+                if not group.startswith("optional"):
+                    print(f"\n{group}  [{default}]" if default else f"\n{group}")
+                    print("\n".join(describe_word(group, word) for word in list_choices(group)))
+        print("\nAny field of the config the same way: optimizer.lr=0.1 trainer.accelerator=gpu")
+        print("  --cfg job       print the whole config of a run, without running it")
+        print("  -m, --multirun  a run for each combination: -m loss=mae,cross_entropy seed=0,1,2\n")
+    start = 1 + max((n for n, line in enumerate(lines) if line.startswith("  - ") or not line), default=0)
+    print("\n".join(lines[start:]))
+
+
+def describe_word(group: str, word: str) -> str:
+    """Return a word and the first line of its file, at most 80 wide."""
+    lines = (CONF / group / f"{word}.yaml").read_text(encoding="utf-8").splitlines()
+    first = next((line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), "")
+    return textwrap.fill(first, 80, initial_indent=f"  {word:<22}", subsequent_indent=" " * 24)

@@ -1,0 +1,67 @@
+"""A run, from its overrides to `train`: composed or resumed, checked, and with a folder of its own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from descent.build import Config
+from descent.cli.check import check
+from descent.cli.compose import compose
+from descent.cli.main import watch_for_garbage
+from descent.cli.overrides import by_key, key_of, parse
+from descent.cli.resume import find_resumed, move, resume
+from descent.errors import ConfigError
+from descent.run.folder import Run, RunFolder, claim
+
+
+def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] = ()) -> Any:
+    """Call a job with the config and the folder of a new or a resumed run, and return what it returns.
+
+    Args:
+        job: takes a `Config` and a `Run`.
+        words: overrides.
+        places: folders whose config files count besides those of conf/.
+
+    Raises:
+        ConfigError: the overrides give no run, or nothing to resume.
+    """
+    values = [parse(word).value() for word in words if key_of(word) == "resume"]
+    value: Any = values[-1] if values else None
+    if not isinstance(value, bool | str | None):
+        raise ConfigError("resume", value, expected="true, false, null, or the folder of a run")
+    words = [word for word in words if key_of(word) != "resume"]
+    composed = None if isinstance(value, str) and value else compose("train", words, places)
+    wanted = Path(composed.config["folder"]).expanduser().resolve() if composed else Path()
+    if composed and ("$" in str(wanted) or ".." in Path(str(composed.config["name"])).parts):
+        raise ConfigError("folder", str(wanted), expected="a path without $ and a name without ..")
+    found = find_resumed(value, wanted, words)
+    changes, allowed = {}, None
+    if found is not None:
+        config, words, changes, allowed = resume(found, words)
+        choices, wanted = config.pop("choices", {}), found.path
+    else:
+        assert composed is not None
+        config, choices = move(composed.config, composed.config["folder"], str(wanted)), composed.choices
+    config["resume"] = None
+    check("train", config, by_key(words))
+
+    def describe(folder: RunFolder) -> Mapping[Path, str]:
+        """Return the first files of a folder: the run, and what was typed."""
+        run = {**move(config, str(wanted), str(folder.path)), "choices": choices}
+        texts = {folder.config: run, folder.overrides: list(words)}
+        return {p: yaml.safe_dump(t, sort_keys=False, allow_unicode=True) for p, t in texts.items()}
+
+    with claim(wanted, found is not None, describe) as folder:
+        run = Run(
+            folder,
+            resumed=found is not None,
+            files=describe(folder),
+            allowed=allowed,
+            changes=changes,
+            choices=choices,
+            taken=folder.path.name != wanted.name,
+        )
+        watch_for_garbage()
+        return job(Config(move(config, str(wanted), str(folder.path))), run)

@@ -1,0 +1,155 @@
+"""NumPy's files: `data=arrays data.inputs=x.npy data.targets=y.npy`, mapped into memory, and files to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from descent.data.named_path import NamedPath
+from descent.data.samples import Samples
+from descent.errors import first_line
+
+if TYPE_CHECKING:  # half a second of import that only those who read files pay for
+    import polars as pl
+
+ROWS = 65_536  # samples of an array that are in memory at once
+BYTES = 1 << 32  # of an array in an .npz file, which is read whole
+
+
+def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Samples:
+    """Return samples of two `.npy` files; what is larger than memory stays in its file.
+
+    Args:
+        inputs: file of numbers `(n, …)`.
+        targets: file of whole numbers `(n,)`, which are classes, or of real ones `(n,)` or `(n, outputs)`.
+        names: of the classes or values; None numbers them.
+
+    Raises:
+        ConfigError: no such file, other contents, or arrays that do not fit each other.
+    """
+    file = NamedPath("inputs", inputs)
+    x, y = load_array(file, "inputs"), load_array(NamedPath("targets", targets), "targets")
+    if len(x) != len(y):
+        raise file.error(f"a target each for {len(x):,} inputs, not {len(y):,}")
+    mapped = (
+        torch.from_numpy(x) if x.dtype.isnative else torch.from_numpy(x.astype(x.dtype.newbyteorder("=")))
+    )
+    mapped.mapped = True  # type: ignore[attr-defined]
+    values = to_tensor(y)
+    require_finite(mapped, file)
+    count = int(values.max()) + 1 if not values.is_floating_point() else values.reshape(len(y), -1).shape[1]
+    return Samples(mapped, values, list(names or map(str, range(count))), per_channel=mapped.dim() == 4)
+
+
+class ArrayReader:
+    """A reader of NumPy's files: `.npy` with inputs, or `.npz` with `inputs` and `targets`.
+
+    Args:
+        shape: of one sample.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape, self.targets = tuple(shape), ["class"]
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> ArrayReader:
+        """Return the reader of a saved run."""
+        return cls(description["shape"])
+
+    def encoder(self) -> None:
+        """Return None: an array contains the numbers that are normalised."""
+
+    def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+        """Yield frames without columns, and inputs `(n, *shape)`."""
+        import polars as pl
+
+        array = self._load_inputs(file)
+        for start in range(0, len(array), ROWS):
+            yield pl.DataFrame(), to_tensor(array[start : start + ROWS])
+
+    def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs `(n, *shape)` and targets.
+
+        Raises:
+            ConfigError: there is no such file, its arrays have another name, type, shape or length, inputs
+                are infinite or NaN, or targets are no classes.
+        """
+        array, targets = self._load_inputs(file), to_tensor(load_array(file, "targets"))
+        if len(array) != len(targets):
+            raise file.error(f"a target each for {len(array)} inputs, not {len(targets)}")
+        if classes:
+            whole = targets.ndim == 1 and bool((targets == targets.long()).all())
+            if not whole or bool(((targets < 0) | (targets >= len(classes))).any()):
+                raise file.error(
+                    f"targets that are numbers of classes, one a sample, 0 to {len(classes) - 1}"
+                )
+            targets = targets.long()
+        for start in range(0, len(array), ROWS):
+            yield to_tensor(array[start : start + ROWS]), targets[start : start + ROWS]
+
+    def notes(self) -> list[str]:
+        """Return no lines."""
+        return []
+
+    def _load_inputs(self, file: NamedPath) -> Any:
+        array = load_array(file, "inputs")
+        if tuple(array.shape[1:]) != self.shape:
+            raise file.error(f"samples of shape {self.shape}, not {tuple(array.shape[1:])}")
+        require_finite(torch.from_numpy(array), file)
+        return array
+
+
+def load_array(file: NamedPath, name: str) -> Any:
+    """Return an array of numbers with at least one dimension; that of an `.npy` file is mapped, not read.
+
+    Raises:
+        ConfigError: no such file, or one of something else.
+    """
+    path = Path(file.path).expanduser()
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("there is no regular file")
+        with path.open("rb") as stream:
+            start = stream.read(6)
+        if start.startswith(b"PK"):
+            with ZipFile(path) as archive:
+                if archive.getinfo(f"{name}.npy").file_size > BYTES:
+                    raise ValueError("its array is larger than 4 GiB: save it as .npy")
+            array = np.load(path, allow_pickle=False)[name]
+        elif start == b"\x93NUMPY" and (name == "inputs" or file.key == name):
+            array = np.lib.format.open_memmap(path, mode="r")
+        else:
+            raise ValueError("it is of another format")
+        if array.ndim == 0 or len(array) == 0:
+            raise ValueError("its array has no rows")
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError, SyntaxError) as error:
+        kind = (
+            "a NumPy file, .npy or .npz" if name == "inputs" or file.key == name else "an .npz file with both"
+        )
+        raise file.error(f"{kind} ({first_line(error)})") from error
+    if array.dtype.kind not in "biuf" or not hasattr(torch, array.dtype.name):
+        raise file.error(f"numbers as {name}, not {array.dtype.name}")
+    return array
+
+
+def to_tensor(array: Any) -> Tensor:
+    """Return a copy of an array of NumPy, of any byte order."""
+    return torch.from_numpy(array.astype(array.dtype.name))
+
+
+def require_finite(inputs: Tensor, file: NamedPath) -> None:
+    """Raise a `ConfigError` if a number of an array is infinite or NaN."""
+    if not inputs.is_floating_point():
+        return
+    size = max(1, (1 << 22) // max(1, inputs[:1].numel()))
+    for start, block in enumerate(inputs.split(size)):
+        finite = block.flatten(1).isfinite().all(1) if block.dim() > 1 else block.isfinite()
+        if not finite.all():
+            row = start * size + int(finite.int().argmin()) + 1
+            raise file.error(f"finite numbers, but row {row:,} has one that is infinite or NaN")

@@ -1,0 +1,72 @@
+"""What the rest of a run asks of its data, whatever class it has: each answer is optional."""
+
+from collections import Counter
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from descent.task import Task
+
+LINES = 20  # of a preview that a terminal shows
+
+
+def find_task(data: Any) -> Task:
+    """Return the task of the data; one that changes nothing where the data has none."""
+    return getattr(data, "task", None) or Task()
+
+
+def find_sizes(data: Any) -> dict[str, Any]:
+    """Return what models and metrics may name, such as `input_shape`, `outputs` and `num_classes`."""
+    return {**find_task(data).sizes(), **getattr(data, "sizes", {})}
+
+
+def count_batches(data: Any) -> int | None:
+    """Return the number of training batches of an epoch in one process, or None if it is not known."""
+    return data.count_batches() if hasattr(data, "count_batches") else None
+
+
+def describe(data: Any, module: LightningModule, started: str, name: str) -> tuple[str, str]:
+    """Return the lines that a run begins with, and the text of its data.txt.
+
+    Args:
+        data: of the run; one without a `__str__` of its own is called by its class.
+        module: whose parameters are counted.
+        started: lines on where its weights are from.
+        name: of the run.
+    """
+    plain = type(data).__str__ is LightningDataModule.__str__  # which lists the loaders on four lines
+    text = type(data).__name__ if plain else str(data)
+    size = f"{sum(p.numel() for p in module.parameters()):,} parameters"
+    preview = getattr(data, "preview", "")
+    return f"{shorten(preview)}{started}{name}: {size}, {text}", preview or f"{text}\n"
+
+
+def shorten(preview: str) -> str:
+    """Return a preview as a terminal shows it: beyond the first lines, the others are only counted."""
+    lines = preview.splitlines(keepends=True)
+    rest = Counter(line[2:12].strip() for line in lines[LINES:])
+    if rest.total() < 2:
+        return preview
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in rest.items())
+    return "".join(lines[:LINES]) + f"  …         {counts}; data.txt has them all\n"
+
+
+def describe_data(trainer: Trainer) -> dict[str, Any]:
+    """Return the part "data" of a checkpoint; nothing where the data has no `describe`."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    if not hasattr(data, "describe"):
+        return {}
+    return {"data": {**data.describe(), "examples": data.examples}}
+
+
+def compare_data(trainer: Trainer, before: dict[str, Any]) -> str:
+    """Return what differs from what `describe_data` returned once, in words; "" if nothing does."""
+    now = describe_data(trainer).get("data", {})
+    changed = [name for name in now if name != "examples" and before.get(name) != now[name]]
+    named = [name for name in changed if name != "fingerprint"]
+    if named:
+        shown = "; ".join(
+            f"{name} was {str(before.get(name))[:80]} and is {str(now[name])[:80]}" for name in named
+        )
+        return shown
+    return "the samples have other values, or come in another order" if changed else ""

@@ -1,0 +1,71 @@
+"""What stands between raw inputs and the network: an encoder, then mean and deviation of the training split."""
+
+import torch
+from torch import Tensor, nn
+
+from descent.task import Precise
+
+COARSE = (torch.uint8, torch.int8, torch.float16, torch.bfloat16)  # numbers that float32 centres exactly
+
+
+class Scaling(Precise):
+    """Turns raw inputs into what the network sees. Training, prediction and export all use this one class.
+
+    Numbers are centred and divided in float64 and then cast, so that a Unix second or a small difference of
+    large values is not lost; bytes are scaled in float32.
+
+    Args:
+        mean, std: float64, shaped to broadcast against one sample.
+        encoder: is applied to raw inputs first, such as a table's categories to ones and zeros.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor, encoder: nn.Module | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("mean", mean.double())
+        self.register_buffer("std", std.double())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Turn raw inputs `(batch, …)` of any dtype into float32 `(batch, *input_shape)`."""
+        if self.encoder is not None:
+            inputs = self.encoder(inputs)
+        coarse = inputs.dtype in COARSE or inputs.device.type == "mps"
+        dtype = torch.float32 if coarse else torch.float64
+        mean, std = (value.to(dtype).to(inputs.device) for value in (self.mean, self.std))
+        return inputs.to(dtype).sub(mean).div(std).float()
+
+
+def find_moments(
+    values: Tensor, rows: Tensor, dims: tuple[int, ...], encoder: nn.Module | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of some rows over `dims`, float64, shaped to broadcast against one sample.
+
+    Blocks of rows are summed in float64 about the first row, so nothing cancels, and what does not vary in its
+    own precision has a variance of exactly 0.
+
+    Args:
+        values: `(n, …)`, of any dtype.
+        rows: int64.
+        dims: to average over; 0 is the rows'.
+        encoder: applied to blocks of rows first.
+    """
+    shift, n = None, 0
+    total = square = torch.zeros(1, dtype=torch.float64)
+    for block in rows.split(max(1, (1 << 20) // max(1, values[:1].numel()))):
+        part = (values[block] if encoder is None else encoder(values[block])).double()
+        if shift is None:
+            shift = part.movedim(dims, tuple(range(len(dims)))).flatten(0, len(dims) - 1)[0]
+            shift = shift.reshape([1 if d in dims else size for d, size in enumerate(part.shape)])
+        part = part - shift
+        total, square = total + part.sum(dims, keepdim=True), square + part.square().sum(dims, keepdim=True)
+        n += part.numel() // total.numel()
+    assert shift is not None
+    return (shift + total / n)[0], (square / n - (total / n).square()).clamp(min=0)[0]
+
+
+def to_deviation(variance: Tensor) -> Tensor:
+    """Return the standard deviation; a constant feature gets 1, so that it becomes 0 and not NaN."""
+    return torch.where(variance > 0, variance.sqrt(), 1.0)

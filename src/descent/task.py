@@ -1,0 +1,205 @@
+"""What targets mean, in one place: for the loss, for the metrics, and for a person who reads a prediction.
+
+The data gives its task. The base class suits anything and changes nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from descent.errors import ConfigError
+
+IGNORED = -100  # the class of a target that does not count, as `torch.nn.CrossEntropyLoss` has it
+
+
+class Task(nn.Module):
+    """Any task: outputs and targets reach the loss and the metrics as they are.
+
+    A task of your own overrides what it needs; its `kind` chooses among the defaults of conf/loss and
+    conf/metrics.
+    """
+
+    KINDS: ClassVar[tuple[str, ...]] = ("classes", "values", "labels", "tokens")
+    kind: ClassVar[str] = ""
+    dtype: ClassVar[torch.dtype] = torch.float32  # of sums in metrics
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.names = list(names)
+
+    def sizes(self) -> dict[str, int]:
+        """Return what models and metrics may name: `num_classes`, `num_labels`, `num_outputs`, …"""
+        return {}
+
+    def for_loss(self, outputs: Any, targets: Any, takes: str | None = None) -> tuple[Any, Any]:
+        """Return what a criterion gets that compares what `takes` says; see `descent.losses`."""
+        return outputs, targets
+
+    def for_metrics(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
+        """Return what metrics get: predictions and targets as a person reads them."""
+        return outputs, targets
+
+    def predict(self, outputs: Any) -> Any:
+        """Return what a person gets: probabilities, or values in their own units."""
+        return outputs
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain values from which the task of a saved run is made again."""
+        return {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", "names": self.names}
+
+
+class Classes(Task):
+    """One of several classes, for each sample, pixel or position.
+
+    Outputs are logits `(n, classes, …)`; targets are indices, int64 `(n, …)`, of which -100 does not count, or
+    probabilities `(n, classes, …)` such as mixup makes.
+    """
+
+    kind = "classes"
+
+    def sizes(self) -> dict[str, int]:
+        return {"num_classes": len(self.names)}
+
+    def for_loss(self, outputs: Tensor, targets: Tensor, takes: str | None = None) -> tuple[Tensor, Tensor]:
+        """Return logits and classes; or, for a criterion that compares
+
+        - "values": `softmax(logits)` and the one-hot class. With `MeanAbsoluteError` this is the loss of Ghosh,
+          Kumar & Sastry (2017), with `torch.nn.MSELoss` the Brier score (1950).
+        - "one_hot": logits and the one-hot class, one yes-or-no question for each class.
+        - "log_probabilities": `log_softmax(logits)` and classes.
+        """
+        if takes == "log_probabilities":
+            return outputs.log_softmax(1), targets
+        if takes in ("values", "one_hot"):
+            one_hot = targets
+            if not targets.is_floating_point():
+                one_hot = F.one_hot(targets, outputs.shape[1]).movedim(-1, 1).to(outputs.dtype)
+            return (outputs.softmax(1) if takes == "values" else outputs), one_hot
+        return outputs, targets
+
+    def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities `(n, classes, …)`, float32, and class indices `(n, …)`."""
+        return self.predict(outputs.float()), targets.argmax(1) if targets.is_floating_point() else targets
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        return outputs.softmax(1)
+
+
+class Labels(Task):
+    """Several yes-or-no answers for each sample: logits and targets of 0 and 1, `(n, labels)`."""
+
+    kind = "labels"
+
+    def sizes(self) -> dict[str, int]:
+        return {"num_labels": len(self.names)}
+
+    def for_loss(self, outputs: Tensor, targets: Tensor, takes: str | None = None) -> tuple[Tensor, Tensor]:
+        return (outputs.sigmoid() if takes == "values" else outputs), targets.to(outputs.dtype)
+
+    def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities, float32, and answers, int64."""
+        return self.predict(outputs.float()), targets.long()
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        return outputs.sigmoid()
+
+
+class Tokens(Task):
+    """The next token at each position: logits `(n, length, vocabulary)`, targets int64 `(n, length)`.
+
+    Args:
+        names: of the tokens.
+        pad: the token that fills up short lines and does not count.
+    """
+
+    kind = "tokens"
+
+    def __init__(self, names: Sequence[str] = (), pad: int = IGNORED) -> None:
+        super().__init__(names)
+        self.pad = pad
+
+    def sizes(self) -> dict[str, int]:
+        return {"num_classes": len(self.names), "vocabulary": len(self.names)}
+
+    def for_loss(self, outputs: Tensor, targets: Tensor, takes: str | None = None) -> tuple[Tensor, Tensor]:
+        """Return logits `(n * length, vocabulary)` and tokens `(n * length,)`, padding as -100."""
+        targets = targets.masked_fill(targets == self.pad, IGNORED)
+        flat = outputs.flatten(0, 1)
+        return (flat.log_softmax(1) if takes == "log_probabilities" else flat), targets.flatten()
+
+    def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits `(n, length, vocabulary)`, as `torchmetrics.text.Perplexity` takes them, and tokens."""
+        return outputs.float(), targets.masked_fill(targets == self.pad, IGNORED)
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        return outputs.softmax(-1)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "pad": self.pad}
+
+
+class Precise(nn.Module):
+    """A module whose buffers stay float64 in a run of any precision; they follow it to the device.
+
+    MPS has no float64: there they stay on the CPU.
+    """
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Precise":
+        for name, value in self._buffers.items():
+            if value is not None:
+                device = fn(torch.empty(0, device=value.device)).device
+                self._buffers[name] = value.to("cpu" if device.type == "mps" else device)
+        for child in self.children():
+            child._apply(fn, recurse)
+        return self
+
+
+class Values(Precise, Task):
+    """Real values `(n, outputs)`, which the network learns standardised.
+
+    Args:
+        names: of the values.
+        mean, std: of the training targets in their own units, float64 `(outputs,)`.
+    """
+
+    kind = "values"
+    dtype = torch.float64
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, names: Sequence[str] = (), mean: Tensor | None = None, std: Tensor | None = None
+    ) -> None:
+        super().__init__(names)
+        for name, value in (("mean", mean), ("std", std)):
+            start = torch.full((len(self.names),), float(name == "std")) if value is None else value
+            self.register_buffer(name, start.double())
+
+    def standardise(self, targets: Tensor) -> Tensor:
+        """Turn values in their own units and precision into what the network learns, float32."""
+        return ((targets.double() - self.mean) / self.std).float()
+
+    def sizes(self) -> dict[str, int]:
+        return {"num_outputs": len(self.names)}
+
+    def for_loss(self, outputs: Tensor, targets: Tensor, takes: str | None = None) -> tuple[Tensor, Tensor]:
+        if takes not in (None, "values"):
+            expected = (
+                f"a loss on values (mae, mse, huber, smooth_l1, l1), not one on {takes}, because the targets"
+                " of this data are real numbers"
+            )
+            raise ConfigError("loss", expected=expected)
+        return outputs, targets
+
+    def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return predicted and true values in their own units, float64."""
+        return self.predict(outputs), self.predict(targets)
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return values in their own units, float64; float32 on a device that has no float64."""
+        if outputs.device.type == "mps":
+            return outputs.float() * self.std.float().to("mps") + self.mean.float().to("mps")
+        return outputs.double() * self.std.to(outputs.device) + self.mean.to(outputs.device)
