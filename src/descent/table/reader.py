@@ -126,10 +126,7 @@ class TableReader:
         return inputs
 
     def take_targets(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Return classes, int64 `(rows,)`, or values, float64 `(rows, targets)`, and which rows have all of them.
-
-        Targets are 0 where they are missing.
-        """
+        """Return classes, int64 `(rows,)`, or values, float64 `(rows, targets)`, and which rows have them."""
         values = to_numbers(self.goals, frame, file, first)
         targets, known = values.nan_to_num(), ~values.isnan().any(1)
         return targets[:, 0].long() if self.goals[0].words else targets, known
