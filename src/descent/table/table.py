@@ -158,17 +158,19 @@ def fit_table(
                 columns.append(fit_column(values, reader.format, named, most))
             except Unusable as error:
                 left_out[column.name] = str(error)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5])
-    beside = f"beside {', '.join(reader.targets)}" + (f"; left out are {reasons}" if reasons else "")
     if not columns:
-        raise file.error(f"a column to learn from {beside}")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5])
+        raise file.error(
+            f"a column to learn from beside {', '.join(reader.targets)}; left out: {reasons or 'none'}"
+        )
     goals = sorted(reader.goals, key=lambda goal: 0 if goal.words else names.index(goal.name))
     goals = [replace(goal, words=names) if goal.words else goal for goal in goals]
     reader = TableReader(reader.path, goals, reader.format, columns)
     try:
         inputs = torch.cat([reader.take(*part) for part in parts])
     except ConfigError as error:
-        error.expected += "; add it to data.missing, or the column to data.categories if it is text"
+        if "but row" in error.expected:
+            error.expected += "; add it to data.missing, or the column to data.categories if it is text"
         raise
     plain = all(column.kind in ("number", "boolean") and not column.flagged for column in columns)
     encoder = None if plain and not inputs.isnan().any() else reader.encoder()
@@ -188,7 +190,8 @@ def fit_table(
         encoder=encoder,
         scaled=None if encoder is None else encoder.scaled,
         reader=reader.describe(),
-        preview="".join(line.replace("\n", " ") + "\n" for line in lines),  # a name may have several lines
+        # a name may have several lines, or signs that mean something to a terminal
+        preview="".join("".join(c if c.isprintable() else " " for c in line) + "\n" for line in lines),
     )
 
 
@@ -208,10 +211,9 @@ def describe(head: str, column: Column, values: Tensor) -> str:
         text = f"true in {known.mean():.0%} of the rows"
     else:
         text = "from {} to {}".format(*(show_value(column, float(value)) for value in known.aminmax()))
-    text += f"; {gaps:,} missing" if gaps else ""
-    text += (
-        f", taken as {show_value(column, column.fill)}" if gaps and column.kind in ("number", "date") else ""
-    )
+    if gaps:
+        filled = f", taken as {show_value(column, column.fill)}" if column.kind in ("number", "date") else ""
+        text += f"; {gaps:,} missing{filled}"
     return f"  {head:<9} {column.name:<20} {text}" + (f"; {others:,} of other words" if others else "")
 
 
