@@ -4,8 +4,8 @@ those that are meant."""
 import csv
 import gzip
 import json
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
+from inspect import signature
 from itertools import product
 from math import nan
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from descent.data.named_path import NamedPath
@@ -24,26 +25,13 @@ from descent.table.reader import TableReader
 from descent.table.table import table
 
 ROWS = 60
-SETTINGS: dict[str, Any] = {
-    "task": "auto",
-    "columns": None,
-    "exclude": [],
-    "categories": [],
-    "missing": ["", "NA"],
-    "max_categories": 100,
-    "decimal": "point",
-    "dates": "auto",
-    "encoding": "auto",
-    "separator": None,
-    "split": None,
-    "val_path": None,
-    "test_path": None,
-}
+DEFAULTS = yaml.safe_load((Path(__file__).parents[2] / "conf/data/table.yaml").read_text(encoding="utf-8"))
+SETTINGS = {name: DEFAULTS[name] for name in signature(table).parameters}
 
 
 def read_table(path: Path | str, target: str | list[str], **settings: Any) -> Samples:
     """Return the samples of a table whose rows are all trained on, but for those given to another split."""
-    samples = table(path=str(path), target=target, **{**SETTINGS, **settings})
+    samples = table(**{**SETTINGS, "path": str(path), "target": target, **settings})
     assert samples.fit is not None
     return samples.fit(samples, samples.rows, None)
 
@@ -61,86 +49,52 @@ def same(one: Tensor, two: Tensor) -> None:
     torch.testing.assert_close(one, two, equal_nan=True, rtol=0, atol=0)
 
 
-@dataclass
 class Case:
     """A column as a CSV has it, as Parquet has it, and the numbers that both are."""
 
-    texts: list[str]
-    values: list[Any]
-    numbers: list[float] | None = None
-    separator: str = ","
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-def seconds(*dates: date | datetime | None) -> list[float]:
-    """Seconds since 1970-01-01."""
-    moments = [d if d is None or isinstance(d, datetime) else datetime(d.year, d.month, d.day) for d in dates]
-    return [nan if m is None else m.replace(tzinfo=UTC).timestamp() for m in moments]
+    def __init__(self, texts: list[str], values: Any, numbers: Any = None, mark: str = ",", **settings: Any):
+        self.texts, self.values, self.numbers = texts, values, numbers or values
+        self.mark, self.settings = mark, settings
 
 
 D = [date(1998, 6, 12), date(2020, 3, 28), date(2020, 1, 13)]
-T = [datetime(1998, 6, 12, 1, 2, 3), datetime(2020, 3, 28, 23, 59, 59), datetime(2020, 1, 13)]
-BIG = 1_234_567_890_123_456_700
+DAYS = [897609600, 1585353600, 1578873600]
+T = [datetime(1998, 6, 12, 1, 2, 3), datetime(2020, 3, 28, 23, 59, 59, 250_000), datetime(2020, 1, 13)]
+TIMES = [897613323, 1585439999.25, 1578873600]
+BIG, HUGE = 1_234_567_890_123_456_700, pl.Series([2**64 - 1, 2**64 - 2], dtype=pl.UInt64)
+WORDS = ['two\nlines,\n\n"so"', "x;y", "x;y"]
 
 COLUMNS = {
     "whole numbers": Case(["1", "-2", "+3", " 40"], [1, -2, 3, 40]),
     "decimals": Case(["0.1", "1e3", ".25", "-1."], [0.1, 1000.0, 0.25, -1.0]),
     "small units": Case(["4.1e-7", "4.2e-7", "4.3e-320"], [4.1e-7, 4.2e-7, 4.3e-320]),
     "beyond float32": Case(["1e200", "-3e100"], [1e200, -3e100]),
-    "decimal commas": Case(["1,5", "2,25", "-3"], [1.5, 2.25, -3], None, ";", {"decimal": "comma"}),
-    "decimal commas in quotes": Case(["1,5", "2,25"], [1.5, 2.25], settings={"decimal": "comma"}),
+    "decimal commas": Case(["1,5", "2,25", "-3"], [1.5, 2.25, -3], None, ";", decimal="comma"),
+    "decimal commas in quotes": Case(["1,5", "2,25"], [1.5, 2.25], decimal="comma"),
     "Unix seconds": Case(["1700000000", "1700000001"], [1_700_000_000, 1_700_000_001]),
     "ids of 64 bits": Case([f"{BIG + i}" for i in range(3)], [BIG + i for i in range(3)], [0, 1, 2]),
-    "ids beyond 64 bits signed": Case(
-        [f"{2**64 - 1 - i}" for i in range(2)],
-        [pl.Series([2**64 - 1 - i], dtype=pl.UInt64)[0] for i in range(2)],
-        [1, 0],
-    ),
-    "a lost number": Case(
-        ["1", "", "NA", "?", "3"], [1, None, None, None, 3], settings={"missing": ["NA", "?"]}
-    ),
-    "a number for none": Case(["1.5", "-999.0", "3"], [1.5, None, 3.0], settings={"missing": ["-999"]}),
+    "ids beyond 63 bits": Case([f"{value}" for value in HUGE], HUGE, [1, 0]),
+    "a lost number": Case(["1", "", "NA", "?", "3"], [1, None, None, None, 3], missing=["NA", "?"]),
+    "a number for none": Case(["1.5", "-999.0", "3"], [1.5, None, 3.0], missing=["-999"]),
     "true and false": Case(["true", "FALSE", "True", ""], [True, False, True, None]),
-    "dates": Case(["1998-06-12", "2020/3/28", ""], [D[0], D[1], None], seconds(D[0], D[1], None)),
-    "times": Case(["1998-06-12 01:02:03", "2020-03-28T23:59:59Z", "2020-01-13"], T, seconds(*T)),
-    "seconds of a day": Case(
-        ["2020-03-28 10:00:00.25", "2020-03-28 10:00:01", "2020-03-28 10:00"],
-        [datetime(2020, 3, 28, 10, 0, s, us) for s, us in ((0, 250_000), (1, 0), (0, 0))],
-        [1585389600.25, 1585389601, 1585389600],
-    ),
-    "times from UTC": Case(
-        ["1998-06-12 03:02:03+02:00", "2020-03-28T23:59:59Z", "2020-01-13"], T, seconds(*T)
-    ),
-    "days first": Case(
-        ["12.6.1998", "28/03/2020", "13-01-2020"], D, seconds(*D), settings={"dates": "day_first"}
-    ),
-    "months first": Case(
-        ["6/12/1998", "03/28/2020 00:00", "01/13/2020"], D, seconds(*D), settings={"dates": "month_first"}
-    ),
-    "a form": Case(["12 Jun 98", "28 Mar 20", "13 Jan 20"], D, seconds(*D), settings={"dates": "%d %b %y"}),
+    "dates": Case(["1998-06-12", "2020/3/28", ""], [*D[:2], None], [*DAYS[:2], None]),
+    "times": Case(["1998-06-12 01:02:03", "2020-03-28T23:59:59.25Z", "2020-01-13"], T, TIMES),
+    "times from UTC": Case(["1998-06-12 03:02:03+02:00", "2020-03-28 23:59:59.25", "2020-01-13"], T, TIMES),
+    "days first": Case(["12.6.1998", "28/03/2020", "13-01-2020 00:00"], D, DAYS, dates="day_first"),
+    "months first": Case(["6/12/1998", "03/28/2020 00:00", "01/13/2020"], D, DAYS, dates="month_first"),
+    "a form": Case(["12 Jun 98", "28 Mar 20", "13 Jan 20"], D, DAYS, dates="%d %b %y"),
     "half days": Case(
-        ["3/28/2020 1:45 PM", "3/29/2020 1:30 AM"],
-        [datetime(2020, 3, 28, 13, 45), datetime(2020, 3, 29, 1, 30)],
-        [1585403100, 1585445400],
-        settings={"dates": "%m/%d/%Y %I:%M %p"},
+        ["3/28/2020 12:00 AM", "1/13/2020 12:00 AM"], D[1:], DAYS[1:], dates="%m/%d/%Y %I:%M %p"
     ),
-    "eight digits": Case(
-        ["19980612", "20200328"], [19980612, 20200328], seconds(*D[:2]), settings={"dates": "%Y%m%d"}
-    ),
+    "eight digits": Case(["19980612", "20200328"], [19980612, 20200328], DAYS[:2], dates="%Y%m%d"),
     "words": Case(["Rome", " Oslo ", "Rome"], ["Rome", "Oslo", "Rome"], [0, 1, 0]),
     "words and gaps": Case(["b", "", "NA", "b"], ["b", None, None, "b"], [0, 1, 1, 0]),
-    "quoted words": Case(
-        ['two\nlines,\n\n"so"', "x;y", "x;y"], ['two\nlines,\n\n"so"', "x;y", "x;y"], [1, 0, 0]
-    ),
+    "quoted words": Case(WORDS, WORDS, [1, 0, 0]),
     "words in two forms of Unicode": Case(
         ["cafe\u0301", "thé", "thé"], ["café", "the\u0301", "thé"], [1, 0, 0]
     ),
-    "numbers that are names": Case(
-        ["00501", "94103", "94103"], ["00501", "94103", "94103"], [1, 0, 0], settings={"categories": ["x"]}
-    ),
-    "names that pandas made decimals": Case(
-        ["1.0", "2.0", "2.0"], [1, 2, 2], [1, 0, 0], settings={"categories": ["x"]}
-    ),
+    "numbers that are names": Case(["00501", "94", "94"], ["00501", "94", "94"], [1, 0, 0], categories=["x"]),
+    "names that pandas made decimals": Case(["1.0", "2.0", "2.0"], [1, 2, 2], [1, 0, 0], categories=["x"]),
 }
 
 
@@ -148,10 +102,10 @@ def write(case: Case, folder: Path, targets: list[str], typed: list[Any]) -> tup
     """Write 60 rows of the column as CSV and as Parquet, with a whole number beside it and a target."""
     width, last = len(case.texts), len(targets)
     with (folder / "t.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, delimiter=case.separator)
+        writer = csv.writer(stream, delimiter=case.mark)
         writer.writerow(["x", "n", "y"])
         writer.writerows([case.texts[i % width], i, targets[i // 2 % last]] for i in range(ROWS))
-    x = pl.Series([case.values[i % width] for i in range(ROWS)], strict=False)
+    x = pl.Series(case.values, strict=False).gather([i % width for i in range(ROWS)])
     frame = pl.DataFrame({"x": x, "n": range(ROWS), "y": [typed[i // 2 % last] for i in range(ROWS)]})
     frame.write_parquet(folder / "t.parquet")
     return folder / "t.csv", folder / "t.parquet"
@@ -163,7 +117,7 @@ def test_a_column_is_the_same_numbers_in_training_and_ever_after(
 ) -> None:
     case = COLUMNS[name]
     paths = write(case, tmp_path, ["no", "yes"], ["no", "yes"])
-    meant = [nan if v is None else float(v) for v in case.numbers or case.values]
+    meant = [nan if v is None else float(v) for v in case.numbers]
     expected = torch.tensor([meant[i % len(meant)] for i in range(ROWS)], dtype=torch.float64)
     of_csv, of_parquet = (read_table(path, "y", **case.settings) for path in paths)
     assert [column["name"] for column in of_csv.reader["columns"]] == ["x", "n"], of_csv.preview
@@ -174,10 +128,11 @@ def test_a_column_is_the_same_numbers_in_training_and_ever_after(
         inputs, targets = read_again(samples, path)
         same(inputs, samples.inputs)
         same(targets, samples.targets)
-    text = pl.read_csv(paths[0], infer_schema=False, separator=case.separator)
+    text = pl.read_csv(paths[0], infer_schema=False, separator=case.mark)
     same(TableReader.from_description(of_csv.reader).read_frame(text)[1], of_csv.inputs)
 
 
+NEAR = [1700000000.1, 1700000000.2]
 TARGETS: dict[str, tuple[list[str], list[Any], list[Any]]] = {
     "true and false": (["true", "false"], [True, False], [1, 0]),
     "TRUE and False": (["TRUE", "False"], [True, False], [1, 0]),
@@ -187,8 +142,8 @@ TARGETS: dict[str, tuple[list[str], list[Any], list[Any]]] = {
     "words with gaps": (["b", "a", ""], ["b", "a", None], [1, 0, None]),
     "letters of other scripts": (["가", "é"], ["가", "é"], [1, 0]),
     "values": (["1.5", "2e3", ""], [1.5, 2000.0, None], [1.5, 2000.0, None]),
-    "values near each other": (["1700000000.1", "1700000000.2"], [1700000000.1, 1700000000.2], [1700000000.1, 1700000000.2]),
-}  # fmt: skip
+    "values near each other": ([f"{value}" for value in NEAR], NEAR, NEAR),
+}
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -220,33 +175,29 @@ def test_text_in_another_encoding_is_the_same_text(tmp_path: Path, encoding: str
         same(read_again(samples, tmp_path / name)[0], samples.inputs)
 
 
-@pytest.mark.parametrize(
-    ("texts", "hint"),
-    [
-        (["1,5", "2,5"], "'1,5' may be a number: data.decimal=comma"),
-        (["1,234", "12,345,678", "7"], "write it as 1234.5"),
-        (["$1,234.50", "-$3.00", "$ 7"], "'$1,234.50' may be a number"),
-        (["12 €", "1 234 €"], "'12 €' may be a number"),
-        (["5 %", "12.5%"], "'5 %' may be a number"),
-        (["02/03/2020", "04/05/2020"], "'02/03/2020' may be a date: data.dates=day_first, month_first"),
-        (["31.12.2020", "1.1.2021 10:00"], "or a form such as %d.%m.%Y"),
-        (["Jun 12, 1998", "March 28 2020"], "'Jun 12, 1998' may be a date"),
-        (
-            [*map(str, range(50)), *(f"stray {i}" for i in range(10))],
-            "data.missing has words for no value",
-        ),
-    ],
-)
+STRAY = [*map(str, range(50)), *(f"stray {i}" for i in range(10))]
+LEFT_OUT = [
+    (["1,5", "2,5"], "'1,5' may be a number: data.decimal=comma"),
+    (["1,234", "12,345,678", "7"], "write it as 1234.5"),
+    (["$1,234.50", "-$3.00", "$ 7"], "'$1,234.50' may be a number"),
+    (["12 €", "1 234 €"], "'12 €' may be a number"),
+    (["5 %", "12.5%"], "'5 %' may be a number"),
+    (["02/03/2020", "04/05/2020"], "'02/03/2020' may be a date: data.dates=day_first, month_first"),
+    (["31.12.2020", "1.1.2021 10:00"], "or a form such as %d.%m.%Y"),
+    (["Jun 12, 1998", "March 28 2020"], "'Jun 12, 1998' may be a date"),
+    (STRAY, "such as 'stray 0'; data.missing has words for no value"),
+]
+
+
+@pytest.mark.parametrize(("texts", "hint"), LEFT_OUT)
 def test_what_is_not_read_is_left_out_with_the_option_that_reads_it(
     tmp_path: Path, texts: list[str], hint: str
 ) -> None:
     path, _ = write(Case(texts, texts), tmp_path, ["a", "b"], ["a", "b"])
-    samples = read_table(path, "y", max_categories=10)
-    (line,) = (line for line in samples.preview.splitlines() if "left out  x" in line)
-    assert hint in line
-    assert (
-        read_table(path, "y", categories=["x"], max_categories=60).reader["columns"][0]["kind"] == "category"
-    )
+    lines = read_table(path, "y", max_categories=10).preview.splitlines()
+    assert any(line.startswith("  left out  x") and hint in line for line in lines)
+    named = read_table(path, "y", categories=["x"], max_categories=60)
+    assert named.reader["columns"][0]["kind"] == "category"
 
 
 def csv_of(text: str, folder: Path) -> Path:
@@ -254,19 +205,19 @@ def csv_of(text: str, folder: Path) -> Path:
     return folder / "t.csv"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "x,w,y\n1,a,p\n2,b,q\n3,a,p\n",
-        "x,w,y\r\n1,a,p\r\n2,b,q\r\n3,a,p",
-        "x,w,y\r1,a,p\r2,b,q\r3,a,p\r",
-        "sep=;\nx;w;y\n1;a;p\n2;b;q\n3;a;p\n",
-        "\n \nx,w,y\n\n1,a,p\n2,b,q\n   \n\n3,a,p\n\n\n",
-        "x|w|y\n1|a|p\n2|b|q\n3|a|p\n",
-        "x\tw\ty\n1\ta\tp\n2\tb\tq\n3\ta\tp\n",
-        'x , "w",y\n1, a ,p\n2,"b",q\n3,a,p\n',
-    ],
-)
+WRITTEN = [
+    "x,w,y\n1,a,p\n2,b,q\n3,a,p\n",
+    "x,w,y\r\n1,a,p\r\n2,b,q\r\n3,a,p",
+    "x,w,y\r1,a,p\r2,b,q\r3,a,p\r",
+    "sep=;\nx;w;y\n1;a;p\n2;b;q\n3;a;p\n",
+    "\n \nx,w,y\n\n1,a,p\n2,b,q\n   \n\n3,a,p\n\n\n",
+    "x|w|y\n1|a|p\n2|b|q\n3|a|p\n",
+    "x\tw\ty\n1\ta\tp\n2\tb\tq\n3\ta\tp\n",
+    'x , "w",y\n1, a ,p\n2,"b",q\n3,a,p\n',
+]
+
+
+@pytest.mark.parametrize("text", WRITTEN)
 def test_a_csv_is_read_however_its_lines_are_written(tmp_path: Path, text: str) -> None:
     samples = read_table(csv_of(text, tmp_path), "y")
     assert samples.inputs.tolist() == [[1, 0], [2, 1], [3, 0]]
@@ -322,9 +273,9 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "an open quote": (b'x,y\n1,"a\n2,b\n', r"a CSV whose quotes all end"),
     "an open quote in the header": (b'x,"y\n1,a\n', r"unexpected end of data"),
     "a name twice": (b"x,x,y\n1,2,a\n", r"column with name 'x' has more than one occurrence"),
-    "an endless line": (gzip.compress(b"x" * (1 << 26)), r"lines of fewer than 4,194,304 characters"),
-    "an endless row": (gzip.compress(b"x,y\n1," + b"x" * (1 << 26)), r"lines of fewer than 4,194,304 characters"),
-    "an endless quote": (gzip.compress(b'x,y\n1,"' + b"x, y, z and more\n" * (1 << 22)), r"odd number of quotes"),
+    "an endless line": (gzip.compress(b"x" * (1 << 26)), r"lines of fewer than 4,194,304"),
+    "an endless row": (gzip.compress(b"x,y\n1," + b"x" * (1 << 26)), r"lines of fewer than 4,194,304"),
+    "an endless quote": (gzip.compress(b'x,y\n1,"' + b"x, y and z\n" * (1 << 22)), r"odd number of quotes"),
 }  # fmt: skip
 
 
@@ -338,16 +289,16 @@ def test_a_file_that_can_not_be_read_says_why_in_one_line(tmp_path: Path, name: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"encoding": "klingon"}, r"^encoding=klingon: expected auto, or an encoding"),
-        ({"encoding": "base64"}, r"^encoding=base64: expected auto, or an encoding"),
-        ({"dates": "dayfirst"}, r"^dates=dayfirst: expected .*nearest: day_first"),
-        ({"separator": ";;"}, r"^separator=;;: expected null, or one character"),
-        ({"separator": ";"}, r"t\.csv: expected columns with ';' between them, but its header has ','"),
-    ],
-)
+OPTIONS = [
+    ({"encoding": "klingon"}, r"^encoding=klingon: expected auto, or an encoding"),
+    ({"encoding": "base64"}, r"^encoding=base64: expected auto, or an encoding"),
+    ({"dates": "dayfirst"}, r"^dates=dayfirst: expected .*nearest: day_first"),
+    ({"separator": ";;"}, r"^separator=;;: expected null, or one character"),
+    ({"separator": ":"}, r"t\.csv: expected columns with ':' between them, but its header has ','"),
+]
+
+
+@pytest.mark.parametrize(("setting", "message"), OPTIONS)
 def test_options_that_do_not_fit_are_told(tmp_path: Path, setting: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_table(csv_of("x,y\n1,a\n2,b\n", tmp_path), "y", **setting)
@@ -357,5 +308,4 @@ def test_another_separator_is_an_option(tmp_path: Path) -> None:
     path = csv_of("x:y\n1:a\n2:b\n", tmp_path)
     with pytest.raises(ConfigError, match=r"expected one of the columns x:y; data\.separator is what"):
         read_table(path, "y")
-    samples = read_table(path, "y", separator=":")
-    same(read_again(samples, path)[0], samples.inputs)
+    assert read_table(path, "y", separator=":").inputs.tolist() == [[1], [2]]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
-from descent.errors import ConfigError, require, require_one_of
+from descent.errors import ConfigError, clean, require, require_one_of
 from descent.table.columns import Column, Unusable, as_numbers, find_kind, fit_column
 from descent.table.files import Format, as_words, read_blocks
 from descent.table.reader import TableReader
@@ -56,7 +56,7 @@ def table(
     parts = [(pl.concat(list(read_blocks(file, format)), rechunk=False), file) for file in files]
     frame, targets = parts[0][0], [target] if isinstance(target, str) else target or []
     listed = {"target": targets, "columns": columns or [], "exclude": exclude, "categories": categories}
-    expected = f"one of the columns {', '.join(frame.columns)[:2000]}"
+    expected = f"one of the columns {', '.join(frame.columns)[:2000]}".replace("\n", " ")
     expected += "; data.separator is what stands between columns" if frame.width == 1 else ""
     for key, names in (listed | {"split": [split] if split else []}).items():
         listed[key] = [normalize("NFC", str(name)) for name in names]
@@ -190,8 +190,7 @@ def fit_table(
         encoder=encoder,
         scaled=None if encoder is None else encoder.scaled,
         reader=reader.describe(),
-        # a name may have several lines, or signs that mean something to a terminal
-        preview="".join("".join(c if c.isprintable() else " " for c in line) + "\n" for line in lines),
+        preview="".join(clean(line).replace("\n", " ") + "\n" for line in lines),
     )
 
 
