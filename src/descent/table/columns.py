@@ -168,7 +168,7 @@ def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Col
     if column.kind == "number" and bool((read.abs() > EXACT).any()):
         column.origin = known.cast(pl.Int128, strict=False).min() or 0  # type: ignore[assignment]
         read = column.read(known)
-    if not column.flagged and read.n_unique() == 1:
+    if not column.flagged and read.min() == read.max():
         raise Unusable(f"{known[0]} in every row")
     if column.kind != "category":
         column.fill = read.median()  # type: ignore[assignment]
