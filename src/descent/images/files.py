@@ -6,17 +6,14 @@ from collections import Counter
 from pathlib import Path
 from unicodedata import normalize
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from descent.data.named_path import NamedPath
 
 Image.init()
 # none of these has Pillow start another program, as EPS does
-KINDS: list[str] = [
-    k for k in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "PPM") if k in Image.OPEN
-]
+KINDS = sorted({"AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"} & {*Image.OPEN})
 SUFFIXES = sorted(suffix for suffix, kind in Image.registered_extensions().items() if kind in KINDS)
-ORIENTATION = 0x0112  # of EXIF: how the camera was held
 SPLIT = re.compile(r"(?:^|[^a-z])(train|val|test)(?:ing|id|idation)?(?:set|data)?(?:[^a-z]|$)")
 
 
@@ -36,7 +33,7 @@ def read_header(file: Path) -> tuple[tuple[int, int], str] | None:
     """Return height and width, as the camera was held, and Pillow's mode; None where there is no image."""
     try:
         with open_image(file) as image:
-            turned = image.getexif().get(ORIENTATION, 1) > 1
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
             upright = ImageOps.exif_transpose(image) if turned else image
             return (upright.height, upright.width), upright.mode
     except Exception:  # each of Pillow's formats raises what it likes
@@ -50,11 +47,11 @@ def count_passed(passed: Counter[str]) -> list[str]:
 
 
 def find_images(root: Path, passed: Counter[str]) -> list[Path]:
-    """Return the images at any depth in the order of their paths, and count the rest in `passed`.
+    """Return what is an image by its name or content, in order, and count the rest in `passed`.
 
-    Links are followed, to each folder once. An image is what is called so, or is one by its content.
+    Folders are read at any depth, and where links lead, each once.
     """
-    images, folders, met = [], [root], set()
+    images, folders, met = [], [root] if root.is_dir() else [], set()
     for folder in folders:  # which grows meanwhile
         if folder.resolve() in met:
             passed["links to folders that were read"] += 1
@@ -75,11 +72,10 @@ def find_images(root: Path, passed: Counter[str]) -> list[Path]:
 
 
 def find_labelled(root: Path, named: NamedPath, passed: Counter[str]) -> list[tuple[Path, str, str]]:
-    """Return the images in a folder for each class, each with its class and its split, "train", "val" or "test".
+    """Return images in a folder for each class, with their class and split: "train", "val" or "test".
 
-    The folders of classes may lie in folders of splits, such as `Training` and `Testing`, or `train_set` and
-    `test_set`. Names that look alike, with an accent apart (NFD) or not, are one class. Errors are about the
-    path `named`.
+    Folders of splits, such as `Training` and `test_set`, may be around the classes. Names that look alike,
+    with an accent apart (NFD) or not, are one class. Errors are about the path `named`.
     """
     images = find_images(root, passed)
     folders = [path for path in sorted(root.glob("[!.]*")) if path.is_dir()]

@@ -1,7 +1,5 @@
 """Images as a trained model takes them: with the size, the channels and the pixels that it was trained on."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections import Counter
@@ -11,9 +9,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import Any, Self
 
 import numpy as np
+import polars as pl
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -21,9 +20,6 @@ from torch import Tensor
 from descent.data.named_path import NamedPath
 from descent.errors import first_line
 from descent.images.files import SUFFIXES, count_passed, find_images, find_labelled, open_image, show
-
-if TYPE_CHECKING:
-    import polars as pl
 
 MANY = 1 << 24  # pixels of decoded images that are in memory at once
 alone = Lock()  # while an image with more pixels than those is decoded
@@ -50,7 +46,7 @@ class ImageReader:
         self.targets, self.left_out, self.passed = ["class"], list[str](), Counter[str]()
 
     @classmethod
-    def from_description(cls, description: Mapping) -> ImageReader:
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
         """Return the reader with these values of its fields."""
         return cls(*(description[part.name] for part in fields(cls)))
 
@@ -63,7 +59,6 @@ class ImageReader:
         It is turned as its camera says, laid on white where it is transparent, and scaled so that it fills
         the size; what sticks out on two sides is cut off. int32 and float32 keep the values of the file.
         """
-        size = self.size[1], self.size[0]
         try:
             with open_image(file) as opened, alone if opened.width * opened.height > MANY else nullcontext():
                 image = ImageOps.exif_transpose(opened)
@@ -71,13 +66,12 @@ class ImageReader:
                     return f"its pixels are {found}, not {self.pixels}"
                 if found != "uint8":
                     image = Image.fromarray(np.asarray(image, found))
-                elif image.has_transparency_data:
-                    image = image.convert("RGBA")
-                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-                if found == "uint8":
+                else:
+                    if image.has_transparency_data:
+                        image = image.convert("RGBA")
+                        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
                     image = image.convert("L" if self.channels == 1 else "RGB")
-                if image.size != size:
-                    image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+                image = ImageOps.fit(image, (self.size[1], self.size[0]), Image.Resampling.BILINEAR)
                 pixels = torch.from_numpy(np.array(image)).reshape(*self.size, -1).permute(2, 0, 1)
         except Exception as error:  # each of Pillow's formats raises what it likes
             return show(first_line(error))
@@ -102,8 +96,6 @@ class ImageReader:
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
         """Yield blocks of a folder's images, or the one at the path: a frame of "file", and pixels."""
-        import polars as pl
-
         root = file.locate("folder")
         files = find_images(root, self.passed) if root.is_dir() else [root]
         if not files:

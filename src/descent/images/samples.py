@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from math import prod
@@ -17,22 +17,19 @@ from torch import Tensor
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples, StoredInputs
 from descent.data.torchvision_sets import import_torchvision
-from descent.errors import ConfigError, require
+from descent.errors import require
 from descent.images.files import count_passed, find_labelled, read_header, show
 from descent.images.reader import ImageReader, find_pixels
 
 LARGEST = 224  # pixels of a side, unless a person gives the size
 MEMORY = 2 << 30  # bytes of decoded images that in_memory=auto keeps
-GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "F"}  # modes of Pillow
 Augment = Literal["none", "light", "flip", "strong"]
 
 
 def build_augmentation(augment: Augment, fill: float = 0) -> Callable[[Tensor], Tensor] | None:
-    """Return a random change of one image `(channels, height, width)`, or None for "none".
+    """Return a random change of one image, with `fill` where it leaves no image, or None for "none".
 
-    "light" turns by up to 10°, shifts by up to a tenth and scales by up to a tenth, with `fill` around;
-    "flip" also mirrors half of the images; "strong" mirrors half and then applies one change to bytes that is
-    drawn from many (TrivialAugment, Müller & Hutter, 2021).
+    "strong" is TrivialAugment (Müller & Hutter, 2021) after mirroring half of the images.
     """
     if augment == "none":
         return None
@@ -82,17 +79,14 @@ def images(
     """Return the images in folders that have the names of their classes.
 
     All are decoded once at the start, so that damaged ones show before training, and mean and deviation of
-    the training split are exact. They are the one scale of the data: 8-bit images stay bytes, and integers of
-    more bits and floats keep their values.
-
-    `conf/data/images.yaml` describes the arguments.
+    the training split are exact: they are the one scale of 16-bit and float images too, which keep their
+    values. 8-bit images stay bytes. `conf/data/images.yaml` describes the arguments.
     """
-    if not path:
-        raise ConfigError("path", None, expected="a folder with a folder of images for each class")
+    require(bool(path), "path", path, "a folder with a folder of images for each class")
     build_augmentation(augment)  # what it lacks is reported before an hour of decoding
     processes = min(8, max(1, (os.cpu_count() or 1) - 1)) if workers == "auto" else workers
     require(processes >= 0, "workers", workers, "auto, or a whole number of at least 0")
-    named, passed = NamedPath("path", path), Counter[str]()
+    named, passed = NamedPath("path", str(path)), Counter[str]()
     root = named.locate("folder")
     files, labels, splits = zip(*find_labelled(root, named, passed), strict=True)
     classes = sorted({label for label, split in zip(labels, splits, strict=True) if split == "train"})
@@ -107,59 +101,46 @@ def images(
     require(min(height, width) >= 1, "size", size, "a height and a width of at least 1")
     pixels = Counter(map(find_pixels, modes)).most_common(1)[0][0]
     require(pixels == "uint8" or augment != "strong", "augment", augment, f"light or flip for {pixels}")
-    shape = 1 if color == "grey" or (color == "auto" and {*modes} <= GREY) else 3, height, width
+    grey = color == "grey" or (color == "auto" and {*modes} <= {"1", "L", "LA", "I", "I;16", "I;16B", "F"})
+    shape = 1 if grey else 3, height, width
     reader = ImageReader(str(root.resolve()), [height, width], shape[0], pixels, corrupt)
     dtype: torch.dtype = getattr(torch, pixels)
-    if in_memory == "auto":
-        in_memory = len(files) * prod(shape) * dtype.itemsize <= MEMORY
-    kept = torch.empty(len(files) if in_memory else 0, *shape, dtype=dtype)
+    keep = len(files) * prod(shape) * dtype.itemsize <= MEMORY if in_memory == "auto" else in_memory
+    kept = torch.empty(len(files) if keep else 0, *shape, dtype=dtype)
     whole, each = list[int](), list[Tensor]()
     for rows, block in reader.decode_all(files, named):
-        if in_memory:
+        if keep:
             kept[len(whole) : len(whole) + len(rows)] = block
         whole += rows
         values = block.flatten(2).double()
         apart = values - values[..., :1]
         each.append(torch.stack([values[..., 0] + apart.mean(2), apart.var(2, correction=0)], 1))
-    inputs: Tensor | StoredInputs = kept[: len(whole)]
-    if augment != "none" or not in_memory:
-        moments = torch.cat(each)
-        change = build_augmentation(augment, 0 if pixels == "uint8" else moments[:, 0].mean().item())
-        inputs = StoredImages([files[row] for row in whole], kept, reader, moments, change, processes)
-    targets = torch.tensor([classes.index(labels[row]) for row in whole])
+    targets = torch.tensor([classes.index(labels[row]) for row in whole], dtype=torch.int64)
     counts = dict(zip(classes, targets.bincount(minlength=len(classes)).tolist(), strict=True))
     for name in classes:
         require(counts[name] > 0, "path", path, f"an image of {name} that can be decoded")
+    inputs: Tensor | StoredInputs = kept[: len(whole)]
+    if augment != "none" or not keep:
+        moments = torch.cat(each)
+        change = build_augmentation(augment, 0 if pixels == "uint8" else moments[:, 0].mean().item())
+        inputs = StoredImages([files[row] for row in whole], kept, reader, moments, change, processes)
     taken = np.array(splits)[whole]
     given = {name: torch.from_numpy((taken == name).nonzero()[0]) for name in ("train", "val", "test")}
-    preview = f"{show(path)}: {len(files):,} images " + describe(
-        sizes, counts, passed, reader, bool(in_memory)
-    )
-    description = {"kind": "images", **asdict(reader)}
-    return Samples(inputs, targets, classes, given, per_channel=True, reader=description, preview=preview)
-
-
-def describe(
-    sizes: Sequence[tuple[int, int]],
-    counts: Mapping[str, int],
-    passed: Counter[str],
-    reader: ImageReader,
-    in_memory: bool,
-) -> str:
-    """Return in lines how images of some sizes, and of so many a class, are taken."""
-    (h, w), others = sizes[0], len({*sizes}) - 1
-    height, width = reader.size
+    seen = [min(h * width, w * height) / max(h * width, w * height) for h, w in sizes]
+    cut = f"{sum(share < 0.9 for share in seen):,} images are longer or wider: up to {1 - min(seen):.0%}"
+    kind = ("grey" if grey else "colour") + ("" if pixels == "uint8" else f" {pixels}")
+    others = f" and {len({*sizes}) - 1:,} other sizes" if len({*sizes}) > 1 else ""
     lines = [
-        f"of {h}×{w}{f' and {others:,} other sizes' * bool(others)} pixels, taken as {height}×{width}, "
-        f"{'grey' if reader.channels == 1 else 'colour'}{f' {reader.pixels}' * (reader.pixels != 'uint8')}, "
-        f"{'kept in memory' if in_memory else 'read from the files'}",
+        f"{show(named.path)}: {len(files):,} images of {sizes[0][0]}×{sizes[0][1]}{others} pixels, "
+        f"taken as {height}×{width}, {kind}, {'kept in memory' if keep else 'read from the files'}",
         f"  classes   {', '.join(f'{name} {n:,}' for name, n in [*counts.items()][:20])}",
         *(f"  {line}" for line in count_passed(passed)),
+        *(
+            [f"  cut off   {cut} of one, at two sides; data.size is [height, width]"]
+            if min(seen) < 0.9
+            else []
+        ),
+        *(f"  left out  {line}" for line in reader.left_out),
     ]
-    seen = [min(h * width, w * height) / max(h * width, w * height) for h, w in sizes]
-    if cut := [share for share in seen if share < 0.9]:
-        lost = f"up to {1 - min(cut):.0%} of an image, at two of its sides"
-        lines.append(
-            f"  cut off   {len(cut):,} images are longer or wider: {lost}; data.size is [height, width]"
-        )
-    return "".join(f"{line}\n" for line in lines + [f"  left out  {line}" for line in reader.left_out])
+    description, preview = {"kind": "images", **asdict(reader)}, "".join(f"{line}\n" for line in lines)
+    return Samples(inputs, targets, classes, given, per_channel=True, reader=description, preview=preview)
