@@ -47,13 +47,10 @@ def count_passed(passed: Counter[str]) -> list[str]:
 
 
 def find_images(root: Path, passed: Counter[str]) -> list[Path]:
-    """Return what is an image by its name or content, in order, and count the rest in `passed`.
-
-    Folders are read at any depth, and where links lead, each once.
-    """
+    """Return what is an image by name or content at any depth, in order, and count the rest in `passed`."""
     images, folders, met = [], [root] if root.is_dir() else [], set()
     for folder in folders:  # which grows meanwhile
-        if folder.resolve() in met:
+        if folder.resolve() in met:  # linked folders are read, each once
             passed["links to folders that were read"] += 1
             continue
         met.add(folder.resolve())

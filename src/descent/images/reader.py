@@ -28,7 +28,7 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def find_pixels(mode: str) -> str:
-    """Return what the pixels are in a mode of Pillow: uint8, int32 for 16 and 32 bits, or float32."""
+    """Return what the pixels are in a mode of Pillow: uint8, int32 (16 bits and more) or float32."""
     return {"I": "int32", "F": "float32"}.get(mode[0], "uint8")
 
 
@@ -57,7 +57,7 @@ class ImageReader:
         """Return an image `(channels, height, width)`, or a line that says why it cannot be decoded.
 
         It is turned as its camera says, laid on white where it is transparent, and scaled so that it fills
-        the size; what sticks out on two sides is cut off. int32 and float32 keep the values of the file.
+        the size; what sticks out on two sides is cut off.
         """
         try:
             with open_image(file) as opened, alone if opened.width * opened.height > MANY else nullcontext():

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -102,11 +101,11 @@ def images(
     pixels = Counter(map(find_pixels, modes)).most_common(1)[0][0]
     require(pixels == "uint8" or augment != "strong", "augment", augment, f"light or flip for {pixels}")
     grey = color == "grey" or (color == "auto" and {*modes} <= {"1", "L", "LA", "I", "I;16", "I;16B", "F"})
-    shape = 1 if grey else 3, height, width
-    reader = ImageReader(str(root.resolve()), [height, width], shape[0], pixels, corrupt)
-    dtype: torch.dtype = getattr(torch, pixels)
-    keep = len(files) * prod(shape) * dtype.itemsize <= MEMORY if in_memory == "auto" else in_memory
-    kept = torch.empty(len(files) if keep else 0, *shape, dtype=dtype)
+    channels = 1 if grey else 3
+    reader = ImageReader(str(root.resolve()), [height, width], channels, pixels, corrupt)
+    large = len(files) * channels * height * width * (1 if pixels == "uint8" else 4) > MEMORY
+    keep = not large if in_memory == "auto" else in_memory
+    kept = torch.empty(len(files) if keep else 0, channels, height, width, dtype=getattr(torch, pixels))
     whole, each = list[int](), list[Tensor]()
     for rows, block in reader.decode_all(files, named):
         if keep:
