@@ -3,6 +3,8 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unicodedata import normalize
 
@@ -14,7 +16,7 @@ Image.init()
 # none of these has Pillow start another program, as EPS does
 KINDS = sorted({"AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"} & {*Image.OPEN})
 SUFFIXES = sorted(suffix for suffix, kind in Image.registered_extensions().items() if kind in KINDS)
-SPLIT = re.compile(r"(?:^|[^a-z])(train|val|test)(?:ing|id|idation)?(?:set|data)?(?:[^a-z]|$)")
+SPLIT = re.compile(r"(?:^|[^a-z])(train|val|test)(?:ing|id|idation)?(?:set|data|images)?(?:[^a-z]|$)")
 
 
 def show(path: str | Path) -> str:
@@ -22,11 +24,14 @@ def show(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def open_image(file: Path) -> Image.Image:
+@contextmanager
+def open_image(file: Path) -> Iterator[Image.Image]:
     """Open an image of the kinds that are taken, whatever its name is."""
     if not file.is_file():  # a pipe would be waited for
         raise ValueError("it is no regular file")
-    return Image.open(file, formats=KINDS)
+    # by a stream, because Pillow 13 mixes up the pixels of a turned raw TIFF that it opens by a path
+    with file.open("rb") as stream, Image.open(stream, formats=KINDS) as image:
+        yield image
 
 
 def read_header(file: Path) -> tuple[tuple[int, int], str] | None:
@@ -71,8 +76,7 @@ def find_images(root: Path, passed: Counter[str]) -> list[Path]:
 def find_labelled(root: Path, named: NamedPath, passed: Counter[str]) -> list[tuple[Path, str, str]]:
     """Return images in a folder for each class, with their class and split: "train", "val" or "test".
 
-    Folders of splits, such as `Training` and `test_set`, may be around the classes. Names that look alike,
-    with an accent apart (NFD) or not, are one class. Errors are about the path `named`.
+    Folders of splits, such as `Training`, may be around. Names that only look alike (NFD) are one class.
     """
     images = find_images(root, passed)
     folders = [path for path in sorted(root.glob("[!.]*")) if path.is_dir()]

@@ -74,7 +74,7 @@ class ImageReader:
                 image = ImageOps.fit(image, (self.size[1], self.size[0]), Image.Resampling.BILINEAR)
                 pixels = torch.from_numpy(np.array(image)).reshape(*self.size, -1).permute(2, 0, 1)
         except Exception as error:  # each of Pillow's formats raises what it likes
-            return show(first_line(error))
+            return show(first_line(error)).partition(" <")[0]
         if not pixels.isfinite().all():
             return "it has NaN or infinite pixels"
         return pixels.expand(self.channels, *self.size).contiguous()

@@ -26,15 +26,12 @@ Augment = Literal["none", "light", "flip", "strong"]
 
 
 def build_augmentation(augment: Augment, fill: float = 0) -> Callable[[Tensor], Tensor] | None:
-    """Return a random change of one image, with `fill` where it leaves no image, or None for "none".
-
-    "strong" is TrivialAugment (Müller & Hutter, 2021) after mirroring half of the images.
-    """
+    """Return a random change of one image, with `fill` where it leaves no image, or None for "none"."""
     if augment == "none":
         return None
     v2 = import_torchvision("augment", augment).transforms.v2
     light = v2.RandomAffine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), fill=fill)
-    more = {"flip": light, "strong": v2.TrivialAugmentWide()}
+    more = {"flip": light, "strong": v2.TrivialAugmentWide()}  # Müller & Hutter (2021)
     return light if augment == "light" else v2.Compose([v2.RandomHorizontalFlip(), more[augment]])
 
 
@@ -78,8 +75,7 @@ def images(
     """Return the images in folders that have the names of their classes.
 
     All are decoded once at the start, so that damaged ones show before training, and mean and deviation of
-    the training split are exact: they are the one scale of 16-bit and float images too, which keep their
-    values. 8-bit images stay bytes. `conf/data/images.yaml` describes the arguments.
+    the training split are exact: the one scale of 8-bit images, and of 16-bit and float images as well.
     """
     require(bool(path), "path", path, "a folder with a folder of images for each class")
     build_augmentation(augment)  # what it lacks is reported before an hour of decoding
