@@ -51,7 +51,7 @@ class Samples:
     """What a data set contains, before it is split and scaled.
 
     Attributes:
-        inputs: `(n, …)`, numbers of any dtype, which stay as they are until they are scaled; or read one by one.
+        inputs: `(n, …)`, numbers of any dtype, which stay as they are until they are scaled; or stored.
         targets: class indices, int64 `(n, …)`; values `(n,)` or `(n, outputs)` in their own precision; or
             answers of 0 and 1, `(n, labels)`.
         names: of the classes, values or labels.
@@ -227,7 +227,7 @@ class FromSamples(LightningDataModule):
         else:
             mean, variance = find_moments(self.targets, self.rows["train"], (0,))
             self.task = values = Values(self.names, mean, to_deviation(variance))
-            if like is not None and self.names == list(like["names"]):
+            if like is not None and self.names == like["names"]:
                 copy_buffers(values, like["task_state"])
             self.targets = values.standardise(self.targets)
 
