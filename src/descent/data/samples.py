@@ -1,6 +1,7 @@
 """A data set is a function that returns `Samples`, and `FromSamples` splits, scales and batches those."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -149,8 +150,8 @@ class FromSamples(LightningDataModule):
         require(0 <= label_noise <= 1, "label_noise", label_noise, "a number from 0 to 1")
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.drop_last = drop_last
-        if "task" in signature(source).parameters:
-            arguments["task"] = task
+        with suppress(ValueError):  # of a function of C, whose arguments are not known
+            arguments |= {"task": task} if "task" in signature(source).parameters else {}
         samples = source(**arguments)
         if not isinstance(samples, Samples):
             kind = type(samples).__name__
