@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 import torch
 import torchmetrics
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -130,7 +132,14 @@ class Supervised(LightningModule):
 
     def _log(self, stage: str, metrics: EpochMetrics) -> None:
         values = {f"{stage}/{name}": value for name, value in metrics.compute().items()}
-        self.log_dict(values)
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.log_dict(values)
+        elif not self.trainer.sanity_checking:
+            # as self.log_dict does, which would take 1 ms of a small model's epoch of 12 ms
+            self.trainer.callback_metrics.update(values)
+            points = {name: value.item() for name, value in values.items()}
+            for logger in self.trainer.loggers:
+                logger.log_metrics(points, self.trainer.global_step)
         if stage == "test" and self.trainer.is_global_zero:
             for name, reason in metrics.undefined.items():
                 print(f"test/{name} is not defined: {reason}")
@@ -194,3 +203,8 @@ class Supervised(LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+
+# Lightning reads the signature of a step each time that it calls it; one that is there takes a quarter as long
+for step in (Supervised.training_step, Supervised.validation_step):
+    step.__signature__ = signature(step)  # type: ignore[attr-defined]

@@ -276,6 +276,12 @@ class FromSamples(LightningDataModule):
         """Return the test batches."""
         return self._load("test", self.eval_batch_size, None)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return a batch on a device; Lightning would look into each one, which takes 20 µs."""
+        if batch[0].device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def _load(self, split: str, batch_size: int, seed: int | None) -> Batches | Loader:
         rank, world_size, device = 0, 1, torch.device("cpu")
         if self.trainer is not None:
