@@ -53,7 +53,7 @@ def build_node(
     A node with a `_target_` calls it with the node's fields, and with those offers that its signature names
     and the node leaves open; `_partial_: true` returns a partial. A node without one becomes a dict of what
     its children describe, which get the same offers. Where children stand below words such as `classes` and
-    `values`, those of the offered task count. A list is built item by item; anything else is returned as it is.
+    `values`, those of the offered task count. A list is built item by item; anything else stays as it is.
 
     Args:
         key: of the node, for errors.
@@ -85,14 +85,17 @@ def build_node(
         values |= {name: False for name in FETCHED if name in values}
     for name, value in values.items():
         if isinstance(value, list) and is_tensor(signature.hints.get(name)):
-            import torch
-
-            values[name] = torch.tensor(value, dtype=torch.float32)
+            values[name] = import_module("torch").tensor(value).float()
     with blame(key):
         arguments = node.get("_args_", [])
         if node.get("_partial_"):
             return partial(target, *arguments, **values)
-        return target(*arguments, **values)
+        made = target(*arguments, **values)
+    torch: Any = sys.modules.get("torch")  # which --help need not wait for
+    if torch and isinstance(made, torch.nn.Module) and "_parameters" not in vars(made):
+        expected = f"a class whose __init__ calls super().__init__() first; {type(made).__name__}'s does not"
+        raise ConfigError(key, expected=expected)
+    return made
 
 
 def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str, Any]:

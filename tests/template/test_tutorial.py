@@ -1,29 +1,30 @@
 """The template against the tutorial: the same weights and figures, and the facts that it teaches."""
 
 import csv
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import hand_loop as tutorial
 import pytest
 import torch
-import hand_loop as tutorial
 from conftest import Run
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from small import data_of, supervised, trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from descent.data.digits import digits
-from descent.data.samples import FromSamples
-from descent.losses import MeanAbsoluteError, adapt
-from descent.metrics import Accuracy
+from descent.losses import MeanAbsoluteError, fit_to
 from descent.models import MLP
-from descent.module import Supervised
+from descent.task import Classes
+from descent.trainer import Trainer as OwnTrainer
 
 BATCH = 37  # leaves a smaller last batch in training and in validation
 EPOCHS = 3
-SIZES = {"batch_size": BATCH, "eval_batch_size": BATCH, "val_fraction": 0.1, "test_fraction": 0.1}
 
 
 def mae_on_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -45,35 +46,29 @@ class EpochOrder(Sampler[int]):
         yield from self.order.draw().tolist()
 
 
+ADAM = partial(torch.optim.Adam, lr=0.001)
+
+
 @pytest.mark.parametrize(
-    ("loss", "criterion", "name", "optimizer"),
+    ("words", "criterion", "optimizer"),
     [
-        ("mae", mae_on_probabilities, "sgd", partial(torch.optim.SGD, lr=0.01)),
-        ("cross_entropy", nn.CrossEntropyLoss(), "adam", partial(torch.optim.Adam, lr=0.001, fused=True)),
-        (
-            "cross_entropy",
-            nn.CrossEntropyLoss(),
-            "adam optimizer.fused=null",
-            partial(torch.optim.Adam, lr=0.001),
-        ),
+        ("loss=mae optimizer=sgd", mae_on_probabilities, partial(torch.optim.SGD, lr=0.01)),
+        ("optimizer=adam", nn.CrossEntropyLoss(), partial(ADAM, fused=True)),
+        ("optimizer=adam optimizer.fused=null", nn.CrossEntropyLoss(), ADAM),
+        ("optimizer=adam trainer=fast", nn.CrossEntropyLoss(), partial(ADAM, fused=True)),
     ],
 )
 def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
-    run: Run,
-    loss: str,
-    criterion: Callable[..., Tensor],
-    name: str,
-    optimizer: Callable[..., Any],
-    capsys: Any,
+    run: Run, words: str, criterion: Callable[..., Tensor], optimizer: Callable[..., Any], capsys: Any
 ) -> None:
-    words = [f"data.batch_size={BATCH}", f"data.eval_batch_size={BATCH}", f"trainer.max_epochs={EPOCHS}"]
-    finished = run(f"loss={loss}", *f"optimizer={name}".split(), "trainer.accelerator=cpu", *words)
+    sizes = f"data.batch_size={BATCH} data.eval_batch_size={BATCH} trainer.max_epochs={EPOCHS}"
+    finished = run(*words.split(), "trainer.accelerator=cpu", *sizes.split())
     assert finished.code == 0, finished.err
 
     torch.set_num_threads(1)  # as the run chooses for data as small as this
-    data = FromSamples(digits, **SIZES, seed=0, label_noise=0.0, fold=None, folds=5)  # type: ignore[arg-type]
+    data = data_of(batch_size=BATCH, eval_batch_size=BATCH)
     seed_everything(0, verbose=False)
-    model = MLP(data.input_shape, data.outputs, hidden=[256], dropout=0.0)
+    model = MLP(**data.sizes, hidden=[256], dropout=0.0)
     assert isinstance(data.inputs, Tensor)
     train_set, val_set = TensorDataset(data.inputs, data.targets), TensorDataset(*data.take("val"))
     figures = tutorial.train(
@@ -99,13 +94,30 @@ def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
     for line, row, expected in zip(lines, rows, figures, strict=True):
         names = ("train/loss", "train/acc", "val/loss", "val/acc")
         assert [float(row[n]) for n in names] == pytest.approx(expected, abs=1e-6)
-        words = [part.split(": ")[1] for part in line.split(", ")[1:]]
-        assert [float(word) for word in words] == pytest.approx(expected, abs=0.5e-4 + 1e-6)
+        shown = [part.split(": ")[1] for part in line.split(", ")[1:]]
+        assert [float(word) for word in shown] == pytest.approx(expected, abs=0.5e-4 + 1e-6)
+
+
+def test_the_default_run_calls_torchs_own_step_within_lightnings_own_loop(monkeypatch: Any) -> None:
+    own, found = torch.optim.SGD.step, []
+
+    def step(self: torch.optim.SGD, closure: Any = None) -> Any:
+        frame, around = sys._getframe(), []
+        while frame := frame.f_back:  # type: ignore[assignment]
+            around.append(type(frame.f_locals.get("self")))
+        found.append(around)
+        return own(self, closure)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    data = data_of()
+    trainer(OwnTrainer, default_root_dir="unused", max_epochs=2).fit(supervised(data), datamodule=data)
+    assert len(found) == 2 * len(data.train_dataloader())
+    assert all({_AutomaticOptimization, _TrainingEpochLoop} <= set(around) for around in found)
 
 
 def test_the_criterion_has_no_parameters() -> None:
     assert not list(MeanAbsoluteError().parameters())
-    assert not list(adapt(MeanAbsoluteError(), "classification", 10).parameters())
+    assert not list(fit_to(nn.MSELoss(), Classes("abc")).parameters())
     assert not list(nn.CrossEntropyLoss().parameters())
 
 
@@ -129,21 +141,13 @@ def test_gradients_accumulate_without_zero_grad() -> None:
     assert model.weight.grad is None
 
 
-def supervised(model: nn.Module) -> tuple[Supervised, Any]:
-    data = FromSamples(digits, **SIZES, seed=0, label_noise=0.0, fold=None, folds=5)  # type: ignore[arg-type]
-    optimizer = partial(torch.optim.SGD, lr=0.01)
-    metrics = {"acc": Accuracy()}
-    return Supervised(model, nn.CrossEntropyLoss(), optimizer, None, metrics, data.scaling), data
-
-
 def test_the_optimizer_holds_the_very_tensors_of_model_parameters() -> None:
-    model = MLP((1, 8, 8), 10, hidden=[16], dropout=0.0)
-    module, _ = supervised(model)
+    module = supervised(data_of())
     optimizer = module.configure_optimizers()
     assert isinstance(optimizer, torch.optim.SGD)
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(held) == 4
-    assert all(a is b for a, b in zip(held, model.parameters(), strict=True))
+    assert all(a is b for a, b in zip(held, module.model.parameters(), strict=True))
 
 
 def test_eval_and_no_grad_hold_in_validation() -> None:
@@ -151,14 +155,13 @@ def test_eval_and_no_grad_hold_in_validation() -> None:
 
     class Witness(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
-            seen[trainer.validating or trainer.testing or trainer.sanity_checking or not module.training].add(
-                (self.training, torch.is_grad_enabled())
-            )
+            validates = fitted.sanity_checking or not module.training
+            seen[validates].add((self.training, torch.is_grad_enabled()))
             return inputs
 
-    module, data = supervised(nn.Sequential(Witness(), MLP((1, 8, 8), 10, hidden=[16], dropout=0.0)))
-    trainer = Trainer(
-        fast_dev_run=2, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=False
-    )
-    trainer.fit(module, datamodule=data)
+    data = data_of()
+    module = supervised(data, nn.Sequential(Witness(), MLP(**data.sizes, hidden=[16], dropout=0.0)))
+    module.tried = True  # else one batch is first sent through everything, with gradients
+    fitted = trainer(Trainer, max_epochs=2)
+    fitted.fit(module, datamodule=data)
     assert seen == {False: {(True, True)}, True: {(False, False)}}
