@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from descent.data.samples import Samples
 
 
-def shapes(count: int, size: int, noise: float, seed: int) -> Samples:
+def shapes(count: int, size: int, noise: float) -> Samples:
     """Return grey images `(count, 1, size, size)`, each with a disc and a square, and a class for each pixel."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)  # the data set is one, whatever the seed of a run
     down, right = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     # centre and half the width of each of the two shapes, `(2, count, 1, 1)`
     y, x = (torch.randint(size // 5, size - size // 5, (2, count, 1, 1), generator=generator) for _ in "yx")
