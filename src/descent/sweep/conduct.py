@@ -4,61 +4,69 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from statistics import mean
+from typing import Any
 
-from descent.errors import ConfigError, Stopped
+from descent.errors import ConfigError, Stopped, first_line
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
-from descent.sweep.pictures import draw
-from descent.sweep.plan import Plan, Point, Source
-from descent.sweep.ranking import (
-    choose_measure,
-    collect,
-    explain_marks,
-    rank,
-    tabulate,
-    to_csv,
-    to_markdown,
-    to_text,
-)
-from descent.sweep.search import RATE, suggest_rate
-from descent.sweep.workers import Call, Limits, Workers
+from descent.run.signals import Signals
+from descent.sweep.engines import run_apart
+from descent.sweep.plan import STOP, Plan, Point, read_json, within
+from descent.sweep.ranking import choose_measure, collect, explain, publish, rank, tabulate, to_text
 
+POLL = 0.1  # seconds between two looks at what the runs have come to
 RARELY = 10.0  # seconds between two lines of progress where there is no terminal
 
 
-class Line:
-    """One line on all runs: on a terminal it stays up to date, elsewhere it comes again now and then.
+class Queue:
+    """The points of a sweep, and those of them that are still to be run.
 
-    Args:
-        done: runs that had ended before.
-        lenient: whether runs may fail, as those of a learning rate that is too high do.
+    Attributes:
+        all: the points, in their order.
+        waiting: to be run. One that a sweep that was killed has left at work waits for its end.
     """
 
-    def __init__(self, done: int, lenient: bool) -> None:
-        self.done, self.told, self.at = done, 0, time.monotonic()
-        self.lenient = lenient
-        self.terminal = sys.stdout.isatty()
+    def __init__(self, points: Iterable[Point]) -> None:
+        self.all = list(points)
+        self.waiting = deque(point for point in self.all if not point.is_over())
 
-    def tell(self, workers: Workers) -> None:
-        """Show how far it is, and once of each run that it failed."""
-        failed = list(workers.failed.items())
-        if not workers.signals.received and not self.lenient:
-            for point, code in failed[self.told :]:
-                self.say(describe_failure(point, code))
-        self.told = len(failed)
-        done = self.done + len(workers.seconds) + workers.pruned
-        text = f"{done} done, {len(workers.running)} running, {workers.waiting} to come"
-        text += f", {workers.pruned} ended early" if workers.pruned else ""
-        text += f", {len(failed)} failed" if failed else ""
-        if workers.seconds:
-            usual, now = mean(workers.seconds), time.monotonic()
-            rest = sum(max(0.0, usual - (now - worker.begun)) for worker in workers.running)
-            left = (workers.waiting * usual + rest) / max(1, len(workers.running))
-            text += f", about {timedelta(seconds=round(left))} left"
+    def left(self) -> int:
+        """Return how many are to come."""
+        return len(self.waiting)
+
+    def take(self) -> Point | None:
+        """Return the next point to run, if there is one now."""
+        for _ in range(len(self.waiting)):
+            point = self.waiting.popleft()
+            if point.is_live():
+                self.waiting.append(point)
+            elif point.is_over():
+                self.ended(point, 0)
+            else:
+                return point
+        return None
+
+    def look(self, point: Point) -> None:
+        """See how far a run has come that is at work."""
+
+    def ended(self, point: Point, code: int) -> None:
+        """Learn that a run has ended."""
+
+
+class Line:
+    """One line on all runs: on a terminal it stays up to date, elsewhere it comes again now and then."""
+
+    def __init__(self) -> None:
+        self.at, self.terminal = time.monotonic(), sys.stdout.isatty()
+
+    def show(self, text: str) -> None:
+        """Show how far it is."""
         if self.terminal:
             sys.stdout.write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1])
             sys.stdout.flush()
@@ -71,124 +79,179 @@ class Line:
         print(("\r\x1b[2K" if self.terminal else "") + text, flush=True)
 
 
-def describe_failure(point: Point, code: int) -> str:
+class Conductor:
+    """Runs the points of a queue on an engine, and knows what came of them.
+
+    Args:
+        queue: of the sweep.
+        engine: has `places(threads)` and `submit(run, point, command, place)`.
+        jobs: runs at a time; None for as many as there are places.
+        threads: of a run; None for what the first one reports.
+        apart: the command of a run elsewhere, and the folder in which it was typed.
+    """
+
+    def __init__(
+        self, queue: Queue, engine: Any, jobs: int | None, threads: int | None, apart: tuple[list[str], str]
+    ) -> None:
+        self.queue, self.engine, self.jobs, self.threads, self.apart = queue, engine, jobs, threads, apart
+        self.running: dict[Point, tuple[Any, float]] = {}  # its future, and when it began
+        self.seconds: list[float] = []  # that runs took
+        self.failed: dict[Point, str] = {}  # and why
+        self.signals, self.line = Signals(), Line()
+
+    def run(self, stop: Path) -> int | None:
+        """Run all points, and return the number of the signal that ended it before, if one did.
+
+        Args:
+            stop: a file that asks all runs to save and end.
+        """
+        stop.unlink(missing_ok=True)
+        self.signals.catch()
+        try:
+            while True:
+                while not self.signals.received and len(self.running) < self._count_places():
+                    if (point := self.queue.take()) is None:
+                        break
+                    self._start(point)
+                if not self.running and (self.signals.received or not self.queue.left()):
+                    return self.signals.received
+                if self.signals.received and not stop.exists():
+                    stop.touch()
+                    for point, (future, _) in self.running.items():
+                        if not point.is_live():  # it waits in the queue of its engine
+                            future.cancel()
+                time.sleep(POLL)
+                self._look()
+                self.line.show(self._describe())
+        finally:
+            self.signals.release()
+
+    def _start(self, point: Point) -> None:
+        try:
+            future = self.engine.submit(run_apart, point, *self.apart)
+        except Exception as error:
+            if not self.running and not self.seconds:  # it takes nothing
+                raise ConfigError("executor", expected=f"one that runs this ({first_line(error)})") from error
+            self.failed[point] = f"failed: {point.name}: {first_line(error)}"
+        else:
+            self.running[point] = future, time.monotonic()
+
+    def _count_places(self) -> int:
+        if self.threads is None:
+            reports = (read_json(point.folder.path / "environment.json") for point in self.running)
+            found = [report["threads"] for report in reports if isinstance(report.get("threads"), int)]
+            self.threads = found[0] if found else 1 if self.seconds or self.failed else None
+        return self.jobs or self.engine.places(self.threads)
+
+    def _look(self) -> None:
+        """See which runs have ended, and what the others have come to."""
+        for point, (future, begun) in list(self.running.items()):
+            if not future.done():
+                self.queue.look(point)
+                continue
+            del self.running[point]
+            try:
+                code, why = future.result(), ""
+            except Exception as error:  # the engine has lost it
+                code, why = -1, first_line(error)
+            self.queue.ended(point, code)
+            if point.is_over():
+                self.seconds.append(time.monotonic() - begun)
+            elif not self.signals.received:
+                self.failed[point] = describe_failure(point, code, why)
+                self.line.say(self.failed[point])
+
+    def _describe(self) -> str:
+        """Return how far it is."""
+        left, now = self.queue.left(), time.monotonic()
+        text = f"{len(self.seconds)} done, {len(self.running)} running, {left} to come"
+        text += f", {len(self.failed)} failed" if self.failed else ""
+        if self.seconds and self.running:
+            usual = mean(self.seconds)
+            rest = sum(max(0.0, usual - (now - begun)) for _, begun in self.running.values())
+            text += f", about {timedelta(seconds=round((left * usual + rest) / len(self.running)))} left"
+        return text
+
+
+def describe_failure(point: Point, code: int, why: str) -> str:
     """Return in a line which run failed and why."""
-    log, why = point.folder.log, f"signal {-code} ended it"
-    if code > 0:
-        said = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-        why = next((line.strip() for line in reversed(said) if line.strip()), "")
-    return f"failed: {point.name}: {why} (all it said: {RunFolder(log)})"
+    log = point.find_log()
+    if not why and code < 0:
+        why = f"signal {-code} ended it"
+    elif not why and log.is_file():
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        why = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"failed: {point.name}: {why} (its output: {RunFolder(log)})"
 
 
 @dataclass
-class Command:
-    """How runs are started.
+class Answer:
+    """How a sweep tells what came of it.
 
     Attributes:
-        call: runs a command line; see `Workers`.
-        limits: of what runs at the same time.
-        launch: has something else run points, and waits for them; None where they are run here.
-        batch: how many points that gets at a time.
         monitor, mode: what runs look at.
-        script: the command, as typed.
+        command: as a person types it in this shell, such as `uv run python src/train.py`.
         to_recipe: makes a file of the group experiment of a run's words and a comment.
     """
 
-    call: Call
-    limits: Limits
-    launch: Callable[[list[Point]], None] | None
-    batch: int
     monitor: str
     mode: str
-    script: str
+    command: str
     to_recipe: Callable[[Sequence[str], str], str]
 
+    def conclude(self, plan: Plan, points: Iterable[Point]) -> tuple[str, bool]:
+        """Rank runs, leave the ranking in the sweep's folder; return it in words, and whether there is one."""
+        rows, place = collect(points), RunFolder(plan.folder)
+        if not rows:
+            return "No run has come to its end.", False
+        figures = next(iter(rows[0].figures.values()))
+        measure = choose_measure(self.monitor, self.mode, rows[0].values, figures)
+        if not (ranked := rank(rows, measure)):
+            known = ", ".join(figures) or "none"
+            return f"No run has {measure.metric}, by which they would be ranked; there is {known}.", False
+        best = ranked[0].find_best(measure)
+        typed = f"{self.command} {shlex.join(best.words)}"
+        publish(ranked, measure, plan.folder, f"\n```sh\n{typed}\n```\n")
+        recipe = within(plan.folder, "experiment/best.yaml")
+        recipe.parent.mkdir(exist_ok=True)
+        write_text(recipe, self.to_recipe(best.words, f"the best of {place.path.name} by {measure.metric}"))
+        without = [row.name for row in rows if row not in ranked]
+        lines = [
+            to_text(tabulate(ranked, measure), len(ranked[0].values)),
+            f"\n{explain(ranked, measure)}",
+            *([f"Without {measure.metric}: {'; '.join(without)}"] if without else []),
+            f"\nBest run:    {typed}",
+            f"Its folder:  {best.folder}",
+            f"As a recipe: {self.command} --config-dir {shlex.quote(str(place))} experiment=best",
+            f"All of it:   {place}",
+            f"TensorBoard: tensorboard --logdir {shlex.quote(str(place))}",
+        ]
+        return "\n".join(lines), True
 
-def conduct(plan: Plan, source: Source, command: Command) -> int:
-    """Run what is missing of a sweep, rank all of it, tell, and return how many runs failed.
+
+def conduct(plan: Plan, conductor: Conductor, answer: Answer) -> int:
+    """Run what is missing of a sweep, rank all of it, and return the exit code.
 
     Raises:
         Stopped: by a signal; every run that was at work has saved.
     """
-    begun, done = time.monotonic(), sum(point.is_over() for point in plan.points())
-    total = done + source.left()
+    begun, queue = time.monotonic(), conductor.queue
+    total, done = len(queue.all) + queue.left() - len(queue.waiting), len(queue.all) - len(queue.waiting)
     print(f"{plan.folder.name}: {total} runs" + (f", {done} of them done" if done else ""), flush=True)
-    go_on = f"python {command.script} -m {shlex.quote(f'resume={RunFolder(plan.folder)}')}"
-    lenient, pruned = "epochs" in plan.search, 0
-    if command.launch is not None:
-        failed = launch_batches(source, command.launch, command.batch)
-    else:
-        line = Line(done, lenient)
-        workers = Workers(command.call, command.limits, line.tell)
-        received = workers.run(source)
-        line.say("")
-        if received:
-            done = sum(point.is_over() for point in plan.points())
-            text = f"Stopped and saved: {done} of {total} runs are done. Go on with: {go_on}"
-            raise Stopped(text, code=128 + received)
-        failed, pruned = workers.failed, workers.pruned
-    print(conclude(plan, command))
-    if pruned:
+    go_on = f"{answer.command} -m {shlex.quote(f'resume={RunFolder(plan.folder)}')}"
+    received = conductor.run(within(plan.folder, STOP))
+    conductor.line.say("")
+    ended = len(conductor.seconds)
+    if received:
+        text = f"Stopped and saved: {done + ended} of {total} runs are done. Go on with: {go_on}"
+        raise Stopped(text, code=128 + received)
+    text, good = answer.conclude(plan, queue.all)
+    print(text)
+    if pruned := sum(point.state() == "pruned" for point in queue.all):
         print(f"{pruned} runs were ended early")
-    failed = {} if lenient else failed
-    for point, code in failed.items():
-        print(describe_failure(point, code))
-    if failed:
+    for line in conductor.failed.values():
+        print(line)
+    if conductor.failed:
         print(f"Try those again with: {go_on}")
-    ended = sum(point.is_over() for point in plan.points()) - done - pruned
     print(f"{ended} runs in {time.monotonic() - begun:.1f} s")
-    return len(failed)
-
-
-def launch_batches(source: Source, launch: Callable[[list[Point]], None], size: int) -> dict[Point, int]:
-    """Have something else run what a source has, and return what is not done, as of `Workers.failed`.
-
-    Raises:
-        ConfigError: not one run was started.
-    """
-    failed: dict[Point, int] = {}
-    while points := list(filter(None, (source.take() for _ in range(min(size, source.left()))))):
-        try:
-            launch(points)
-        except ConfigError as error:  # it has lost one of its jobs, or takes no such words
-            if all(point.state() == "missing" for point in points):
-                raise
-            print(error.line({}))
-        for point in points:
-            source.ended(point)
-        failed |= {point: 1 for point in points if not point.is_over()}
-    return failed
-
-
-def conclude(plan: Plan, command: Command) -> str:
-    """Rank runs, leave the ranking and the pictures in the sweep's folder, and return it in words."""
-    rows, folder, place = collect(plan.points()), plan.folder, RunFolder(plan.folder)
-    if not rows:
-        return "No run has come to its end."
-    figures = next(iter(rows[0].figures.values()))
-    measure = choose_measure(command.monitor, command.mode, rows[0].values, figures)
-    ranked = rank(rows, measure)
-    if not ranked:
-        return f"No run has {measure.metric}."
-    best = ranked[0].find_best(measure)
-    typed = f"python {command.script} {shlex.join(best.words)}"
-    table, marks = tabulate(ranked, measure), explain_marks(ranked, measure)
-    recipe = folder / "experiment" / "best.yaml"
-    recipe.parent.mkdir(exist_ok=True)
-    write_text(folder / "ranking.csv", to_csv(ranked))
-    write_text(folder / "ranking.md", f"{to_markdown(table)}\n{marks}\n\n```sh\n{typed}\n```\n")
-    write_text(recipe, command.to_recipe(best.words, f"the best of {folder.name} by {measure.metric}"))
-    draw(ranked, measure, folder)
-    lines = [to_text(table), "", marks, ""]
-    if RATE in plan.values and "epochs" in plan.search:
-        values = {float(row.values[RATE]): mean(row.of(measure.metric)) for row in ranked}
-        rate = suggest_rate(values, [float(rate) for rate in plan.values[RATE]], measure.lower)
-        lines.append(f"Suggestion:  {RATE}={rate:g}, the best together with its neighbours")
-    lines += [
-        f"Best run:    {typed}",
-        f"Its folder:  {best.folder}",
-        f"As a recipe: python {command.script} --config-dir {place} experiment=best",
-        f"All of it:   {place}",
-        f"TensorBoard: tensorboard --logdir {place}",
-    ]
-    return "\n".join(lines)
+    return 0 if good and not conductor.failed else 1

@@ -1,25 +1,31 @@
-"""Which choice is the best: means over seeds, and what their spread says."""
+"""Which choice is the best: means over seeds, and what their spread allows to say."""
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import math
+import shutil
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 from statistics import mean, stdev
 
-from descent.sweep.plan import Point, best_figures, read_result
+from descent.run.atomic import write_text
+from descent.run.folder import RunFolder
+from descent.sweep.pictures import draw
+from descent.sweep.plan import Point, read_json, within
 
 REPEATS = ("seed", "data.seed", "fold", "data.fold")  # what does not make another choice
 LOWER = ("loss", "mae", "mse", "rmse", "mape", "calibration_error")  # metrics of which less is better
-# Student's t that 2.5 % lie above, by degrees of freedom from 1
-T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
-    2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
-)  # fmt: skip
+FEW = 5  # seeds in common, below which their spread is too uncertain to call a difference noise
+# Student's t that 2.5 % lie above, by degrees of freedom from 4
+T = (2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101)
 BEYOND = 2.0
+SHOWN, NARROW = 20, 12  # rows on the terminal; columns that a value keeps there
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measure:
     """What runs are ranked by: a figure of their best epoch, and whether less of it is better."""
 
@@ -34,23 +40,28 @@ class Row:
 
     Attributes:
         values: of the choice, by key.
-        points: of its runs that have ended, by seed and fold.
+        points: its runs that have ended, by seed and fold.
         figures: of each run, by the same.
         seconds: of training, of each run.
-        near: whether the difference to the best is within the noise; None where that cannot be told.
+        near: whether the difference from the best is within the noise; None where there are too few seeds.
     """
 
     values: dict[str, str]
     points: dict[tuple[str, ...], Point]
     figures: dict[tuple[str, ...], dict[str, float]]
     seconds: list[float]
-    near: bool | None = None
+    near: bool | None = False
+
+    @property
+    def name(self) -> str:
+        """Its values, such as `loss=mae, optimizer=sgd`."""
+        return ", ".join(f"{key}={value}" for key, value in self.values.items()) or "run"
 
     def of(self, metric: str) -> list[float]:
         """Return a figure of each run that has it."""
         return [figures[metric] for figures in self.figures.values() if metric in figures]
 
-    def find_best(self, measure: "Measure") -> Point:
+    def find_best(self, measure: Measure) -> Point:
         """Return the best one of its runs."""
         having = {repeat: f[measure.metric] for repeat, f in self.figures.items() if measure.metric in f}
         chosen = min if measure.lower else max
@@ -69,9 +80,8 @@ def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Ite
     others = [name for name in figures if name.startswith("val/") and name != "val/loss"]
     if not of_loss or not others:
         return Measure(monitor, mode == "min", f"{monitor} at each run's best epoch")
-    metric = others[0]
-    note = f"{metric} at each run's best epoch by {monitor}, for values of different losses do not compare"
-    return Measure(metric, is_less_better(metric), note)
+    note = f"{others[0]} at each run's best epoch by {monitor}, because values of different losses do not compare"
+    return Measure(others[0], is_less_better(others[0]), note)
 
 
 def is_less_better(metric: str) -> bool:
@@ -79,64 +89,91 @@ def is_less_better(metric: str) -> bool:
     return metric.partition("/")[2] in LOWER
 
 
-def collect(points: Sequence[Point]) -> list[Row]:
+def best_figures(folder: RunFolder) -> dict[str, float]:
+    """Return the figures of a run's best epoch, or of the last where no best was kept, and of its test."""
+    result = read_json(folder.result)
+    rows = [result.get("best") or result.get("final"), result.get("test"), {"": result.get("seconds")}]
+    figures = {name: value for row in rows if isinstance(row, dict) for name, value in row.items()}
+    return {k: float(v) for k, v in figures.items() if isinstance(v, int | float) and math.isfinite(v)}
+
+
+def collect(points: Iterable[Point]) -> list[Row]:
     """Return a row for each choice that has runs that are done."""
     rows: dict[tuple[tuple[str, str], ...], Row] = {}
     for point in points:
-        if point.state() != "done":
-            continue
-        choice = {key: value for key, value in point.values.items() if key not in REPEATS}
-        repeat = tuple(value for key, value in point.values.items() if key in REPEATS)
-        row = rows.setdefault(tuple(choice.items()), Row(choice, {}, {}, []))
-        result = read_result(point.folder)
-        row.points[repeat], row.figures[repeat] = point, best_figures(result)
-        row.seconds.append(float(result.get("seconds", 0.0)))
+        if point.state() == "done":
+            choice = {key: value for key, value in point.values.items() if key not in REPEATS}
+            repeat = tuple(value for key, value in point.values.items() if key in REPEATS)
+            row = rows.setdefault(tuple(choice.items()), Row(choice, {}, {}, []))
+            figures = best_figures(point.folder)
+            row.seconds.append(figures.pop("", 0.0))
+            row.points[repeat], row.figures[repeat] = point, figures
     return list(rows.values())
 
 
 def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
     """Return the rows that have the figure, the best first, each compared with that one.
 
-    Runs of one seed share their splits and their initial weights, so the differences are taken seed by seed:
-    a row is near the best where a 95 % interval of their mean, by Student's t, holds 0.
+    Runs of one seed share their splits and their initial weights, so the differences are taken seed by seed.
     """
     ranked = [row for row in rows if row.of(measure.metric)]
     ranked.sort(key=lambda row: mean(row.of(measure.metric)), reverse=not measure.lower)
     for row in ranked[1:]:
         best = ranked[0].figures
-        pairs = [(figures, best[repeat]) for repeat, figures in row.figures.items() if repeat in best]
-        row.near = holds_zero([one[measure.metric] - other[measure.metric] for one, other in pairs])
+        pairs = [(f.get(measure.metric), best[r].get(measure.metric)) for r, f in row.figures.items() if r in best]
+        row.near = is_near([(one, other) for one, other in pairs if one is not None and other is not None])
     return ranked
 
 
-def holds_zero(differences: Sequence[float]) -> bool | None:
-    """Return whether a 95 % interval of the mean difference holds 0; None of fewer than two."""
-    n = len(differences)
+def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
+    """Return whether two choices differ by no more than noise.
+
+    They do not where each one's mean is outside the other's spread, one standard deviation. Otherwise a 95 %
+    interval of the mean difference, by Student's t, decides; None where there are too few seeds for one.
+
+    Args:
+        pairs: values of both, seed by seed.
+    """
+    n, gaps = len(pairs), [one - other for one, other in pairs]
     if n < 2:
         return None
-    t = T[n - 2] if n - 2 < len(T) else BEYOND
-    return abs(mean(differences)) <= t * stdev(differences) / sqrt(n)
+    if abs(mean(gaps)) > max(stdev(values) for values in zip(*pairs, strict=True)):
+        return False
+    if n < FEW:
+        return None
+    t = T[n - FEW] if n - FEW < len(T) else BEYOND
+    return abs(mean(gaps)) <= t * stdev(gaps) / sqrt(n)
 
 
 def tabulate(rows: Sequence[Row], measure: Measure) -> list[list[str]]:
     """Return the ranking as texts, its head first."""
-    tests = [name for name in rows[0].figures[next(iter(rows[0].figures))] if name.startswith("test/")]
+    tests = list(dict.fromkeys(n for row in rows for f in row.figures.values() for n in f if n.startswith("test/")))
     table = [["", *rows[0].values, measure.metric, *tests, "runs", "seconds"]]
-    unsure = "?" if has_repeats(rows) else ""
+    signs = {True: "≈", False: "", None: "?" if has_repeats(rows) else ""}
     for number, row in enumerate(rows, 1):
-        mark = {True: "≈", False: "", None: unsure}[row.near] if number > 1 else "best"
-        figures = [mean_and_spread(row.of(name)) for name in (measure.metric, *tests)]
-        table.append(
-            [mark, *row.values.values(), *figures, str(len(row.figures)), f"{mean(row.seconds):.1f}"]
-        )
+        mark = "best" if number == 1 else signs[row.near]
+        figures = [write_spread(row.of(name)) for name in (measure.metric, *tests)]
+        seconds = f"{mean(row.seconds):.1f}"
+        table.append([mark, *row.values.values(), *figures, str(len(row.figures)), seconds])
     return table
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
+def write_spread(values: Sequence[float]) -> str:
     """Return `0.9731 ± 0.0052`: the mean and the standard deviation; `–` of nothing."""
     if not values:
         return "–"
     return f"{mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+
+
+def explain(rows: Sequence[Row], measure: Measure) -> str:
+    """Return what the ranking and its marks mean, in words."""
+    lines = [f"Ranked by {measure.note}: mean ± standard deviation."]
+    if any(row.near for row in rows):
+        lines.append("≈: within the noise of the best (95 % interval of the paired differences contains 0).")
+    if any(row.near is None for row in rows):
+        mark = "?: too" if has_repeats(rows) else "Too"
+        lines.append(f"{mark} few seeds to tell a difference from noise; {FEW} in common would do.")
+    return "\n".join(lines)
 
 
 def has_repeats(rows: Sequence[Row]) -> bool:
@@ -144,22 +181,45 @@ def has_repeats(rows: Sequence[Row]) -> bool:
     return any(len(row.figures) > 1 for row in rows)
 
 
-def explain_marks(rows: Sequence[Row], measure: Measure) -> str:
-    """Return what the table says, in words."""
-    lines = [f"Ranked by {measure.note}: mean ± standard deviation."]
-    if any(row.near for row in rows):
-        lines.append("≈: within the noise of the best (95 % interval of the paired differences holds 0).")
-    if not has_repeats(rows):
-        lines.append("One run of each, so nothing is said of noise: seed=0,1,2 would tell.")
-    elif any(row.near is None for row in rows[1:]):
-        lines.append("?: fewer than two seeds in common with the best, so nothing is said of noise.")
-    return "\n".join(lines)
+# ---- tables ------------------------------------------------------------------------------------------------
 
 
-def to_text(table: Sequence[Sequence[str]]) -> str:
-    """Return a table for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
+def to_text(table: Sequence[Sequence[str]], choices: int) -> str:
+    """Return a table that fits the terminal: long values are cut, then the last columns left out.
+
+    Args:
+        table: its head first.
+        choices: how many columns after the first one hold values of a choice.
+    """
+    lines, columns = [list(line) for line in table[: SHOWN + 1]], shutil.get_terminal_size().columns
+    while True:
+        widths = [max(map(measure_text, column)) for column in zip(*lines, strict=True)]
+        excess = sum(widths) + 2 * (len(widths) - 1) - columns
+        widest = max(range(1, 1 + choices), key=widths.__getitem__, default=0)
+        if excess > 0 and widest and widths[widest] > NARROW:
+            for line in lines:
+                line[widest] = cut(line[widest], max(NARROW, widths[widest] - excess))
+        elif excess > 0 and len(widths) > choices + 2:
+            lines = [line[:-1] for line in lines]
+        else:
+            break
+    padded = ("  ".join(c + " " * (w - measure_text(c)) for c, w in zip(l, widths, strict=True)) for l in lines)
+    more = [f"… {len(table) - len(lines)} more"] if len(table) > len(lines) else []
+    return "\n".join([*(line.rstrip() for line in padded), *more])
+
+
+def measure_text(text: str) -> int:
+    """Return how many columns a text takes: Korean characters take two."""
+    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text of at most so many columns."""
+    if measure_text(text) <= width:
+        return text
+    while measure_text(text) >= width:
+        text = text[:-1]
+    return text + "…"
 
 
 def to_markdown(table: Sequence[Sequence[str]]) -> str:
@@ -181,3 +241,11 @@ def to_csv(rows: Sequence[Row]) -> str:
         last = [len(row.figures), mean(row.seconds), "" if row.near is None else row.near]
         writer.writerow([number, *row.values.values(), *(cell for pair in pairs for cell in pair), *last])
     return text.getvalue()
+
+
+def publish(rows: Sequence[Row], measure: Measure, folder: Path, note: str = "") -> None:
+    """Write the ranking and its pictures into a folder."""
+    table = tabulate(rows, measure)
+    write_text(within(folder, "ranking.csv"), to_csv(rows))
+    write_text(within(folder, "ranking.md"), f"{to_markdown(table)}\n{explain(rows, measure)}\n{note}")
+    draw(rows, measure, folder)
