@@ -1,7 +1,7 @@
-"""Where the runs of a sweep compute: each engine is a `submit` that returns a future, and how many fit.
+"""Where the runs of a sweep compute: an engine has `places`, how many fit, and `submit`, which returns a future.
 
-An engine of your own is a class with those two methods, named by a file in conf/executor. What it runs is
-`run_apart`, anywhere the sweep's folder can be seen; only processes on this machine start warm.
+An engine of your own is such a class, named by a file in conf/executor. What it runs is `run_apart`, on any
+machine that sees the sweep's folder; processes of this machine start warm instead.
 """
 
 import gc
@@ -24,29 +24,29 @@ from descent.run.signals import ENDING
 from descent.sweep.plan import Point
 
 POLL = 0.25  # seconds between two looks of a run at whether it is to end
-Words = Sequence[str]
+Run = Callable[..., int]
 
 
-def run_apart(point: Point, command: Words, place: str) -> int:
+def run_apart(point: Point, command: Sequence[str], place: str) -> int:
     """Run a point by a command of its own, on whatever machine this is, and return its exit code.
 
     Args:
-        point: to be run. Where another process is at work on it already, that one is waited for.
+        point: to be run. Where another process is at work on it, that one is waited for first.
         command: without its words.
         place: the folder in which it was typed.
     """
     while not point.claim():
         time.sleep(POLL)
-    if point.is_over() or point.look():
+    stops = point.look()
+    if point.is_over() or stops:
         return point.leave(0 if point.is_over() else 128 + signal.SIGTERM)
     with point.find_log().open("ab") as log:
         line = [*command, *point.line()]
         process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, cwd=place)
-    asked = False
     while process.poll() is None:
         time.sleep(POLL)
-        if point.look() and not asked:
-            asked = True
+        if point.look() and not stops:
+            stops = True
             process.terminate()  # which saves
     return point.leave(process.returncode)
 
@@ -54,13 +54,13 @@ def run_apart(point: Point, command: Words, place: str) -> int:
 def run_warm(
     point: Point, call: Callable[[list[str]], int], environment: Mapping[str, str], threads: int
 ) -> None:
-    """In a forked process: run a point, until it ends, or is asked to end, or the sweep's process is gone."""
+    """In a new process: run a point, until it ends, or is asked to, or the sweep's process is gone."""
     import torch
 
     def follow() -> None:
         while os.getppid() == parent and not point.look():
             time.sleep(POLL)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # which saves
 
     parent = os.getppid()
     if hasattr(os, "setsid"):
@@ -70,19 +70,19 @@ def run_warm(
         signal.signal(number, usual)
     os.environ.update(environment)
     torch.set_num_threads(threads)
+    while not point.claim():
+        time.sleep(POLL)
     log = os.open(point.find_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    while not point.claim():
-        time.sleep(POLL)
     threading.Thread(target=follow, daemon=True).start()
-    sys.exit(point.leave(call(point.line())))
+    sys.exit(point.leave(0 if point.is_over() else call(point.line())))
 
 
 class Job:
     """A process as a future."""
 
-    def __init__(self, process: BaseProcess, gpus: Words) -> None:
+    def __init__(self, process: BaseProcess, gpus: Sequence[str]) -> None:
         self.process, self.gpus = process, gpus
 
     def done(self) -> bool:
@@ -94,15 +94,15 @@ class Job:
         return self.process.exitcode
 
     def cancel(self) -> bool:
-        """Leave it to the sweep's stop file: it saves."""
+        """Leave it to the sweep's stop file."""
         return False
 
 
 class Local:
-    """Processes on this machine, forked with everything imported. A GPU has one run at a time.
+    """Processes of this machine, forked with everything imported; each has a GPU of its own where there are any.
 
-    The process that forks computes with one thread: a child of one whose threads had multiplied matrices
-    would wait for those threads for ever. Where nothing can be forked, processes are spawned.
+    The process that forks computes with one thread: children of one with more can wait for those for ever.
+    Where nothing can be forked, processes are spawned.
 
     Args:
         call: runs a command line in this process and returns its exit code.
@@ -112,7 +112,7 @@ class Local:
     def __init__(self, call: Callable[[list[str]], int], config: Mapping[str, Any]) -> None:
         import torch
 
-        devices, trainer = torch.cuda.device_count(), config.get("trainer") or {}  # asks without starting CUDA
+        trainer, devices = config["trainer"], torch.cuda.device_count()  # which leaves CUDA alone
         names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
         on_gpu = devices and trainer.get("accelerator") in ("auto", "gpu", "cuda")
         self.call, self.jobs, self.gpus = call, list[Job](), names.split(",") if on_gpu else []
@@ -125,13 +125,13 @@ class Local:
         gc.freeze()  # what is imported stays in pages that all processes share
 
     def places(self, threads: int | None) -> int:
-        """Return how many runs fit, each with so many threads; one, where that is not known yet."""
+        """Return how many runs fit; one, while nobody knows how many threads each has."""
         if self.gpus:
             return max(1, len(self.gpus) // self.processes)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // (threads * self.processes)) if threads else 1
 
-    def submit(self, run: Callable[..., int], point: Point, *apart: Any) -> Job:
+    def submit(self, run: Run, point: Point, *apart: Any) -> Job:
         """Start a run."""
         self.jobs = [job for job in self.jobs if not job.done()]
         taken = [gpu for job in self.jobs for gpu in job.gpus]
@@ -144,22 +144,24 @@ class Local:
 
 
 class Slurm:
-    """Jobs of SLURM, by submitit; its jobs are polled like futures.
+    """Jobs of SLURM, by submitit.
 
     Args:
         folder: of the sweep, which all nodes see.
-        cluster: "slurm", or "local": processes on this machine, to try it out.
+        cluster: "slurm", or "local": processes of this machine, to try it out.
         jobs: in the queue at a time.
         partition, gpus, cpus, minutes: of a run; null for what SLURM gives.
-        more: of submitit's other parameters, by their names there.
+        more: submitit's other parameters, by name.
     """
 
     def __init__(
         self, folder: Path, cluster: str, jobs: int, partition: str | None, gpus: int | None,
         cpus: int | None, minutes: int | None, more: dict[str, Any],
     ) -> None:  # fmt: skip
-        submitit, place = load("submitit", "slurm"), folder / ".slurm" / uuid4().hex  # nobody can foresee
-        self.engine, self.jobs = submitit.AutoExecutor(place, cluster=cluster), jobs
+        place = (
+            folder / ".slurm" / uuid4().hex
+        )  # a name that nobody can foresee, because it reads pickles there
+        self.engine, self.jobs = load("submitit", "slurm").AutoExecutor(place, cluster=cluster), jobs
         named = {"slurm_partition": partition, "gpus_per_node": gpus, "cpus_per_task": cpus}
         settings = {"name": "sweep", "timeout_min": minutes, **named, **more}
         self.engine.update_parameters(**{k: v for k, v in settings.items() if v is not None})
@@ -168,16 +170,16 @@ class Slurm:
         """Return how many jobs may be in the queue."""
         return self.jobs
 
-    def submit(self, run: Callable[..., int], *arguments: Any) -> Any:
-        """Start a run."""
+    def submit(self, run: Run, *arguments: Any) -> Any:
+        """Start a run; what it returns is polled as a future is."""
         return self.engine.submit(run, *arguments)
 
 
 class Ray:
-    """Tasks of a Ray cluster, the one at an address or one that is started here.
+    """Tasks of a Ray cluster.
 
     Args:
-        address: of the cluster, "auto" for the one of this machine; None to start one.
+        address: of the cluster, "auto" for the one of this machine; null starts one.
         cpus, gpus: of a run.
     """
 
@@ -190,7 +192,7 @@ class Ray:
         room = self.ray.cluster_resources()
         return max(1, min(int(room.get(name, 0) / need) for name, need in self.share.items() if need))
 
-    def submit(self, run: Callable[..., int], *arguments: Any) -> Any:
+    def submit(self, run: Run, *arguments: Any) -> Any:
         """Start a run."""
         remote = self.ray.remote(num_cpus=self.share["CPU"], num_gpus=self.share["GPU"], max_retries=0)(run)
         return remote.remote(*arguments).future()

@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, quantiles, stdev
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from descent.run.folder import RunFolder, read_text

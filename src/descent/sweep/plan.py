@@ -7,7 +7,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import product
@@ -16,6 +16,7 @@ from socket import gethostname
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout  # comes with torch
 
 from descent.errors import ConfigError, require
 from descent.run.atomic import write_text
@@ -25,7 +26,8 @@ PLAN, STOP = "sweep.yaml", ".stop"  # the second one asks every run of a sweep t
 DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended as it should; a search ends it early
 MOST = 100_000  # runs of a sweep
 LONGEST = 120  # characters of a folder's name
-STALE = 60.0  # seconds after which a process on another machine that shows no sign of life is gone
+PATIENCE = 5.0  # seconds for the runs of a sweep that was killed to let go of it
+STALE = 60.0  # seconds after which a process of another machine that shows no sign of life is gone
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Point:
     Attributes:
         values: what differs from the other runs, as typed, by key.
         words: of the run's command line, without its folder.
-        folder: of the run.
+        folder: of the run, which makes it itself, once its words have proved good.
     """
 
     values: Mapping[str, str]
@@ -48,7 +50,7 @@ class Point:
         return self.folder.path.name
 
     def beside(self, suffix: str) -> Path:
-        """Return a file beside the run's folder: the run makes that folder itself, once its words are good."""
+        """Return a hidden file beside the run's folder."""
         return self.folder.path.with_name(f".{self.name}{suffix}")
 
     def line(self) -> list[str]:
@@ -62,7 +64,7 @@ class Point:
             return "done"
         if not self.folder.config.exists():
             return "missing"
-        if "test" in read_json(self.folder.result):  # it was killed before it could make its mark
+        if "test" in read_json(self.folder.result):  # it was killed before it could note that
             return "done"
         return "pruned" if (self.folder.path / PRUNED).exists() else "begun"
 
@@ -72,36 +74,39 @@ class Point:
 
     def is_live(self) -> bool:
         """Return whether a process is at work on it, on this machine or on another one."""
+        mark = self.beside(".live")
         with suppress(OSError, ValueError):
-            host, process = self.beside(".live").read_text().split()
-            age = time.time() - self.beside(".live").stat().st_mtime
-            if age < STALE and (host != gethostname() or is_running(int(process))):
+            host, process = mark.read_text().split()
+            if time.time() - mark.stat().st_mtime < STALE:
+                if host == gethostname() and os.name == "posix":
+                    os.kill(int(process), 0)  # raises where there is none
                 return True
-        return self.folder.lock.exists() and is_locked(self.folder.lock)
+        return self.folder.lock.exists() and take_lock(self.folder) is None
 
     def claim(self) -> bool:
-        """Write down that this process is at work on it, unless another one is."""
-        mark = self.beside(".live")
-        if not self.is_live():
-            mark.unlink(missing_ok=True)
-        try:
-            with mark.open("x") as file:
-                file.write(f"{gethostname()} {os.getpid()}")
-        except FileExistsError:
+        """Note that this process is at work on the run, unless another one is."""
+        if self.is_live():
             return False
-        return True
+        self.beside(".live").unlink(missing_ok=True)
+        with suppress(FileExistsError), self.beside(".live").open("x") as file:
+            file.write(f"{gethostname()} {os.getpid()}")
+            if self.state() == "missing":  # one that failed has left its output there
+                self.folder.log.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self.folder.path.rmdir()
+            return True
+        return False
 
     def look(self) -> bool:
-        """In the process at work: show that it lives, put the log into the folder; whether it is to end."""
+        """From the process at work: show that it lives, put its log in place; return whether it is to end."""
         with suppress(OSError):
             os.utime(self.beside(".live"))
-        log = self.beside(".log")
-        if log.exists() and self.folder.config.exists():
-            log.replace(self.folder.log)
+        if self.folder.config.exists() and self.beside(".log").exists():
+            self.beside(".log").replace(self.folder.log)
         return (self.folder.path.parent / STOP).exists() or (self.folder.path / PRUNED).exists()
 
     def leave(self, code: int) -> int:
-        """In the process at work: note that the run has ended, and return its exit code."""
+        """From the process at work: note that the run has ended, and return its exit code."""
         self.look()
         if code == 0 and self.folder.config.exists():
             (self.folder.path / DONE).touch()
@@ -109,8 +114,9 @@ class Point:
         return code
 
     def find_log(self) -> Path:
-        """Return the file with what the run printed: in its folder, or beside it while there is none."""
-        return self.folder.log if self.folder.config.exists() else self.beside(".log")
+        """Return the file of what the run prints."""
+        begun = self.folder.config.exists() or self.folder.log.exists()
+        return self.folder.log if begun else self.beside(".log")
 
 
 @dataclass
@@ -130,11 +136,11 @@ class Plan:
     search: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        known = sum(map(len, self.values.values())) <= MOST // 4  # what a YAML file of a run may contain
-        size = math.prod(map(len, self.values.values()))
-        require(known and size <= MOST, "sweep", f"{size:.3g} runs", f"at most {MOST} runs")
         for key, values in self.values.items():
             require(bool(values), key, "", "at least one value")
+            require(len(values) <= MOST // 4, key, f"{len(values)} values", f"at most {MOST // 4}")
+        size = math.prod(map(len, self.values.values()))
+        require(size <= MOST, "sweep", f"{size:.4g} runs", f"at most {MOST} runs")
 
     def points(self) -> Iterator[Point]:
         """Yield every combination, the last key varying fastest."""
@@ -149,18 +155,19 @@ class Plan:
 
     def is_like(self, other: "Plan") -> bool:
         """Return whether another sweep differs in the values alone, a search not even in those."""
-        same = sorted(self.saved()) == sorted(other.saved()) and set(self.values) == set(other.values)
-        settings = [[w for w in plan.search if not w.startswith("trials=")] for plan in (self, other)]
-        return same and settings[0] == settings[1] and (not settings[0] or self.values == other.values)
-
-    def saved(self) -> list[str]:
-        """Return the words that all runs share, without those to Hydra itself."""
-        return [word for word in self.words if not word.startswith("hydra")]
+        words, search = (
+            [sorted(w for w in words if not w.startswith(("hydra", "trials="))) for words in pair]
+            for pair in ((self.words, other.words), (self.search, other.search))
+        )
+        same = words[0] == words[1] and search[0] == search[1] and set(self.values) == set(other.values)
+        return same and (not search[0] or self.values == other.values)
 
     def write(self) -> None:
-        """Write the plan into its folder."""
-        content = {"words": self.saved(), "values": self.values, "search": self.search}
-        write_text(self.folder / PLAN, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        """Write the plan into its folder, without words to Hydra itself."""
+        words = [word for word in self.words if not word.startswith("hydra")]
+        content = {"words": words, "values": self.values, "search": self.search}
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        write_text(within(self.folder, PLAN), text)
 
 
 def read_plan(folder: Path) -> Plan:
@@ -191,22 +198,10 @@ def find_plan(wanted: Plan, parent: Path) -> Plan | None:
 def name_folder(words: Sequence[str]) -> str:
     """Return `loss=mae,seed=0` of the words that vary: a name of its own for each, on every file system."""
     text = ",".join(re.sub(r"[\[\]'\"]", "", word.lstrip("+~")) for word in words)
-    name = re.sub(r"[^\w.=+,-]+", "_", text)[:LONGEST].lstrip(".") or "run"
+    name = re.sub(r"[^\w.=+,-]+", "_", text)[:LONGEST] or "run"
     if name == text or not words:
         return name
     return f"{name}-{blake2b(repr(words).encode(), digest_size=3).hexdigest()}"
-
-
-def within(folder: Path, name: str) -> Path:
-    """Return a file of a sweep to be written: it lies in its folder, whatever its parts lead to.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    path = folder / name
-    inside = path.resolve().is_relative_to(folder.resolve()) and not path.is_symlink()
-    require(inside, "folder", str(path), "a file in the sweep's own folder, and no link")
-    return path
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -218,31 +213,34 @@ def read_json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-@contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Make a sweep's folder and keep other sweeps out.
+# ---- a sweep's folder ----------------------------------------------------------------------------------------
+
+
+def hold(folder: Path) -> FileLock:
+    """Make a sweep's folder and keep other sweeps out, as long as this process lives.
 
     Raises:
         ConfigError: the folder cannot be made, contains links, or its sweep is running.
     """
-    from filelock import FileLock, Timeout  # comes with torch
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         expected = f"a folder that can be made ({error.strerror})"
         raise ConfigError("folder", str(folder), expected=expected) from error
     require_plain(folder)
-    lock = FileLock(RunFolder(folder).lock, timeout=0)
+    if (lock := take_lock(RunFolder(folder), PATIENCE)) is None:
+        raise ConfigError("resume", str(RunFolder(folder)), expected="what has ended; this is running")
+    return lock
+
+
+def take_lock(folder: RunFolder, patience: float = 0) -> FileLock | None:
+    """Return the lock of a folder, held until it is forgotten; None where another process holds it."""
+    lock = FileLock(folder.lock, timeout=patience)
     try:
         lock.acquire()
-    except Timeout as error:
-        expected = "what has ended; this is running"
-        raise ConfigError("resume", str(RunFolder(folder)), expected=expected) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    except Timeout:
+        return None
+    return lock
 
 
 def require_plain(folder: Path) -> None:
@@ -252,34 +250,21 @@ def require_plain(folder: Path) -> None:
         ConfigError: naming the first one.
     """
     for parent, folders, files in os.walk(folder):
-        for path in (os.path.join(parent, name) for name in (*folders, *files)):  # noqa: PTH118 (150,000)
-            try:
+        for path in (f"{parent}/{name}" for name in (*folders, *files)):
+            with suppress(FileNotFoundError):  # a run at work has removed it
                 kind = os.lstat(path).st_mode
-            except FileNotFoundError:  # a run at work has removed it
-                continue
-            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                good = stat.S_ISREG(kind) or stat.S_ISDIR(kind)
                 expected = "a folder of plain files; this is a link, a pipe or a device"
-                raise ConfigError("resume", os.path.relpath(path), expected=expected)
+                require(good, "resume", os.path.relpath(path), expected)
 
 
-def is_running(process: int) -> bool:
-    """Whether a process of this machine exists."""
-    if os.name == "nt":
-        return True  # its age tells
-    with suppress(PermissionError):
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-    return True
+def within(folder: Path, name: str) -> Path:
+    """Return a file of a sweep that is to be written, which lies in its folder.
 
-
-def is_locked(file: Path) -> bool:
-    """Whether a process of this machine holds a lock."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(file, timeout=0):
-            return False
-    except Timeout:
-        return True
+    Raises:
+        ConfigError: it is a link, or below one.
+    """
+    path = folder / name
+    inside = path.resolve() == folder.resolve() / name
+    require(inside, "folder", str(path), "a file in the sweep's own folder, and no link")
+    return path

@@ -1,37 +1,36 @@
 """Which choice is the best: means over seeds, and what their spread allows to say."""
 
-import csv
-import io
 import math
 import shutil
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
 
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
-from descent.sweep.pictures import draw
 from descent.sweep.plan import Point, read_json, within
+
+if TYPE_CHECKING:
+    import polars as pl
 
 REPEATS = ("seed", "data.seed", "fold", "data.fold")  # what does not make another choice
 LOWER = ("loss", "mae", "mse", "rmse", "mape", "calibration_error")  # metrics of which less is better
 FEW = 5  # seeds in common, below which their spread is too uncertain to call a difference noise
 # Student's t that 2.5 % lie above, by degrees of freedom from 4
 T = (2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101)
-BEYOND = 2.0
-SHOWN, NARROW = 20, 12  # rows on the terminal; columns that a value keeps there
+SHOWN, WIDE = 20, 10_000  # rows on the terminal; columns without an end
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What runs are ranked by: a figure of their best epoch, and whether less of it is better."""
+    """What runs are ranked by: a figure of their best epoch, and whether less of it is better, in words too."""
 
     metric: str
     lower: bool
-    note: str
+    note: str = ""
+    without: str = ""  # a figure that is not comparable
 
 
 @dataclass
@@ -42,14 +41,12 @@ class Row:
         values: of the choice, by key.
         points: its runs that have ended, by seed and fold.
         figures: of each run, by the same.
-        seconds: of training, of each run.
         near: whether the difference from the best is within the noise; None where there are too few seeds.
     """
 
     values: dict[str, str]
     points: dict[tuple[str, ...], Point]
     figures: dict[tuple[str, ...], dict[str, float]]
-    seconds: list[float]
     near: bool | None = False
 
     @property
@@ -80,8 +77,8 @@ def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Ite
     others = [name for name in figures if name.startswith("val/") and name != "val/loss"]
     if not of_loss or not others:
         return Measure(monitor, mode == "min", f"{monitor} at each run's best epoch")
-    note = f"{others[0]} at each run's best epoch by {monitor}, because values of different losses do not compare"
-    return Measure(others[0], is_less_better(others[0]), note)
+    note = f"{others[0]} at the best epoch by {monitor}, because losses do not compare"
+    return Measure(others[0], is_less_better(others[0]), note, "test/loss")
 
 
 def is_less_better(metric: str) -> bool:
@@ -90,9 +87,9 @@ def is_less_better(metric: str) -> bool:
 
 
 def best_figures(folder: RunFolder) -> dict[str, float]:
-    """Return the figures of a run's best epoch, or of the last where no best was kept, and of its test."""
+    """Return the figures of a run's best epoch, or of the last where no best was kept, its test and its seconds."""
     result = read_json(folder.result)
-    rows = [result.get("best") or result.get("final"), result.get("test"), {"": result.get("seconds")}]
+    rows = [result.get("best") or result.get("final"), result.get("test"), {"seconds": result.get("seconds")}]
     figures = {name: value for row in rows if isinstance(row, dict) for name, value in row.items()}
     return {k: float(v) for k, v in figures.items() if isinstance(v, int | float) and math.isfinite(v)}
 
@@ -104,10 +101,8 @@ def collect(points: Iterable[Point]) -> list[Row]:
         if point.state() == "done":
             choice = {key: value for key, value in point.values.items() if key not in REPEATS}
             repeat = tuple(value for key, value in point.values.items() if key in REPEATS)
-            row = rows.setdefault(tuple(choice.items()), Row(choice, {}, {}, []))
-            figures = best_figures(point.folder)
-            row.seconds.append(figures.pop("", 0.0))
-            row.points[repeat], row.figures[repeat] = point, figures
+            row = rows.setdefault(tuple(choice.items()), Row(choice, {}, {}))
+            row.points[repeat], row.figures[repeat] = point, best_figures(point.folder)
     return list(rows.values())
 
 
@@ -116,20 +111,21 @@ def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
 
     Runs of one seed share their splits and their initial weights, so the differences are taken seed by seed.
     """
-    ranked = [row for row in rows if row.of(measure.metric)]
-    ranked.sort(key=lambda row: mean(row.of(measure.metric)), reverse=not measure.lower)
+    metric = measure.metric
+    ranked = [row for row in rows if row.of(metric)]
+    ranked.sort(key=lambda row: mean(row.of(metric)), reverse=not measure.lower)
     for row in ranked[1:]:
-        best = ranked[0].figures
-        pairs = [(f.get(measure.metric), best[r].get(measure.metric)) for r, f in row.figures.items() if r in best]
-        row.near = is_near([(one, other) for one, other in pairs if one is not None and other is not None])
+        best = {repeat: f[metric] for repeat, f in ranked[0].figures.items() if metric in f}
+        pairs = [(f[metric], best[r]) for r, f in row.figures.items() if r in best and metric in f]
+        row.near = is_near(pairs)
     return ranked
 
 
 def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
-    """Return whether two choices differ by no more than noise.
+    """Return whether two choices differ by no more than noise; None where too few seeds can tell.
 
-    They do not where each one's mean is outside the other's spread, one standard deviation. Otherwise a 95 %
-    interval of the mean difference, by Student's t, decides; None where there are too few seeds for one.
+    They do not where each one's mean is outside the other's spread of one standard deviation. Otherwise a 95 %
+    interval of the mean difference, by Student's t, decides.
 
     Args:
         pairs: values of both, seed by seed.
@@ -139,23 +135,23 @@ def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
         return None
     if abs(mean(gaps)) > max(stdev(values) for values in zip(*pairs, strict=True)):
         return False
-    if n < FEW:
-        return None
-    t = T[n - FEW] if n - FEW < len(T) else BEYOND
-    return abs(mean(gaps)) <= t * stdev(gaps) / sqrt(n)
+    return abs(mean(gaps)) <= T[min(n - FEW, len(T) - 1)] * stdev(gaps) / math.sqrt(n) if n >= FEW else None
 
 
-def tabulate(rows: Sequence[Row], measure: Measure) -> list[list[str]]:
-    """Return the ranking as texts, its head first."""
-    tests = list(dict.fromkeys(n for row in rows for f in row.figures.values() for n in f if n.startswith("test/")))
-    table = [["", *rows[0].values, measure.metric, *tests, "runs", "seconds"]]
-    signs = {True: "≈", False: "", None: "?" if has_repeats(rows) else ""}
-    for number, row in enumerate(rows, 1):
-        mark = "best" if number == 1 else signs[row.near]
-        figures = [write_spread(row.of(name)) for name in (measure.metric, *tests)]
-        seconds = f"{mean(row.seconds):.1f}"
-        table.append([mark, *row.values.values(), *figures, str(len(row.figures)), seconds])
-    return table
+def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
+    """Return the ranking as texts, a column for each thing that differs."""
+    import polars as pl  # not before the runs are over: a process that is forked from one with it may hang
+
+    tests = dict.fromkeys(name for row in rows for f in row.figures.values() for name in f if "test/" in name)
+    unsure = "?" if any(len(row.points) > 1 for row in rows) else ""
+    marks = [{True: "≈", False: "", None: unsure}[row.near] for row in rows]
+    table = {"": ["best", *marks[1:]]}
+    table |= {key: [row.values[key] for row in rows] for key in rows[0].values}
+    table[measure.metric] = [write_spread(row.of(measure.metric)) for row in rows]
+    table["runs"] = [str(len(row.points)) for row in rows]
+    table |= {name: [write_spread(row.of(name)) for row in rows] for name in tests if name != measure.without}
+    table["seconds"] = [f"{mean(row.of('seconds') or [0.0]):.1f}" for row in rows]
+    return pl.DataFrame(table)
 
 
 def write_spread(values: Sequence[float]) -> str:
@@ -165,87 +161,52 @@ def write_spread(values: Sequence[float]) -> str:
     return f"{mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
+def to_text(table: "pl.DataFrame", width: int, form: str = "NOTHING") -> str:
+    """Return a table in so many columns; what is longer goes on below."""
+    import polars as pl
+
+    with pl.Config(
+        tbl_formatting=form, tbl_width_chars=width, tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=1000,
+        tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True,
+    ):  # fmt: skip
+        return "\n".join(line.removeprefix(" ").rstrip() for line in str(table).splitlines())
+
+
 def explain(rows: Sequence[Row], measure: Measure) -> str:
     """Return what the ranking and its marks mean, in words."""
-    lines = [f"Ranked by {measure.note}: mean ± standard deviation."]
+    lines = [f"Ranked by {measure.note}.", "Mean ± standard deviation."]
     if any(row.near for row in rows):
-        lines.append("≈: within the noise of the best (95 % interval of the paired differences contains 0).")
+        lines.append("≈: within the noise of the best (95 % of the paired differences contain 0).")
     if any(row.near is None for row in rows):
-        mark = "?: too" if has_repeats(rows) else "Too"
-        lines.append(f"{mark} few seeds to tell a difference from noise; {FEW} in common would do.")
+        lines.append(f"?: too few seeds to tell a difference from noise; {FEW} in common would do.")
     return "\n".join(lines)
 
 
-def has_repeats(rows: Sequence[Row]) -> bool:
-    """Return whether there is a choice with several runs."""
-    return any(len(row.figures) > 1 for row in rows)
-
-
-# ---- tables ------------------------------------------------------------------------------------------------
-
-
-def to_text(table: Sequence[Sequence[str]], choices: int) -> str:
-    """Return a table that fits the terminal: long values are cut, then the last columns left out.
-
-    Args:
-        table: its head first.
-        choices: how many columns after the first one hold values of a choice.
-    """
-    lines, columns = [list(line) for line in table[: SHOWN + 1]], shutil.get_terminal_size().columns
-    while True:
-        widths = [max(map(measure_text, column)) for column in zip(*lines, strict=True)]
-        excess = sum(widths) + 2 * (len(widths) - 1) - columns
-        widest = max(range(1, 1 + choices), key=widths.__getitem__, default=0)
-        if excess > 0 and widest and widths[widest] > NARROW:
-            for line in lines:
-                line[widest] = cut(line[widest], max(NARROW, widths[widest] - excess))
-        elif excess > 0 and len(widths) > choices + 2:
-            lines = [line[:-1] for line in lines]
-        else:
-            break
-    padded = ("  ".join(c + " " * (w - measure_text(c)) for c, w in zip(l, widths, strict=True)) for l in lines)
-    more = [f"… {len(table) - len(lines)} more"] if len(table) > len(lines) else []
-    return "\n".join([*(line.rstrip() for line in padded), *more])
-
-
-def measure_text(text: str) -> int:
-    """Return how many columns a text takes: Korean characters take two."""
-    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
-
-
-def cut(text: str, width: int) -> str:
-    """Return a text of at most so many columns."""
-    if measure_text(text) <= width:
-        return text
-    while measure_text(text) >= width:
-        text = text[:-1]
-    return text + "…"
-
-
-def to_markdown(table: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in table]
-    return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]]) + "\n"
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """Return the ranking with all figures, each a column of means and one of standard deviations."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    names = list(dict.fromkeys(name for row in rows for figures in row.figures.values() for name in figures))
-    figures = [f"{name} {kind}" for name in names for kind in ("mean", "std")]
-    writer.writerow(["rank", *rows[0].values, *figures, "runs", "seconds", "near"])
-    for number, row in enumerate(rows, 1):
-        columns = [row.of(name) for name in names]
-        pairs = [(mean(c) if c else "", stdev(c) if len(c) > 1 else "") for c in columns]
-        last = [len(row.figures), mean(row.seconds), "" if row.near is None else row.near]
-        writer.writerow([number, *row.values.values(), *(cell for pair in pairs for cell in pair), *last])
-    return text.getvalue()
+def show(rows: Sequence[Row], measure: Measure) -> str:
+    """Return the best rows as a table that fits the terminal, and what it means."""
+    table, columns = tabulate(rows[:SHOWN], measure), shutil.get_terminal_size().columns
+    while len(to_text(table, WIDE).partition("\n")[0]) > columns and table.columns[-1] not in (
+        "runs",
+        measure.metric,
+    ):
+        table = table.drop(table.columns[-1])
+    more = f"\n… and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return f"{to_text(table, columns)}{more}\n\n{explain(rows, measure)}"
 
 
 def publish(rows: Sequence[Row], measure: Measure, folder: Path, note: str = "") -> None:
     """Write the ranking and its pictures into a folder."""
-    table = tabulate(rows, measure)
-    write_text(within(folder, "ranking.csv"), to_csv(rows))
-    write_text(within(folder, "ranking.md"), f"{to_markdown(table)}\n{explain(rows, measure)}\n{note}")
+    import polars as pl
+
+    from descent.sweep.pictures import draw
+
+    names = dict.fromkeys(name for row in rows for figures in row.figures.values() for name in figures)
+    columns: dict[str, list[Any]] = {key: [row.values[key] for row in rows] for key in rows[0].values}
+    for name in names:
+        columns[f"{name} mean"] = [mean(row.of(name)) if row.of(name) else None for row in rows]
+        columns[f"{name} std"] = [stdev(row.of(name)) if len(row.of(name)) > 1 else None for row in rows]
+    columns |= {"runs": [len(row.points) for row in rows], "near": [row.near for row in rows]}
+    pl.DataFrame({"rank": range(1, len(rows) + 1), **columns}).write_csv(within(folder, "ranking.csv"))
+    text = f"{to_text(tabulate(rows, measure), WIDE, 'ASCII_MARKDOWN')}\n\n{explain(rows, measure)}\n{note}"
+    write_text(within(folder, "ranking.md"), text)
     draw(rows, measure, folder)

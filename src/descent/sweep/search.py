@@ -15,9 +15,9 @@ from typing import Any
 
 from descent.errors import ConfigError, first_line, require
 from descent.sweep.conduct import Queue
+from descent.sweep.pictures import read_curve
 from descent.sweep.plan import PRUNED, Plan, Point
 from descent.sweep.ranking import Measure, best_figures
-from descent.sweep.pictures import read_curve
 
 BOARD = "optuna.log"
 DIGITS = 4  # of a number that is drawn, so that it can be typed again
@@ -34,6 +34,7 @@ class Range:
 
     def divide(self, steps: int) -> list[str]:
         """Return as many of them at equal distances, the ends included."""
+        require(steps >= 2, "search.steps", steps, "a whole number of at least 2")
         turn, back = (math.log, math.exp) if self.log else (float, float)
         low, high = turn(self.low), turn(self.high)
         found = (back(low + (high - low) * step / (steps - 1)) for step in range(steps))
@@ -46,16 +47,11 @@ class Range:
         return str(min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high))
 
 
+@dataclass
 class Grid:
-    """Every combination of values, with ranges cut into steps.
+    """Every combination of values, with ranges cut into so many steps, their ends included."""
 
-    Args:
-        steps: values of a range, its ends included.
-    """
-
-    def __init__(self, steps: int) -> None:
-        require(steps >= 2, "steps", steps, "a whole number of at least 2")
-        self.steps = steps
+    steps: int
 
 
 class Search(Queue):
