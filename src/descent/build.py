@@ -189,7 +189,8 @@ def read_signature(target: Callable[..., Any]) -> Signature:
     functions: list[Callable[..., Any]] = [target]
     if inspect.isclass(target) and "__new__" not in vars(target):
         own = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
-        functions = own or [target]
+        # a base that takes nothing cannot be what `**arguments` are for
+        functions = [f for f in own if list_parameters(f)] or [target]
     names: set[str] = set()
     hints: dict[str, Any] = {}
     open_ended = True
