@@ -148,8 +148,10 @@ def find_kind(values: pl.Series, format: Format, named: bool = False) -> Column:
         raise Unusable("no values")
     if named:
         return Column(values.name, "category")
-    for kind in ("date", "number", "boolean"):  # a form such as %Y%m%d is that of numbers, too
-        column = Column(values.name, kind, decimal=format.decimal, dates=format.dates)
+    # a form such as %Y%m%d is that of numbers, too
+    tries = [("date", format.dates), ("number", "auto"), ("boolean", "auto"), ("date", "auto")]
+    for kind, dates in tries:
+        column = Column(values.name, kind, decimal=format.decimal, dates=dates)
         if column.holds(values) and (kind, values.dtype) != ("number", pl.Boolean):
             return column
     if values.dtype != pl.String:
@@ -168,7 +170,7 @@ def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Col
     if column.kind == "number" and bool((read.abs() > EXACT).any()):
         column.origin = known.cast(pl.Int128, strict=False).min() or 0  # type: ignore[assignment]
         read = column.read(known)
-    if not column.flagged and read.min() == read.max():
+    if not (column.flagged or read.has_nulls()) and read.min() == read.max():
         raise Unusable(f"{known[0]} in every row")
     if column.kind != "category":
         column.fill = read.median()  # type: ignore[assignment]
