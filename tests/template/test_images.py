@@ -166,7 +166,7 @@ def test_the_size_of_a_photo_is_that_after_its_turn(tmp_path: Path, suffix: str)
     exif[0x112] = 6  # to be turned by 90°
     lying = {"a": np.full((20, 40), 9, np.uint8), "b": np.full((20, 40), 99, np.uint8)}
     data = data_of(two_classes(tmp_path / "photos", lying, suffix, exif=exif))
-    assert data.sizes["input_shape"][1:] == (40, 20)
+    assert data.examples.shape[2:] == (40, 20)
     assert "12 images of 40×20 pixels, taken as 40×20" in data.preview
     assert "cut off" not in data.preview
 
