@@ -199,6 +199,8 @@ def read_signature(target: Callable[..., Any]) -> Signature:
     for function in functions:
         parameters = list_parameters(function)
         named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        if names and not named:
+            break  # what is passed on is not for a base that takes nothing
         names |= named.keys()
         hints = dict(read_hints(function, named)) | hints
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -183,7 +183,7 @@ class FromSamples(LightningDataModule):
             counts = self.targets[self.rows["train"]].bincount(minlength=len(self.names))
             self.class_counts = counts.tolist()
         shape = self.scaling(self.examples[:1]).shape[1:]
-        self.sizes = {"input_shape": tuple(shape), "outputs": len(self.names)}
+        self.sizes: dict[str, Any] = {"input_shape": tuple(shape), "outputs": len(self.names)}
         self.fingerprint = take_fingerprint(self.inputs, self.targets, self.scaling)
 
     def _scale(self, samples: Samples, like: Mapping[str, Any] | None) -> None:
@@ -220,7 +220,7 @@ class FromSamples(LightningDataModule):
 
     def _take_targets(self, samples: Samples, kind: str, like: Mapping[str, Any] | None) -> None:
         """Fill the task, and the targets as the loss gets them."""
-        self.targets = samples.targets
+        self.targets: Tensor = samples.targets
         if kind == "classes":
             self.task: Task = Classes(self.names)
         elif kind == "labels":
