@@ -446,7 +446,7 @@ def test_a_run_on_mapped_arrays_resumes_exactly(run: Run, tmp_path: Path) -> Non
     for command in (
         [*words, "trainer.max_epochs=4", f"folder={tmp_path}/whole"],
         [*words, "trainer.max_epochs=2", f"folder={tmp_path}/cut"],
-        [f"resume={tmp_path}/cut", "trainer.max_epochs=4", f"folder={tmp_path}/cut"],
+        [*words, "resume=true", "trainer.max_epochs=4", f"folder={tmp_path}/cut"],
     ):
         finished = run(*command)
         assert finished.code == 0, finished.err
