@@ -161,6 +161,9 @@ class Supervised(LightningModule):
         modes = {module: module.training for module in self.modules()}
         with torch.random.fork_rng(), torch.enable_grad():
             outputs = self.model.eval()(inputs)
+            while isinstance(outputs, Tensor) and outputs.shape[0] in (1, *outputs.shape[1:]):
+                # as many samples as classes, or one, would hide that (n, classes) and (n,) are subtracted
+                inputs, outputs, targets = map_tensors((inputs, outputs, targets), repeat_first)
             try:
                 loss = self.compute_loss(inputs, outputs, targets)
             except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
@@ -203,6 +206,11 @@ class Supervised(LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+
+def repeat_first(values: Tensor) -> Tensor:
+    """Return values `(n, …)` with the first one once more."""
+    return torch.cat([values, values[:1]])
 
 
 # Lightning reads the signature of a step each time that it calls it; one that is there takes a quarter as long
