@@ -161,7 +161,9 @@ class Supervised(LightningModule):
         modes = {module: module.training for module in self.modules()}
         with torch.random.fork_rng(), torch.enable_grad():
             outputs = self.model.eval()(inputs)
-            while isinstance(outputs, Tensor) and outputs.shape[0] in (1, *outputs.shape[1:]):
+            while (
+                isinstance(outputs, Tensor) and outputs.dim() > 1 and len(outputs) in (1, *outputs.shape[1:])
+            ):
                 # as many samples as classes, or one, would hide that (n, classes) and (n,) are subtracted
                 inputs, outputs, targets = map_tensors((inputs, outputs, targets), repeat_first)
             try:
