@@ -86,8 +86,8 @@ def build_node(
     for name, value in values.items():
         if isinstance(value, list) and is_tensor(signature.hints.get(name)):
             values[name] = import_module("torch").tensor(value).float()
+    arguments = build_node(f"{key}._args_", node.get("_args_", []), None, allowed)
     with blame(key):
-        arguments = node.get("_args_", [])
         if node.get("_partial_"):
             return partial(target, *arguments, **values)
         made = target(*arguments, **values)

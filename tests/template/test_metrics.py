@@ -1,4 +1,4 @@
-"""An epoch's figures are means over its samples, in the units of each task; any torchmetrics can be chosen."""
+"""An epoch's figures are means over its samples, in each task's units; any torchmetrics can be chosen."""
 
 import math
 from functools import partial
@@ -12,6 +12,7 @@ from small import data_of, supervised, trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import classification
+from torchmetrics.text import Perplexity
 
 from descent.data.diabetes import diabetes
 from descent.errors import ConfigError
@@ -166,7 +167,7 @@ def test_perplexity_is_the_exponential_of_the_mean_loss_of_the_tokens_that_count
     task = Tokens("_abcd", pad=0)
     logits, tokens = torch.randn(50, 9, 5), torch.randint(5, (50, 9))
     kept = tokens != 0
-    chosen = {"acc": Accuracy(), "perplexity": torchmetrics.text.Perplexity(ignore_index=IGNORED)}
+    chosen = {"acc": Accuracy(), "perplexity": Perplexity(ignore_index=IGNORED)}
     found, _ = collect(task, chosen, logits, tokens, 7)
     expected = F.cross_entropy(logits[kept].double(), tokens[kept])
     assert found["perplexity"] == pytest.approx(expected.exp().item(), rel=1e-5)
@@ -209,7 +210,7 @@ def test_r2_of_a_constant_target_is_not_defined(true: Tensor) -> None:
 def test_metrics_of_values_are_averaged_over_the_targets(outputs: int) -> None:
     chosen = {"spearman": torchmetrics.SpearmanCorrCoef(outputs)}
     predicted, targets = torch.randn(60, outputs), torch.randn(60, outputs)
-    found, _ = collect(Values(map(str, range(outputs))), chosen, predicted, targets, 16)
+    found, _ = collect(Values("abc"[:outputs]), chosen, predicted, targets, 16)
     each = [torchmetrics.functional.spearman_corrcoef(predicted[:, i], targets[:, i]) for i in range(outputs)]
     assert found["spearman"] == pytest.approx(torch.stack(each).mean().item(), abs=1e-5)
 
