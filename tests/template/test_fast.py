@@ -1,4 +1,4 @@
-"""trainer=fast against Lightning's own loop and torch's own step: the same bits, hooks, state and counters."""
+"""trainer=fast against Lightning's own loop and torch's step: the same bits, hooks, state and counters."""
 
 from collections.abc import Iterator
 from copy import deepcopy
