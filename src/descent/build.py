@@ -124,17 +124,21 @@ def locate(key: str, name: object, allowed: Collection[str] | None = None) -> Ca
     Args:
         key: of the name in the config, such as "model._target_".
         name: such as "torch.nn.Linear".
-        allowed: names, or modules whose names, a handed-over config may use; None for a config of one's own.
+        allowed: names, or modules whose own names, a handed-over config may use; None for one of one's own.
 
     Raises:
         ConfigError: it is no name, cannot be imported, is no class or function, or may not be named.
     """
     if not isinstance(name, str) or "." not in name.strip("."):
         raise ConfigError(key, name, expected="a class or function with its module, such as torch.nn.L1Loss")
-    if allowed is not None and not any(name == one or name.startswith(f"{one}.") for one in allowed):
+    module = name.rpartition(".")[0]
+    trusted = allowed is None or name in allowed or module in allowed
+    found = import_name(key, name) if trusted else None
+    if trusted and allowed is not None and name not in allowed:  # a module that is allowed
+        trusted = getattr(found, "__module__", "") == module
+    if not trusted:
         expected = f"a name that conf/ contains, or that you type; trust it by allow=[{name}]"
         raise ConfigError(key, name, expected=expected)
-    found = import_name(key, name)
     if not callable(found) or inspect.ismodule(found):
         raise ConfigError(key, name, expected=f"a class or function, not a {type(found).__name__}")
     return found
@@ -192,7 +196,8 @@ def read_signature(target: Callable[..., Any]) -> Signature:
     functions: list[Callable[..., Any]] = [target]
     if inspect.isclass(target) and "__new__" not in vars(target):
         own = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
-        functions = own or [target]
+        # a base that takes nothing cannot be what `**arguments` are for
+        functions = [f for f in own if list_parameters(f)] or [target]
     names: set[str] = set()
     hints: dict[str, Any] = {}
     open_ended = True
