@@ -14,37 +14,41 @@ from torch import Tensor
 
 from descent.data.described import shorten
 from descent.errors import ConfigError, blame, first_line, require
-from descent.inference.output import open_output, require_free
-from descent.inference.predictor import HUB, UNITS, Predictor, printable
+from descent.inference.output import open_output, printable, require_free, to_json
+from descent.inference.predictor import HUB, UNITS, Predictor
 from descent.run.folder import RunFolder
 from descent.run.saved import SavedRun, find_fault
 from descent.run.trust import read_text
 
 Files = dict[Path, bytes]
 TOLERANCE = 1e-3  # of the largest output: float32 sums in another order, over many layers
-PARTS = ("model", "loss", "metrics", "module")  # of the config, by which a run is loaded and evaluated
+PARTS = (
+    "name",
+    "model",
+    "loss",
+    "metrics",
+    "module",
+)  # of the config, by which a run is loaded and evaluated
 CARD = """---
 library_name: descent
-tags: [pytorch, lightning, {kind}]
+tags: [pytorch, lightning, {task}]
 ---
 # {name}
 
-{kind}: {names}. Input: {inputs}. Output: {outputs}.
+Takes {inputs}; returns {values} {outputs}: {some}.
 
 {metrics}
 
 ```python
 from descent.inference import load  # of the project that trained it
 
-model = load("{folder}")  # this folder, as huggingface_hub.snapshot_download returns it
+model = load("folder")  # as huggingface_hub.snapshot_download returns it
 model.predict("new.csv")  # or an array of inputs
 ```
 
-Trained with {choices}. Its data:
+What it learned from:
 
-```
-{data}
-```
+{preview}
 """
 
 
@@ -52,7 +56,7 @@ def export(model: Predictor, form: str, output: str | None, overwrite: bool) -> 
     """Write a model in one of `FORMATS`, and return a line about it.
 
     Raises:
-        ConfigError: a package is missing, a file may not be replaced, or what was exported gives something else.
+        ConfigError: a package is missing, a file may not be replaced, or the export gives something else.
     """
     folder, (convert, name) = model.run.folder.path, FORMATS[form]
     files, line = convert(model, Path(output or folder / name).expanduser())
@@ -65,12 +69,27 @@ def export(model: Predictor, form: str, output: str | None, overwrite: bool) -> 
     return line
 
 
+def describe(model: Predictor) -> dict[str, Any]:
+    """Return what a model takes and returns, and how a file becomes what it takes."""
+    inputs, outputs = (
+        f"{str(values.dtype).removeprefix('torch.')} ({', '.join(map(str, ('batch', *values.shape[1:])))})"
+        for values in (model.examples, model(model.examples[:1]))
+    )
+    values, reader = UNITS.get(model.task.kind, "predictions"), model.run.data["reader"]
+    shapes = {"task": model.task.kind, "inputs": inputs, "outputs": outputs, "values": values}
+    return {
+        **shapes,
+        "names": model.names,
+        "reader": {**reader, "path": ""},
+    }  # not of the machine that trained
+
+
 def to_torch_export(model: Predictor, place: Path) -> tuple[Files, str]:
     """Return a file for `torch.export.load`."""
-    buffer, extra = BytesIO(), {"model.json": describe(model)}
+    buffer = BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about tensors that share their memory
-        torch.export.save(trace(model), buffer, extra_files=extra)
+        torch.export.save(trace(model), buffer, extra_files={"model.json": to_json(describe(model))})
     content = buffer.getvalue()
     return compare(model, torch.export.load(BytesIO(content)).module(), place, content)
 
@@ -80,17 +99,16 @@ def to_onnx(model: Predictor, place: Path) -> tuple[Files, str]:
     runtime = find_package("onnx", "onnxruntime", "onnxscript")
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    names: Any = {"input_names": ["inputs"], "output_names": ["outputs"], "verbose": False, "dynamo": True}
     with warnings.catch_warnings(), blame("format"):
         warnings.simplefilter("ignore")  # about the exporter's own code
-        names: Any = {"input_names": ["inputs"], "output_names": ["outputs"]}
-        shapes = {"inputs": {0: "batch"}}  # the trace has the dimension, this gives it its name
-        program = torch.onnx.export(trace(model), **names, dynamic_shapes=shapes, verbose=False, dynamo=True)
+        # the trace has the dimension, this gives it its name
+        program = torch.onnx.export(trace(model), **names, dynamic_shapes={"inputs": {0: "batch"}})
     assert program is not None
-    program.model.metadata_props.update(model=describe(model))
+    program.model.metadata_props.update(model=to_json(describe(model)))
     content = program.model_proto.SerializeToString()
     session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    exported = lambda x: torch.from_numpy(session.run(None, {"inputs": x.numpy()})[0])  # noqa: E731
-    return compare(model, exported, place, content)
+    return compare(model, lambda x: torch.tensor(session.run(None, {"inputs": x.numpy()})[0]), place, content)
 
 
 def trace(model: Predictor) -> torch.export.ExportedProgram:
@@ -103,82 +121,51 @@ def trace(model: Predictor) -> torch.export.ExportedProgram:
 def compare(
     model: Predictor, exported: Callable[[Tensor], Tensor], place: Path, content: bytes
 ) -> tuple[Files, str]:
-    """Return the files of an exported model that gives what the original gives, all at once and one by one."""
-    inputs = model.examples
+    """Return the files of an exported model, once it gives what the original gives, in batches of any size."""
     with torch.no_grad():
-        found, expected = [exported(inputs), *map(exported, inputs[:8].split(1))], model(inputs)
+        inputs, expected = model.examples, model(model.examples)
+        found = torch.cat([exported(inputs), *map(exported, inputs[:8].split(1))])
     unit = getattr(
         model.task, "std", expected.abs().max().clamp(min=1e-12)
-    )  # in their own, values may be huge
-    found = [found[0], torch.cat(found[1:])]
-    difference = max(float(((f - expected[: len(f)]) / unit).abs().max()) for f in found)
-    same = f"outputs that differ by at most {TOLERANCE:g}, but it is {difference:.2g}; nothing is written"
+    )  # of values that may all be large
+    difference = float(((found - torch.cat([expected, expected[:8]])) / unit).abs().max())
+    same = f"outputs within {TOLERANCE:g} of the run's, not {difference:.2g}; nothing is written"
     require(difference <= TOLERANCE, "format", place.suffix, same)
-    beside = place.with_suffix(".json")
+    described, beside = describe(model), place.with_suffix(".json")
     line = (
-        f"{place}: {describe_shape(inputs)} inputs of any batch size; on {len(inputs):,} samples of the run's own"
+        f"{place}: {described['inputs']} inputs of any batch size; on {len(inputs):,} samples of the run's own"
         f" data it differs from the original by at most {difference:.2g}\n{beside}: what it takes and gives"
     )
-    return {beside: describe(model).encode(), place: content}, line
-
-
-def describe(model: Predictor) -> str:
-    """Return, as JSON, what a model takes and returns, and how a file becomes what it takes."""
-    values = {
-        "task": model.task.kind,
-        "inputs": describe_shape(model.examples),
-        "outputs": describe_shape(model(model.examples[:1])),
-        "values": UNITS.get(model.task.kind, "as its task predicts them"),
-        "names": model.names,
-        "reader": {**model.run.data["reader"], "path": ""},  # which is of the machine that trained
-    }
-    return printable(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
-
-
-def describe_shape(values: Tensor) -> str:
-    """Return type and shape as text, such as "float64 (batch, 5)"."""
-    shape = ", ".join(map(str, ("batch", *values.shape[1:])))
-    return f"{str(values.dtype).removeprefix('torch.')} ({shape})"
-
-
-# ---- the hub -----------------------------------------------------------------------------------------------
+    return {beside: to_json(described).encode(), place: content}, line
 
 
 def to_hub(model: Predictor, place: Path) -> tuple[Files, str]:
-    """Return weights, a model card and the config, which comes last, because without it a folder is no model."""
+    """Return weights, a model card and the config, which comes last: without it a folder is no model."""
     run, safetensors = model.run, find_package("hub", "safetensors.torch")
     with blame("output"):
         place.mkdir(exist_ok=True)
     result = json.loads(read_text(run.folder.result)).get("test", {}) if run.folder.result.exists() else {}
-    card = CARD.format(
-        kind=model.task.kind or "other",
-        name=run.config.get("name", place.name),
-        names=", ".join(model.names[:20]) + (", …" if len(model.names) > 20 else ""),
-        inputs=describe_shape(model.examples),
-        outputs=UNITS.get(model.task.kind, "as its task predicts"),
-        metrics="\n".join(f"- {n}: {'not defined' if v is None else f'{v:.4g}'}" for n, v in result.items()),
-        folder=place.name,
-        choices=", ".join(f"{group}={word}" for group, word in run.config.get("choices", {}).items()),
-        data=shorten(read_text(run.folder.data)) if run.folder.data.exists() else "not described",
-    )
+    metrics = "\n".join(f"- {n}: {'not defined' if v is None else f'{v:.4g}'}" for n, v in result.items())
+    preview = shorten(read_text(run.folder.data)) if run.folder.data.exists() else ""
+    words = {
+        "some": ", ".join(model.names[:20]),
+        "metrics": metrics,
+        "preview": preview.replace("\n", "  \n"),
+    }
     data = {name: value for name, value in run.data.items() if name != "examples"}
-    config = {**{part: run.config.get(part, {}) for part in PARTS}, "described": data}
-    config["described"]["reader"] = {**data["reader"], "path": ""}
+    config = {part: run.config.get(part, {}) for part in PARTS}
+    config |= {"data": None, "described": {**data, "reader": describe(model)["reader"]}}
     tensors = {**run.checkpoint["state_dict"], "examples": model.examples}
     files = {
         place / HUB: safetensors.save({name: t.contiguous().clone() for name, t in tensors.items()}),
-        place / "README.md": printable(card).encode(),
-        place / "config.json": printable(json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode(),
+        place / "README.md": printable(CARD.format(name=config["name"], **describe(model), **words)).encode(),
+        place / "config.json": to_json(config).encode(),
     }
     return files, f"{place}: {', '.join(path.name for path in files)}; `hf upload NAME {place}` uploads it"
 
 
 def read_hub(folder: Path) -> SavedRun:
-    """Return the run that a folder for the hub contains.
-
-    Raises:
-        ConfigError: safetensors is missing, or the files are of something else.
-    """
+    """Return the run that a folder for the hub contains; a `ConfigError` where it is of something else."""
     safetensors = find_package("hub", "safetensors.torch")
     try:
         config, tensors = json.loads(read_text(folder / "config.json")), safetensors.load_file(folder / HUB)
@@ -194,7 +181,7 @@ def read_hub(folder: Path) -> SavedRun:
 def find_package(extra: str, *names: str) -> Any:
     """Return the first package of an extra, once all that are needed are there."""
     try:
-        return [import_module(name) for name in names][0]
+        return next(iter([import_module(name) for name in names]))
     except ImportError as error:
         way = f"{' and '.join(names)}; `uv sync --extra {extra}` or `pip install -e '.[{extra}]'` ({error})"
         raise ConfigError("format", extra, expected=way) from error

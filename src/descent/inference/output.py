@@ -1,56 +1,46 @@
 """The file that a command is to write: a new one, or one that may be replaced."""
 
-import stat
+import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
 
+from descent.callbacks.recorder import without_nan
 from descent.errors import ConfigError, require
 from descent.run.atomic import open_atomically
 from descent.run.folder import RunFolder
 
 
 def require_free(path: str, overwrite: bool, run: str, input: str = "") -> None:
-    """Raise a `ConfigError` unless a file can be written.
-
-    Args:
-        path: as it was typed, `output=path`.
-        overwrite: whether a regular file that exists may be replaced.
-        run: the folder of the run, whose own files are never replaced.
-        input: the file that is read meanwhile, if any.
-    """
+    """Raise a `ConfigError` where `output=path` is no file, or one of the run, the input, or one to keep."""
     file, folder = Path(path).expanduser(), RunFolder(Path(run).expanduser())
-    try:
-        mode = file.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        require(file.parent.is_dir(), "output", path, f"a folder that exists, not {file.parent}")
-        return
-    except OSError as error:
-        raise ConfigError(
-            "output", path, expected=f"a file that can be written ({error.strerror})"
-        ) from error
-    require(stat.S_ISREG(mode), "output", path, "a regular file, not a folder, a link, a pipe or a device")
-    kept = (*vars(folder).values(), *folder.checkpoints.glob("*"), *folder.events(), Path(input).expanduser())
-    own = any(other.is_file() and file.samefile(other) for other in kept)
-    require(not own, "output", path, "another file than the input and those of the run")
-    require(overwrite, "output", path, "a file that does not exist, or overwrite=true")
+    require(file.parent.is_dir(), "output", path, f"a folder that exists, not {file.parent}")
+    if os.path.lexists(file):
+        regular = file.is_file() and not file.is_symlink()
+        require(regular, "output", path, "a regular file, not a folder, a link, a pipe or a device")
+        kept = (
+            *vars(folder).values(),
+            *folder.checkpoints.glob("*"),
+            *folder.events(),
+            Path(input).expanduser(),
+        )
+        own = any(other.is_file() and file.samefile(other) for other in kept)
+        require(not own, "output", path, "another file than the input and those of the run")
+        require(overwrite, "output", path, "a file that does not exist, or overwrite=true")
 
 
 @contextmanager
 def open_output(path: str) -> Iterator[IO[bytes]]:
-    """Open a stream to a file that `require_free` allowed; at the end the file is there whole or not at all.
-
-    Raises:
-        ConfigError: the disk is full, or the folder cannot be written to.
-    """
+    """Open a stream to a file that `require_free` allowed; it is there whole in the end, or not at all."""
     try:
         with open_atomically(Path(path).expanduser()) as stream:
             yield stream
-    except OSError as error:
+    except OSError as error:  # the disk is full, or the folder is read-only
         raise ConfigError(
             "output", path, expected=f"a file that can be written ({error.strerror})"
         ) from error
@@ -86,3 +76,13 @@ def write_parquet(blocks: Iterable[pl.DataFrame], stream: IO[bytes]) -> Iterator
 
 
 SUFFIXES = {".csv": write_csv, ".parquet": write_parquet}
+
+
+def to_json(values: Any) -> str:
+    """Return plain values as JSON, null for NaN."""
+    return printable(json.dumps(without_nan(values), indent=2, ensure_ascii=False) + "\n")
+
+
+def printable(text: str) -> str:
+    """Return a text that can be written as UTF-8: names of files and folders may not be UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

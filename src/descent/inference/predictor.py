@@ -14,6 +14,7 @@ from descent.data.arrays import require_finite
 from descent.data.named_path import NamedPath
 from descent.data.scaling import Scaling
 from descent.errors import ConfigError, require
+from descent.inference.output import printable
 from descent.run.saved import SavedRun, read_run
 from descent.run.trust import list_allowed
 from descent.task import Task
@@ -28,7 +29,7 @@ UNITS = {"classes": "probabilities", "labels": "probabilities", "values": "value
 
 
 class Predictor(nn.Module):
-    """The whole model of a run: a reader of files, the scaling of inputs, the network, and what a task predicts."""
+    """The whole model of a run: the reader of its files, the scaling of inputs, the network, and its task."""
 
     batch_size = 1024  # samples that go through the network at once
     device = torch.device(
@@ -45,13 +46,16 @@ class Predictor(nn.Module):
         """Return probabilities, or values in their own units, for raw inputs `(batch, …)`."""
         return self.task.predict(self.model(self.scaling(inputs)))
 
+    def predict(self, source: Any, keep: Sequence[str] = ()) -> pl.DataFrame:
+        """Return what `predict_blocks` yields, as one frame."""
+        return pl.concat(list(self.predict_blocks(source, keep)))
+
     @torch.inference_mode()
     def predict_blocks(self, source: Any, keep: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
         """Yield predictions in the order of the rows or images, in constant memory.
 
         Args:
-            source: a file or folder of the kind that the run learned from, an array of raw inputs `(n, …)`, or
-                for a table a frame of polars or pandas.
+            source: a file or folder like that of the run, an array of raw inputs, or a frame for a table.
             keep: columns of the file to copy. Of images, "file" is always copied.
 
         Yields:
@@ -62,18 +66,12 @@ class Predictor(nn.Module):
             ConfigError: the source cannot be read, a column is missing, or the model gives NaN or infinity.
         """
         for rows, inputs in self._read(source):
-            outputs = [
-                self.model(self.scaling(x).to(self.device)).cpu() for x in inputs.split(self.batch_size)
-            ]
-            answers = torch.cat([self.task.predict(output) for output in outputs])
+            batches = (self.scaling(batch).to(self.device) for batch in inputs.split(self.batch_size))
+            answers = torch.cat([self.task.predict(self.model(batch).cpu()) for batch in batches])
             if not bool(answers.isfinite().all()):
                 expected = "values for which the model gives numbers, not NaN"
                 raise ConfigError("input", str(source)[:200], expected=expected)
             yield self._frame(rows, keep, answers)
-
-    def predict(self, source: Any, keep: Sequence[str] = ()) -> pl.DataFrame:
-        """Return what `predict_blocks` yields, as one frame."""
-        return pl.concat(list(self.predict_blocks(source, keep)))
 
     def _read(self, source: Any) -> Iterator[tuple[pl.DataFrame, Tensor]]:
         """Yield blocks of rows and their raw inputs."""
@@ -92,7 +90,7 @@ class Predictor(nn.Module):
             yield pl.DataFrame(), inputs
 
     def _frame(self, rows: pl.DataFrame, keep: Sequence[str], answers: Tensor) -> pl.DataFrame:
-        """Put the kept columns and the predictions beside each other, by names that depend on the kind of task."""
+        """Put kept columns and predictions beside each other, by names that depend on the kind of task."""
         kind, values = self.task.kind, answers.unsqueeze(-1).flatten(1)
         names = [f"p({n})" if UNITS.get(kind) == "probabilities" else f"predicted_{n}" for n in self.names]
         if len(names) != values.shape[1]:
@@ -114,16 +112,13 @@ class Predictor(nn.Module):
 def load(
     folder: str | Path, weights: str = "best", device: str = "cpu", allow: Sequence[str] = ()
 ) -> Predictor:
-    """Return the model of a run, or of a folder for the hub, in evaluation mode.
-
-    No code from the folder runs: weights and rules are plain values, and its config may name only what conf/
-    names and what you allow.
+    """Return the model of a run, or of a folder for the hub; no code from the folder runs.
 
     Args:
         folder: such as "logs/houses".
         weights: of a run, "best" (by what it monitored) or "last".
         device: where the network goes, "cpu", "cuda" or "mps".
-        allow: further names, or modules whose names are allowed, such as "my_models".
+        allow: names that its config may use beside those in conf/, or modules, such as "my_models".
 
     Raises:
         ConfigError: no such folder or checkpoint, a name that is not allowed, or parts that do not fit.
@@ -147,10 +142,7 @@ def load(
         predictor = Predictor(run, model, scaling, task, reader).eval()
         own = ("model.", "scaling.", "task.")
         predictor.load_state_dict({name: state[name] for name in state if name.startswith(own)})
-        with torch.inference_mode():
-            shape = predictor(predictor.examples[:1]).shape
-        if task.names and len(shape) == 2 and shape[1] != len(task.names):
-            raise ValueError(f"{shape[1]} outputs, {len(task.names)} names")
+        predictor(predictor.examples[:1])
     predictor.sizes, predictor.device = sizes, torch.device(device)
     model.to(device)
     return predictor
@@ -160,14 +152,10 @@ def load(
 def refuse_misfits(run: SavedRun) -> Iterator[None]:
     """Turn into a `ConfigError` what files that do not fit each other raise where they are put together."""
     try:
-        yield
+        with torch.no_grad():
+            yield
     except ConfigError:
         raise
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         expected = f"weights, data and config that fit each other ({' '.join(str(error).split())[:300]})"
         raise ConfigError("run", str(run.folder), expected=expected) from error
-
-
-def printable(text: str) -> str:
-    """Return a text that can be written as UTF-8: names of files and folders may not be UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
