@@ -197,7 +197,7 @@ def draw(metric: Any, found: Tensor, names: list[str]) -> str:
         else:
             figure = Figure(figsize=(size, size), layout="constrained")
             axes = figure.subplots()
-            metric.plot(ax=axes, add_text=len(names) <= COUNTS, labels=labels, cmap="Blues")
+            metric.plot(found.long(), ax=axes, add_text=len(names) <= COUNTS, labels=labels, cmap="Blues")
             if len(names) > NAMES:
                 axes.set(xticks=[], yticks=[])
         figure.savefig(stream, format="svg", metadata={"Date": None})

@@ -35,7 +35,7 @@ tags: [pytorch, lightning, {task}]
 ---
 # {name}
 
-Takes {inputs}; returns {values} {outputs}: {some}.
+Takes {inputs[type]} {inputs[shape]}; returns {outputs[values]} {outputs[shape]}: {some}.
 
 {metrics}
 
@@ -72,16 +72,12 @@ def export(model: Predictor, form: str, output: str | None, overwrite: bool) -> 
 def describe(model: Predictor) -> dict[str, Any]:
     """Return what a model takes and returns, and how a file becomes what it takes."""
     inputs, outputs = (
-        f"{str(values.dtype).removeprefix('torch.')} ({', '.join(map(str, ('batch', *values.shape[1:])))})"
+        {"type": str(values.dtype).removeprefix("torch."), "shape": ["batch", *values.shape[1:]]}
         for values in (model.examples, model(model.examples[:1]))
     )
-    values, reader = UNITS.get(model.task.kind, "predictions"), model.run.data["reader"]
-    shapes = {"task": model.task.kind, "inputs": inputs, "outputs": outputs, "values": values}
-    return {
-        **shapes,
-        "names": model.names,
-        "reader": {**reader, "path": ""},
-    }  # not of the machine that trained
+    outputs |= {"names": model.names, "values": UNITS.get(model.task.kind, "predictions")}
+    reader = {**model.run.data["reader"], "path": ""}  # which is of the machine that trained
+    return {"task": model.task.kind, "inputs": inputs, "outputs": outputs, "reader": reader}
 
 
 def to_torch_export(model: Predictor, place: Path) -> tuple[Files, str]:
@@ -121,7 +117,7 @@ def trace(model: Predictor) -> torch.export.ExportedProgram:
 def compare(
     model: Predictor, exported: Callable[[Tensor], Tensor], place: Path, content: bytes
 ) -> tuple[Files, str]:
-    """Return the files of an exported model, once it gives what the original gives, in batches of any size."""
+    """Return the files of an exported model, once it gives what the original gives."""
     with torch.no_grad():
         inputs, expected = model.examples, model(model.examples)
         found = torch.cat([exported(inputs), *map(exported, inputs[:8].split(1))])
@@ -131,12 +127,12 @@ def compare(
     difference = float(((found - torch.cat([expected, expected[:8]])) / unit).abs().max())
     same = f"outputs within {TOLERANCE:g} of the run's, not {difference:.2g}; nothing is written"
     require(difference <= TOLERANCE, "format", place.suffix, same)
-    described, beside = describe(model), place.with_suffix(".json")
+    beside = place.with_suffix(".json")
     line = (
-        f"{place}: {described['inputs']} inputs of any batch size; on {len(inputs):,} samples of the run's own"
-        f" data it differs from the original by at most {difference:.2g}\n{beside}: what it takes and gives"
+        f"{place}: {inputs.dtype} inputs {tuple(inputs.shape[1:])}, in batches of any size; on {len(inputs)} samples"
+        f" of the run it differs from the original by at most {difference:.2g}\n{beside}: what it takes and gives"
     )
-    return {beside: to_json(described).encode(), place: content}, line
+    return {beside: to_json(describe(model)).encode(), place: content}, line
 
 
 def to_hub(model: Predictor, place: Path) -> tuple[Files, str]:
