@@ -1,4 +1,4 @@
-"""What every part of a project should hold, found from conf/: a new YAML file is tried without writing a test.
+"""What every part of a project should hold, found from conf/: a new file is tried without writing a test.
 
 A part is tried with the defaults of conf/train.yaml. A comment line of its file can change that:
 
@@ -27,7 +27,9 @@ from descent.run.folder import RunFolder
 PARTS = [(group, word) for group in list_groups() for word in list_choices(group)]
 TRAINED = [(group, word) for group, word in PARTS if group in ("model", "module")]
 FIRST = ["logger=none", "trainer.accelerator=cpu"]  # what any part is tried with
-BATCHES = [f"trainer.limit_{split}_batches={count}" for split, count in (("train", 4), ("val", 2), ("test", 2))]
+BATCHES = [
+    f"trainer.limit_{split}_batches={count}" for split, count in (("train", 4), ("val", 2), ("test", 2))
+]
 WRITERS = ("callbacks", "logger")  # groups that fast_dev_run turns off
 
 
@@ -51,7 +53,9 @@ def overrides(group: str, word: str) -> list[str]:
     A recipe for a sweep is tried with the first value of each list.
     """
     own = [f"{group}={word}", *shlex.split(comment(group, word, "try with"))]
-    first = [one for one in FIRST if one.partition("=")[0] != group and group not in ("trainer", "experiment")]
+    first = [
+        one for one in FIRST if one.partition("=")[0] != group and group not in ("trainer", "experiment")
+    ]
     recipe = compose("train", own).recipe if group == "experiment" else {}
     return [*first, *own, *(f"{key}={value.split(',')[0]}" for key, value in recipe.items())]
 
