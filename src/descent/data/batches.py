@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from descent.data.scaling import let_go
+
 CHUNK = 1 << 20  # numbers gathered at once: enough to amortise the call, few enough to stay in the cache
 
 
@@ -128,6 +130,7 @@ class Batches(Ordered):
         for rows in rest.to(self.inputs.device).split(batches_a_chunk * size):
             # on one thread two to four times as fast as `inputs[rows]`
             inputs, targets = self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
+            let_go(self.inputs)
             if self.transform is not None:
                 inputs = self.transform(inputs)
             yield from zip(inputs.split(size), targets.split(size), strict=True)
