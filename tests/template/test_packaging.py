@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, finish
 
 ROOMS = ("table", "images", "inference", "sweep", "fast", "examples")
 SLOW = pytest.mark.skipif("DESCENT_SLOW" not in os.environ, reason="minutes: DESCENT_SLOW=1 runs it")
@@ -37,11 +37,14 @@ def commit(folder: Path, tag: str = "") -> None:
 
 def try_out(folder: Path, *words: str) -> str:
     """Compile every file, compose the config, and train for a moment; return what --help prints."""
-    call(sys.executable, "-m", "compileall", "-q", "src", "tests", at=folder)
-    run = [sys.executable, "src/train.py"]
-    call(*run, "--cfg", "job", at=folder)
-    call(*run, "trainer.fast_dev_run=1", f"folder={folder}/logs/tried", *words, at=folder)
-    return call(*run, "--help", at=folder)
+    for file in folder.rglob("*.py"):
+        compile(file.read_text(encoding="utf-8"), str(file), "exec")
+    short = ["trainer.fast_dev_run=1", "threads=1", f"folder={folder}/logs/tried"]
+    for arguments in (["--cfg", "job"], [*short, *words], ["--help"]):
+        done = finish([str(folder / "src/train.py"), *arguments], folder, {}, 240)
+        assert done.code == 0, done.out + done.err
+    assert f"{folder}/logs/tried" in (folder / "logs/tried/config.yaml").read_text()
+    return done.out
 
 
 def check_all(folder: Path) -> None:
