@@ -166,7 +166,7 @@ def test_the_size_of_a_photo_is_that_after_its_turn(tmp_path: Path, suffix: str)
     exif[0x112] = 6  # to be turned by 90°
     lying = {"a": np.full((20, 40), 9, np.uint8), "b": np.full((20, 40), 99, np.uint8)}
     data = data_of(two_classes(tmp_path / "photos", lying, suffix, exif=exif))
-    assert data.input_shape[1:] == (40, 20)
+    assert data.examples.shape[2:] == (40, 20)
     assert "12 images of 40×20 pixels, taken as 40×20" in data.preview
     assert "cut off" not in data.preview
 
@@ -189,7 +189,7 @@ def test_deep_and_float_pixels_keep_their_values_and_their_scale_is_of_the_train
     assert f"grey {pixels}" in data.preview
     assert data.reader["pixels"] == pixels
     train = data.take("train")[0].double()
-    assert data.scaling.input_mean.item() == pytest.approx(train.mean().item())
+    assert data.scaling.mean.item() == pytest.approx(train.mean().item())
     reader = ImageReader.from_description(data.reader)
     Image.new("L", (2, 2)).save(tmp_path / "cells/a/bytes.png")
     with pytest.raises(ConfigError, match=rf"bytes.png \(its pixels are uint8, not {pixels}\)"):

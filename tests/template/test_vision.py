@@ -36,7 +36,7 @@ def test_the_official_test_split_is_the_test_data(monkeypatch: pytest.MonkeyPatc
     )  # fmt: skip
     assert [len(rows) for rows in data.rows.values()] == [32, 8, 10]
     assert data.take("test")[0].unique().tolist() == [200]
-    assert data.scaling.input_mean.flatten().tolist() == [100, 100, 100]
+    assert data.scaling.mean.flatten().tolist() == [100, 100, 100]
 
 
 @pytest.mark.skipif(HAS_TORCHVISION, reason="torchvision is installed")

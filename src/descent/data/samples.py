@@ -114,7 +114,8 @@ class FromSamples(LightningDataModule):
             validation and test labels stay right.
         fold: of `folds` parts of the samples, the one that is the test split; None for `test_fraction`.
         folds: how many parts there are.
-        task: what the targets are; "auto" takes whole numbers for classes and others for values.
+        task: what the targets are: "classes" ("classification"), "values" ("regression") or "labels"; "auto"
+            takes whole numbers for classes and others for values.
         drop_last: leave out the last training batch of an epoch where it is smaller than the others.
         like: what is taken over from the run whose weights are the start, so that each weight means the same:
             `descent.run.saved.SavedRun.like`.
@@ -139,12 +140,13 @@ class FromSamples(LightningDataModule):
         label_noise: float,
         fold: int | None = None,
         folds: int = 5,
-        task: Literal["auto", "classes", "values", "labels"] = "auto",
+        task: Literal["auto", "classes", "classification", "values", "regression", "labels"] = "auto",
         drop_last: bool = False,
         like: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__()
+        task = {"classification": "classes", "regression": "values"}.get(task, task)  # type: ignore[assignment]
         require(batch_size >= 1, "batch_size", batch_size, "a whole number of at least 1")
         require(eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "a whole number of at least 1")
         require(0 <= label_noise <= 1, "label_noise", label_noise, "a number from 0 to 1")

@@ -42,7 +42,7 @@ class StoredImages:
     files: Sequence[Path]
     kept: Tensor  # the images `(n, channels, height, width)`, or no images
     reader: ImageReader
-    each: Tensor  # mean and variance of each image's channels, float64 `(n, 2, channels)`
+    sums: Tensor  # of each image: first pixel, sum and square sum about it, float64 `(n, 3, channels)`
     augment: Callable[[Tensor], Tensor] | None
     workers: int
 
@@ -56,11 +56,12 @@ class StoredImages:
         return image
 
     def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of each channel over some rows, float64 `(channels, 1, 1)`."""
-        means, variances = self.each[rows].unbind(1)
-        apart = means - means[0]  # so that nothing cancels, and a constant has no variance
-        mean, variance = means[0] + apart.mean(0), variances.mean(0) + apart.var(0, correction=0)
-        return mean.reshape(-1, 1, 1), variance.reshape(-1, 1, 1)
+        """Return mean and variance as `find_moments` does: of bytes, whose sums are exact, bit for bit."""
+        first, total, square = self.sums[rows].unbind(1)
+        each, apart = self.reader.size[0] * self.reader.size[1], first - first[0]
+        square = (square + 2 * apart * total + each * apart.square()).sum(0) / (each * len(rows))
+        total = (total + each * apart).sum(0) / (each * len(rows))
+        return (first[0] + total).view(-1, 1, 1), (square - total.square()).clamp(min=0).view(-1, 1, 1)
 
 
 def images(
@@ -97,28 +98,27 @@ def images(
     pixels = Counter(map(find_pixels, modes)).most_common(1)[0][0]
     require(pixels == "uint8" or augment != "strong", "augment", augment, f"light or flip for {pixels}")
     grey = color == "grey" or (color == "auto" and {*modes} <= {"1", "L", "LA", "I", "I;16", "I;16B", "F"})
-    channels = 1 if grey else 3
-    reader = ImageReader(str(root.resolve()), [height, width], channels, pixels, corrupt)
-    large = len(files) * channels * height * width * (1 if pixels == "uint8" else 4) > MEMORY
-    keep = not large if in_memory == "auto" else in_memory
-    kept = torch.empty(len(files) if keep else 0, channels, height, width, dtype=getattr(torch, pixels))
-    whole, each = list[int](), list[Tensor]()
+    shape = torch.Size((len(files), 1 if grey else 3, height, width))
+    reader = ImageReader(str(root.resolve()), [height, width], shape[1], pixels, corrupt)
+    keep = shape.numel() * (1 if pixels == "uint8" else 4) <= MEMORY if in_memory == "auto" else in_memory
+    kept = torch.empty(shape if keep else 0, dtype=getattr(torch, pixels))
+    whole, sums = list[int](), list[Tensor]()
     for rows, block in reader.decode_all(files, named):
         if keep:
             kept[len(whole) : len(whole) + len(rows)] = block
         whole += rows
         values = block.flatten(2).double()
         apart = values - values[..., :1]
-        each.append(torch.stack([values[..., 0] + apart.mean(2), apart.var(2, correction=0)], 1))
+        sums.append(torch.stack([values[..., 0], apart.sum(2), apart.square().sum(2)], 1))
     targets = torch.tensor([classes.index(labels[row]) for row in whole], dtype=torch.int64)
     counts = dict(zip(classes, targets.bincount(minlength=len(classes)).tolist(), strict=True))
     for name in classes:
         require(counts[name] > 0, "path", path, f"an image of {name} that can be decoded")
     inputs: Tensor | StoredInputs = kept[: len(whole)]
-    if augment != "none" or not keep:
-        moments = torch.cat(each)
-        change = build_augmentation(augment, 0 if pixels == "uint8" else moments[:, 0].mean().item())
-        inputs = StoredImages([files[row] for row in whole], kept, reader, moments, change, processes)
+    if augment != "none" or not keep or pixels != "uint8":
+        change = build_augmentation(augment, 0 if pixels == "uint8" else sums[0][:, 0].mean().item())
+        processes = 0 if keep and augment == "none" else processes
+        inputs = StoredImages([files[row] for row in whole], kept, reader, torch.cat(sums), change, processes)
     taken = np.array(splits)[whole]
     given = {name: torch.from_numpy((taken == name).nonzero()[0]) for name in ("train", "val", "test")}
     seen = [min(h * width, w * height) / max(h * width, w * height) for h, w in sizes]
