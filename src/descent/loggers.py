@@ -7,26 +7,30 @@ files are cut back to the checkpoint; what a service has got stays there.
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
+from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
+from descent.run.trust import read_text
 
 
 class Wandb(WandbLogger):
-    """Lightning's `WandbLogger`, whose files lie in the run's folder.
+    """Lightning's `WandbLogger`, whose files lie beside the run's folder, because there are links among them.
 
     Args:
-        save_dir: the run's folder.
+        save_dir: the run's folder, in which it keeps the id of the run in Weights & Biases.
         arguments: those of `lightning.pytorch.loggers.WandbLogger` and of `wandb.init`.
     """
 
-    def __init__(self, save_dir: str, **arguments: Any) -> None:
-        before = sorted(Path(save_dir, "wandb").glob("*run-*-*"))  # of this run, before it was resumed
-        if before and not arguments.get("id"):
-            arguments |= {"id": before[-1].name.rpartition("-")[2], "resume": "allow"}
-        # a run's folder has no links in it, so that resuming follows none
-        super().__init__(save_dir=save_dir, settings={"symlink": False}, **arguments)
+    def __init__(self, save_dir: str, id: str | None = None, **arguments: Any) -> None:
+        file = RunFolder(save_dir).tracking
+        id = id or (read_text(file) if file.exists() else uuid4().hex[:8])
+        super().__init__(save_dir=Path(save_dir).parent, id=id, resume="allow", **arguments)
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            write_text(file, id)
 
 
 class MLflow(MLFlowLogger):
@@ -62,5 +66,7 @@ def find_mlflow_run(uri: str, experiment: str, folder: str) -> str | None:
     if found is None:
         return None
     newest = ["attributes.start_time DESC"]
-    runs = client.search_runs([found.experiment_id], f'tags.folder = "{folder}"', order_by=newest, max_results=1)
+    runs = client.search_runs(
+        [found.experiment_id], f'tags.folder = "{folder}"', order_by=newest, max_results=1
+    )
     return runs[0].info.run_id if runs else None

@@ -33,7 +33,7 @@ def read_wandb(folder: Path) -> Points:
     from wandb.proto.wandb_internal_pb2 import Record
 
     points: Points = defaultdict(list)
-    for file in sorted(folder.glob("wandb/*run-*/*.wandb")):
+    for file in sorted(folder.parent.glob("wandb/*run-*/*.wandb")):
         for data in split_records(file.read_bytes()):
             record = Record()
             record.ParseFromString(data)
@@ -97,7 +97,7 @@ def test_wandb_without_a_network_has_the_points_of_metrics_csv_and_goes_on_with_
     finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=5", **QUIET)
     assert finished.code == 0, finished.err
     require_equal(read_wandb(tmp_path / "run"), tmp_path / "run", repeated=True)
-    parts = sorted((tmp_path / "run/wandb").iterdir())
+    parts = sorted((tmp_path / "wandb").glob("offline-run-*"))
     assert len(parts) == 2
     assert len({path.name.rpartition("-")[2] for path in parts}) == 1  # one run for `wandb sync`
 

@@ -15,7 +15,9 @@ from conftest import ROOT, finish
 
 ROOMS = ("table", "images", "inference", "sweep", "fast", "examples")
 SLOW = pytest.mark.skipif("DESCENT_SLOW" not in os.environ, reason="minutes: DESCENT_SLOW=1 runs it")
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "datasets", "local", "*-2???????-*")
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", ".*_cache", "__pycache__", "datasets", "local", "*-2???????-*"
+)
 AUTHOR = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -90,9 +92,11 @@ def test_a_new_project_has_its_own_name_its_rooms_and_nothing_of_the_template(
     assert pyproject["project"]["description"] == "Which 'flower' it is"
     assert "benchmark" not in pyproject["dependency-groups"]
     readme = (project / "README.md").read_text()
-    assert readme.startswith("# flowers\n\nWhich \"flower\" it is.\n")
+    assert readme.startswith('# flowers\n\nWhich "flower" it is.\n')
     assert len(readme.splitlines()) < 50
-    texts = [p.read_text() for p in project.rglob("*") if p.suffix in (".md", ".toml", ".yml", ".py", ".yaml")]
+    texts = [
+        p.read_text() for p in project.rglob("*") if p.suffix in (".md", ".toml", ".yml", ".py", ".yaml")
+    ]
     assert not any("<!--" in text or re.search("^#%(?!%)", text, re.MULTILINE) for text in texts)
     answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
     assert answers["rooms"] == list(ROOMS)
@@ -147,7 +151,9 @@ def test_an_update_takes_what_is_new_keeps_what_was_changed_and_can_add_a_room(
 
     rooms = {"rooms": ["table", "fast"]}
     copier.run_update(project, data=rooms, defaults=True, overwrite=True, quiet=True)
-    assert not [p for p in project.rglob("*") if p.suffix == ".rej" or (p.is_file() and b"<<<<<<< " in p.read_bytes())]
+    assert not [
+        p for p in project.rglob("*") if p.suffix == ".rej" or (p.is_file() and b"<<<<<<< " in p.read_bytes())
+    ]
     assert (project / "conf/train.yaml").read_text() == own
     assert (project / "conf/optimizer/mine.yaml").exists()
     assert "hidden: [128]" in (project / "conf/model/mlp.yaml").read_text()
