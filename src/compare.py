@@ -1,4 +1,4 @@
-"""Runs side by side, ranked, with what differs in their configs: `python src/compare.py logs/a logs/b`."""
+"""Runs side by side, ranked: `python src/compare.py logs/a logs/b`."""
 
 from descent.cli.command import command
 
@@ -8,12 +8,9 @@ if TYPE_CHECKING:
 
 
 def compare(config: "DictConfig") -> None:
-    from descent.sweep.comparison import compare_runs, write_page
+    from descent.sweep.comparison import compare as compare_runs
 
-    comparison = compare_runs(list(config.runs), config.by)
-    print(comparison.text())
-    write_page(comparison, config.output)
-    print(f"\nWritten to {config.output}")
+    print(compare_runs(list(config.runs), config.by, config.output))
 
 
 if __name__ == "__main__":

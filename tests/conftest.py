@@ -51,7 +51,8 @@ def run(tmp_path: Path) -> Run:
     """
 
     def run(*words: str, command: str = "train", timeout: float = 120, **env: str) -> Finished:
-        if command == "train" and not any(w.startswith(("folder=", "-", "hydra.")) for w in words):
+        placed = ("folder=", "-", "resume=/", "resume=run")
+        if command == "train" and not any(word.startswith(placed) for word in words):
             words = (*words, f"folder={tmp_path}/run")
         return finish([str(ROOT / "src" / f"{command}.py"), *words], tmp_path, env, timeout)
 
@@ -113,7 +114,7 @@ def execute(argv: list[str], folder: Path, env: dict[str, str], out: Path, err: 
         io.TextIOWrapper(os.fdopen(d, "wb"), "utf-8", write_through=True) for d in (1, 2)
     )
     sys.argv = argv
-    sys.path[:0] = [str(Path(argv[0]).parent), str(ROOT / "tests")]  # where code to break runs with is
+    sys.path[:0] = [str(Path(argv[0]).parent), str(ROOT / "tests/template")]  # where code to break runs with is
     try:
         runpy.run_path(argv[0], run_name="__main__")
     except SystemExit:

@@ -53,7 +53,7 @@ def build_node(
     A node with a `_target_` calls it with the node's fields, and with those offers that its signature names
     and the node leaves open; `_partial_: true` returns a partial. A node without one becomes a dict of what
     its children describe, which get the same offers. Where children stand below words such as `classes` and
-    `values`, those of the offered task count. A list is built item by item; anything else is returned as it is.
+    `values`, those of the offered task count. A list is built item by item; anything else stays as it is.
 
     Args:
         key: of the node, for errors.
@@ -85,14 +85,17 @@ def build_node(
         values |= {name: False for name in FETCHED if name in values}
     for name, value in values.items():
         if isinstance(value, list) and is_tensor(signature.hints.get(name)):
-            import torch
-
-            values[name] = torch.tensor(value, dtype=torch.float32)
+            values[name] = import_module("torch").tensor(value).float()
     with blame(key):
         arguments = node.get("_args_", [])
         if node.get("_partial_"):
             return partial(target, *arguments, **values)
-        return target(*arguments, **values)
+        made = target(*arguments, **values)
+    torch: Any = sys.modules.get("torch")  # which --help need not wait for
+    if torch and isinstance(made, torch.nn.Module) and "_parameters" not in vars(made):
+        expected = f"a class whose __init__ calls super().__init__() first; {type(made).__name__}'s does not"
+        raise ConfigError(key, expected=expected)
+    return made
 
 
 def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str, Any]:
@@ -121,17 +124,21 @@ def locate(key: str, name: object, allowed: Collection[str] | None = None) -> Ca
     Args:
         key: of the name in the config, such as "model._target_".
         name: such as "torch.nn.Linear".
-        allowed: names, or modules whose names, a handed-over config may use; None for a config of one's own.
+        allowed: names, or modules whose own names, a handed-over config may use; None for one of one's own.
 
     Raises:
         ConfigError: it is no name, cannot be imported, is no class or function, or may not be named.
     """
     if not isinstance(name, str) or "." not in name.strip("."):
         raise ConfigError(key, name, expected="a class or function with its module, such as torch.nn.L1Loss")
-    if allowed is not None and not any(name == one or name.startswith(f"{one}.") for one in allowed):
+    module = name.rpartition(".")[0]
+    trusted = allowed is None or name in allowed or module in allowed
+    found = import_name(key, name) if trusted else None
+    if trusted and allowed is not None and name not in allowed:  # a module that is allowed
+        trusted = getattr(found, "__module__", "") == module
+    if not trusted:
         expected = f"a name that conf/ contains, or that you type; trust it by allow=[{name}]"
         raise ConfigError(key, name, expected=expected)
-    found = import_name(key, name)
     if not callable(found) or inspect.ismodule(found):
         raise ConfigError(key, name, expected=f"a class or function, not a {type(found).__name__}")
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 from descent.cli.overrides import quote_words
 from descent.cli.runs import start
 from descent.errors import ConfigError
-from descent.paths import PACKAGE, ROOT
+from descent.paths import find_command
 from descent.run.folder import RunFolder
 
 
@@ -72,9 +72,8 @@ def train(words: list[str]) -> Trained:
 
 
 def load_job() -> Callable[..., Any]:
-    """Return the function `train` of src/train.py, which an installed wheel carries in the package."""
-    there = [path for path in (ROOT / "src/train.py", PACKAGE / "commands/train.py") if path.exists()]
-    spec = importlib.util.spec_from_file_location("descent_train", there[0])
+    """Return the function `train` of src/train.py."""
+    spec = importlib.util.spec_from_file_location("descent_train", find_command("train"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -70,7 +70,9 @@ class BestWeights(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["monitor"] == self.monitor or self.monitor == DEFAULT:
-            self.monitor, self.best = state_dict["monitor"], state_dict["best"]
+            self.monitor = str(state_dict["monitor"])
+            self.best = state_dict["best"]
+            require(all(isinstance(v, int | float) for v in self.best.values()), "best", self.best, "numbers")
             self.at_epoch_end = state_dict["at_epoch_end"]
 
     def _compare(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from descent.data.described import compare_data, describe_data
 from descent.errors import ConfigError, Stopped, first_line, is_of_libraries, require
 from descent.run.checkpoints import rotate
-from descent.run.folder import RunFolder, list_sizes
+from descent.run.folder import RunFolder, list_sizes, move
 from descent.run.random_state import put_back_random_state, take_random_state
 from descent.run.signals import Signals, requeue
 
@@ -116,6 +116,7 @@ class Checkpoint(LightningCheckpoint):
         if hasattr(pl_module, "epoch_state"):
             mine["epoch"] = pl_module.epoch_state()
         checkpoint["parts"] = {
+            "at": str(self.folder.path),  # what callbacks know of their files is told by this place
             "ended": self.ended,  # after the last epoch, and not at the start of a batch
             "batch": 0 if self.ended else progress.current.completed,
             "processes": gather(mine, trainer.world_size),
@@ -131,6 +132,8 @@ class Checkpoint(LightningCheckpoint):
         if trainer.state.fn != TrainerFn.FITTING or "parts" not in checkpoint:
             return
         self.parts = {**checkpoint["parts"], "loops": checkpoint["loops"]["fit_loop"]}
+        old, new = self.parts["at"], str(self.folder.path)
+        checkpoint["callbacks"] = move(checkpoint["callbacks"], old, new)
         if changed := compare_data(trainer, checkpoint.get("data", {})):
             raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
         for callback in list_inexact(trainer):

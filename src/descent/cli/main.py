@@ -64,9 +64,9 @@ def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed
         print_help(name)
         return 0
     if "--version" in flags:
-        from importlib.metadata import version
+        from descent import __version__
 
-        print(version("descent"))
+        print(__version__)
         return 0
     many = "--multirun" in flags or "-m" in flags
     places = [Path(flags[flag]) for flag in ("--config-dir", "-cd") if flag in flags]

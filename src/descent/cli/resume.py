@@ -8,7 +8,7 @@ from typing import Any
 from descent.cli.compose import compose
 from descent.cli.overrides import by_key, key_of, quote
 from descent.errors import ConfigError, as_typed
-from descent.run.folder import RunFolder
+from descent.run.folder import RunFolder, move
 from descent.run.saved import read_config
 from descent.run.trust import list_allowed, read_yaml, require_no_links, require_own_paths
 
@@ -72,9 +72,10 @@ def resume(
     changes = {} if same else change(config, words, folder)
     if "checkpoint" not in (config["callbacks"] or {}):
         raise ConfigError("callbacks", expected="the callback checkpoint, which goes on with a run")
-    known = [*typed.values(), *(typed.get("allow", "").strip("[]").split(","))]
-    allowed = list_allowed(word.strip("'\" ") for word in known if word)
-    require_own_paths(config, folder.path, typed)
+    more = [name.strip("'\" ") for name in typed.get("allow", "").strip("[]").split(",")]
+    allowed = list_allowed(words, filter(None, more))
+    own = {group: config.get(group) for group in ("callbacks", "logger", "trainer")}
+    require_own_paths(own, folder.path, typed)
     merged = {key_of(word): word for word in (*(map(str, before) if not same else ()), *words)}
     return config, list(merged.values()), changes, allowed
 
@@ -111,16 +112,6 @@ def change(config: dict[str, Any], words: Sequence[str], folder: RunFolder) -> d
         if key == "checkpoint.every" and "checkpoint" in config["callbacks"]:
             put(config, "callbacks.checkpoint.every", value)
     return changes
-
-
-def move(node: Any, old: str, new: str) -> Any:
-    """Return nested values in which paths of the run's old folder are those of its new one."""
-    if isinstance(node, dict):
-        return {name: move(value, old, new) for name, value in node.items()}
-    if isinstance(node, list):
-        return [move(value, old, new) for value in node]
-    inside = isinstance(node, str) and (node == old or node.startswith(old + os.sep))
-    return new + node[len(old) :] if inside else node
 
 
 def list_strings(node: Any) -> list[str]:

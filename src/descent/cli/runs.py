@@ -11,9 +11,9 @@ from descent.cli.check import check
 from descent.cli.compose import compose
 from descent.cli.main import watch_for_garbage
 from descent.cli.overrides import by_key, key_of, parse
-from descent.cli.resume import find_resumed, move, resume
+from descent.cli.resume import find_resumed, resume
 from descent.errors import ConfigError
-from descent.run.folder import Run, RunFolder, claim
+from descent.run.folder import Run, RunFolder, claim, move
 
 
 def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] = ()) -> Any:

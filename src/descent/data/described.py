@@ -65,8 +65,5 @@ def compare_data(trainer: Trainer, before: dict[str, Any]) -> str:
     changed = [name for name in now if name != "examples" and before.get(name) != now[name]]
     named = [name for name in changed if name != "fingerprint"]
     if named:
-        shown = "; ".join(
-            f"{name} was {str(before.get(name))[:80]} and is {str(now[name])[:80]}" for name in named
-        )
-        return shown
+        return "; ".join(f"{n} was {str(before.get(n))[:80]} and is {str(now[n])[:80]}" for n in named)
     return "the samples have other values, or come in another order" if changed else ""

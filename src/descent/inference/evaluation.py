@@ -1,231 +1,229 @@
-"""What a trained run does well and what it does badly: its metrics, a table and a plot."""
+"""What a trained run does well and what it does badly: its own metrics, a table and a picture."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from copy import deepcopy
+from io import StringIO
+from itertools import chain
 from math import isfinite
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelConfusionMatrix
 
-from descent.data.module import DataModule
+from descent.build import build_node, builder
+from descent.callbacks.recorder import without_nan
 from descent.data.named_path import NamedPath
-from descent.errors import ConfigError, blame, require
-from descent.inference.plots import plot_confusion, plot_values, shorten
-from descent.inference.predictor import Predictor
-from descent.losses import adapt, size_loss
-from descent.metrics import size_metrics
+from descent.data.samples import FromSamples
+from descent.errors import ConfigError, require
+from descent.inference.pictures import draw_confusion, draw_values, shorten
+from descent.inference.predictor import Predictor, printable, refuse_misfits
+from descent.losses import weigh_classes
+from descent.metrics import count_samples
 from descent.run.folder import RunFolder, make
-from descent.run.initial_weights import like_that_of
-from descent.run.trust import build
+from descent.task import IGNORED, Task
 
-CLASSES_SHOWN = 20  # most classes of a confusion matrix as text; the plot and metrics.json have all
+OWN = "_report"  # the name, among the run's metrics, of the one that the report is made from
 
 
-def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield scaled inputs and scaled targets of a run's own data, read and split as in training.
-
-    Args:
-        model: of the run.
-        split: "train", "val" or "test".
-        allow: modules of your own that the data may come from.
+def read_split(model: Predictor, split: str) -> Iterator[Any]:
+    """Return the batches of a split of a run's own data, in a fixed order and without augmentation.
 
     Raises:
         ConfigError: the data is no longer what the run has seen.
     """
-    node = dict(model.run.config["data"])
-    if "path" in node:  # the absolute path, because the run may have started in another folder
-        node["path"] = model.run.data["reader"].get("path", node["path"])
-    started = model.run.config.get("init_from") is not None  # then another run's rules hold for the data
-    like = like_that_of(model.run, model.folder) if started else {}
-    data = build("data", node, allow, **like)
-    require(isinstance(data, DataModule), "data", node.get("_target_"), "something that builds a DataModule")
-    changed = data.tell_changes(model.run.data)
-    if not changed and not same_scaling(model, data):
-        changed = "numbers have another mean or deviation"
-    if changed:
-        expected = f"its data as it was in training, but {changed}; evaluate on a file with input=…"
-        raise ConfigError("run", model.folder, expected=expected)
-    loaders = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}
-    yield from loaders[split]()
-
-
-def same_scaling(model: Predictor, data: DataModule) -> bool:
-    """Whether data has its mean and deviation of training, up to the rounding of another machine."""
-    now, before = data.scaling.state_dict(), model.scaling.state_dict()
-    return all(
-        now[name].shape == old.shape and torch.allclose(now[name].to(old), old, rtol=1e-4)
-        for name, old in before.items()
-    )
+    run = model.run
+    require("data" in run.config, "input", None, "a file, because this folder does not contain a run's data")
+    node = dict(run.config["data"])
+    if "path" in node:  # the absolute one, because the run may have started in another folder
+        node["path"] = run.data["reader"].get("path", node["path"])
+    if "eval_batch_size" in node:
+        node["eval_batch_size"] = model.batch_size
+    # read by the run's own rules, so that how another machine rounds is no change
+    data = build_node("data", node, {"like": run.like()}, run.allowed)
+    data.prepare_data()
+    data.setup("test" if split == "test" else "fit")
+    if changed := [name for name, now in data.describe().items() if run.data.get(name) != now]:
+        expected = f"its data as it was in training, but it has another {changed[0]}; input=… takes any file"
+        raise ConfigError("run", str(run.folder), expected=expected)
+    if split == "train" and isinstance(data, FromSamples):
+        data.rows["val"], split = data.rows["train"], "val"
+    return iter(getattr(data, f"{split}_dataloader")())
 
 
 def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield scaled inputs and scaled targets of a file or folder; samples without a target are left out.
+    """Yield batches of a file or folder, scaled; samples without a target are left out.
 
     Raises:
         ConfigError: it cannot be read, or its targets are not those of the run.
     """
-    file, outputs = NamedPath("input", path), len(model.names)
-    for inputs, targets in model.reader.read_with_targets(file, model.classes):
-        known = torch.ones(len(targets), dtype=torch.bool)
-        if not model.classes:
-            if targets.shape[1:] != (outputs,):
-                raise file.error(f"{outputs} target values a sample, not {tuple(targets.shape[1:])}")
-            known = targets.isfinite().all(1)
-        scaled = model.scaling.scale_targets(targets[known].to(model.device))
-        yield model.scaling.scale(inputs[known].to(model.device)), scaled
+    file, task = NamedPath("input", path), model.task
+    for inputs, targets in model.reader.read_with_targets(file, task.names if task.kind == "classes" else []):
+        flat = targets.reshape(len(targets), -1)
+        if task.kind != "classes":
+            targets = flat
+            if flat.shape[1] != len(task.names):
+                raise file.error(f"{len(task.names)} target values a sample, not {flat.shape[1]}")
+        for rows in flat.isfinite().all(1).nonzero().flatten().split(model.batch_size):
+            if len(rows):
+                y = targets[rows]
+                yield model.scaling(inputs[rows]), task.standardise(y) if hasattr(task, "standardise") else y
 
 
-def measure(
-    model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
-) -> tuple[dict[str, float], Tensor, Tensor]:
-    """Return the loss and the metrics of a run by name, then outputs and targets in the data's own units.
+def evaluate(model: Predictor, batches: Iterator[Any]) -> tuple[dict[str, Any], str, dict[str, str]]:
+    """Test a run's module on batches, as `Trainer.test` does after training.
 
-    Args:
-        model: of the run.
-        samples: blocks of scaled inputs and scaled targets.
-        batch_size: samples that go through the network at once.
-        allow: modules of your own that the loss and the metrics may come from.
+    Returns:
+        Plain values, first the run's metrics by name, null where one is not defined; the same as text; and
+        pictures as SVG, by the names of their files.
 
     Raises:
-        ConfigError: there are no samples, or too few for one of the metrics.
+        ConfigError: there are no samples.
     """
-    module = build_module(model, allow)
-    metrics, scaling = module.test_metrics, model.scaling
-    metrics.reset(model.device)
-    outputs: list[Tensor] = []
-    targets: list[Tensor] = []
-    with torch.inference_mode():
-        for block, expected in samples:
-            pairs = zip(block.split(batch_size), expected.split(batch_size), strict=True)
-            for x, y in ((x.to(scaling.input_mean), y.to(model.device)) for x, y in pairs if len(x)):
-                output = module.model(x)
-                metrics.add(len(outputs), module.compute_loss(x, output, y), output, y)
-                outputs.append(scaling.unscale(output).cpu())
-                targets.append((scaling.unscale_values(y) if y.is_floating_point() else y).cpu())
-    require(bool(outputs), "run", model.folder, "samples with targets, but there are none")
-    with blame("metrics"):
-        figures = {name: float(value) for name, value in metrics.compute().items()}
-    return figures, torch.cat(outputs), torch.cat(targets)
+    first, samples = next(batches, None), 0
+    require(first is not None, "run", str(model.run.folder), "samples with targets, but there are none")
+
+    def count() -> Iterator[Any]:
+        nonlocal samples
+        for batch in chain([first], batches):
+            samples += count_samples(batch)
+            yield batch
+
+    module, precision = build_module(model), model.run.config.get("trainer", {}).get("precision")
+    quiet: Any = dict.fromkeys(("checkpointing", "progress_bar", "model_summary"), False)
+    trainer = Trainer(
+        accelerator=model.device.type,
+        devices=1,
+        precision=precision,
+        inference_mode=False,  # `Supervised` tries a batch with gradients
+        logger=False,
+        **{f"enable_{name}": value for name, value in quiet.items()},
+    )
+    with redirect_stdout(StringIO()) as said, refuse_misfits(model.run):  # why a metric is not defined
+        logged = trainer.test(module, count(), verbose=False)[0]
+    metrics = {name.removeprefix("test/"): value for name, value in logged.items() if OWN not in name}
+    shown = ", ".join(f"{n} {f'{v:.4f}' if isfinite(v) else 'not defined'}" for n, v in metrics.items())
+    metric = getattr(getattr(module, "test_metrics", None), "metrics", {}).get(OWN)
+    details, table, pictures = report(metric, model.task) if metric is not None else ({}, "", {})
+    notes = "".join(f"{line}\n" for line in model.reader.notes())
+    text = f"{samples:,} samples: {shown}\n{said.getvalue()}\n{table}{notes}"
+    return without_nan({"samples": samples, **metrics, **details}), text, pictures
 
 
-def build_module(model: Predictor, allow: Sequence[str]) -> Any:
-    """Return the run's LightningModule, with its loss, the loss's weights of classes, and its metrics."""
-    config, task, outputs = model.run.config, model.task, len(model.names)
-    weights = size_loss(config["loss"], task, model.run.data["class_counts"])
-    criterion = adapt(build("loss", {**config["loss"], **weights}, allow), task, outputs)
-    chosen = build("metrics", config.get("metrics", {}), allow)
-    require(isinstance(chosen, dict), "metrics", config.get("metrics"), "metrics, each with its name")
-    metrics = size_metrics(chosen, task, outputs)
-    parts = {"model": model.model, "criterion": criterion, "metrics": metrics, "scaling": model.scaling}
-    module = build("module", config["module"], allow, **parts, optimizer=None, schedule=None)
-    require(isinstance(module, nn.Module), "module", config["module"], "a module, by its _target_")
-    with blame("run"):
-        module.load_state_dict(model.run.checkpoint["state_dict"])
-    return module.eval().to(model.device, model.scaling.input_mean.dtype)
+def build_module(model: Predictor) -> LightningModule:
+    """Return the run's module with its weights, its loss, its metrics, and one more for the report."""
+    run, task = model.run, model.task
+    build = builder({"metrics": {}, **run.config}, run.allowed)
+    with refuse_misfits(run):
+        weights = weigh_classes(run.config["loss"], SimpleNamespace(**run.data))
+        module = build(
+            "module",
+            model=model.model,
+            criterion=build("loss", task=task, **weights),
+            metrics={**(build("metrics", task=task, **model.sizes) or {}), **choose_report(task)},
+            task=deepcopy(task),  # the trainer moves its own to the device
+            scaling=deepcopy(model.scaling),
+            optimizer=None,
+        )
+        module.load_state_dict(run.checkpoint["state_dict"])
+    return module
 
 
-def report(
-    model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
-) -> tuple[dict[str, Any], str, str]:
-    """Return metrics as plain values, a report as text, and a plot as SVG; see `measure`."""
-    figures, outputs, targets = measure(model, samples, batch_size, allow)
-    head = f"{len(targets):,} samples: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-    if model.classes:
-        details, text = report_classes(outputs.argmax(1), targets, model.classes)
-        plot = plot_confusion(details["confusion"], model.classes)
-    else:
-        details, text = report_values(outputs, targets, model.names)
-        plot = plot_values(outputs, targets, model.names)
-    values = {"samples": len(targets), **{n: to_json(v) for n, v in figures.items()}, **details}
-    return values, f"{head}\n\n{text}\n", plot
-
-
-def write_report(run: str, values: dict[str, Any], text: str, plot: str) -> RunFolder:
-    """Write what `report` returned into a new folder within the run's, all at once; return that folder."""
+def write_report(run: str, values: dict[str, Any], text: str, pictures: dict[str, str]) -> str:
+    """Write an evaluation into a new folder within the run's, and return a line that names the files."""
     metrics = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    texts = {"metrics.json": metrics, "report.txt": text, "plot.svg": plot}
-    evaluation = RunFolder(RunFolder(Path(run).expanduser()).evaluation)
-    return make(evaluation, lambda folder: {folder.path / name: file for name, file in texts.items()})
+    texts = {"metrics.json": printable(metrics), "report.txt": printable(text), **pictures}
+    folder = RunFolder(RunFolder(run).evaluation)
+    folder = make(folder, lambda folder: {folder.path / name: text for name, text in texts.items()})
+    return f"Written to {folder}: {', '.join(texts)}"
 
 
-def report_classes(predicted: Tensor, expected: Tensor, names: list[str]) -> tuple[dict[str, Any], str]:
-    """Return precision, recall and F1 of each class, their means, and the confusion matrix, also as text.
+# ---- what is reported of each kind of task -----------------------------------------------------------------
 
-    Precision is the share of the samples predicted as a class that belong to it, recall the share of a
-    class's samples that are predicted as it, F1 their harmonic mean; each is 0 where it would divide by 0.
+
+class Pairs(Metric):
+    """Keeps predicted and true values, `(n, outputs)`."""
+
+    pairs: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("pairs", [], dist_reduce_fx="cat")
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        self.pairs.append(torch.stack([outputs, targets], 1))
+
+    def compute(self) -> Tensor:
+        """Return them as `(n, 2, outputs)`."""
+        return torch.cat(self.pairs)
+
+
+def choose_report(task: Task) -> dict[str, Metric]:
+    """Return the metric that collects what a report is made from; none for a task of one's own."""
+    kinds: dict[str, Any] = {
+        "classes": lambda n: MulticlassConfusionMatrix(n, ignore_index=IGNORED, validate_args=False),
+        "labels": lambda n: MultilabelConfusionMatrix(n, validate_args=False),
+        "values": lambda n: Pairs(),
+    }
+    return {OWN: kinds[task.kind](len(task.names))} if task.kind in kinds else {}
+
+
+def report(metric: Metric, task: Task) -> tuple[dict[str, Any], str, dict[str, str]]:
+    """Return plain values, a table, and pictures by their files' names."""
+    names, found = [printable(name) for name in task.names], metric.compute().cpu()
+    pictures, more = {}, {}
+    if task.kind == "values":
+        rows = measure_values(*found.double().unbind(1), names)
+        pictures = {"predicted_against_true.svg": draw_values(*found.unbind(1), names)}
+    elif task.kind == "labels":
+        rows = measure_hits(found[:, 1, 1], found[:, :, 1].sum(1), found[:, 1].sum(1), names)
+    else:
+        rows = measure_hits(found.diagonal(), found.sum(0), found.sum(1), names)
+        pictures = {"confusion_matrix.svg": draw_confusion(metric, found, names)}
+        more = {"confusion": found.tolist()}
+    return {task.kind: rows, **more}, tabulate(rows), pictures
+
+
+def measure_hits(
+    right: Tensor, taken: Tensor, support: Tensor, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return precision and recall of each class or label, NaN where one would divide by 0.
 
     Args:
-        predicted, expected: class indices, int64 `(n,)`.
-        names: of the classes.
+        right: samples of it that were taken for it, `(n,)`.
+        taken: all samples that were taken for it; `support`: all that are of it.
+        names: n of them.
     """
-    count = len(names)
-    matrix = torch.bincount(expected * count + predicted, minlength=count**2).reshape(count, count)
-    right, support, taken = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
-    precision, recall = right / taken.clamp(min=1), right / support.clamp(min=1)
-    f1 = 2 * right / (taken + support).clamp(min=1)
-    table = torch.stack([precision, recall, f1], 1)
-    means = {"macro avg": table.mean(0), "weighted avg": support.double() @ table / len(expected)}
-    accuracy = float(right.sum()) / len(expected)
-
-    columns = ("precision", "recall", "f1-score", "support")
-    side = max(12, *(len(shorten(name)) for name in names))
-    lines = [f"{'':>{side}} " + "".join(f"{column:>10}" for column in columns), ""]
-    rows = [*zip(names, table, support.tolist(), strict=True)]
-    rows += [(name, values, len(expected)) for name, values in means.items()]
-    shown = [
-        f"{shorten(name):>{side}} " + "".join(f"{value:>10.4f}" for value in values) + f"{n:>10}"
-        for name, values, n in rows
-    ]
-    shown[count:count] = ["", f"{'accuracy':>{side}} {accuracy:>30.4f}{len(expected):>10}"]
-    lines += [*shown, "", show_confusion(matrix, names)]
-    by_name = [(n, dict(zip(columns, [*values.tolist(), total], strict=True))) for n, values, total in rows]
-    details = {
-        "classes": dict(by_name[:count]),
-        "averages": {"accuracy": accuracy, **dict(by_name[count:])},
-        "confusion": matrix.tolist(),
-    }
-    return details, "\n".join(lines)
+    columns = {"precision": right / taken, "recall": right / support, "samples": support}
+    return by_name(columns, names)
 
 
-def show_confusion(matrix: Tensor, names: list[str]) -> str:
-    """Return the confusion matrix as text, or for many classes the most frequent confusions."""
-    shown, size = [shorten(name) for name in names], len(names)
-    if size > CLASSES_SHOWN:
-        wrong = matrix - matrix.diagonal().diag()
-        counts, places = (values.tolist() for values in wrong.flatten().topk(20))
-        lines = [
-            f"{count:>7,}  {shown[place // size]} taken for {shown[place % size]}"
-            for count, place in zip(counts, places, strict=True)
-            if count
-        ]
-        return "Most frequent confusions\n" + "\n".join(lines or ["none"])
-    width, side = max(6, len(f"{int(matrix.max()):,}") + 1), max(map(len, shown)) + 2
-    lines = ["Confusion: a row a true class, a column a predicted one, in the same order"]
-    for name, row in zip(shown, matrix.tolist(), strict=True):
-        lines.append(f"{name:<{side}}" + "".join(f"{n:>{width},}" for n in row))
-    return "\n".join(lines)
+def measure_values(predicted: Tensor, true: Tensor, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return how far values `(n, outputs)`, float64, are off, output by output; R² of a constant is NaN.
+
+    torchmetrics' R² squares the values themselves, by which large ones such as Unix seconds lose their digits.
+    """
+    square, variance = (predicted - true).square().mean(0), true.var(0, correction=0)
+    r2 = torch.where(variance > 0, 1 - square / variance, torch.nan)
+    return by_name({"R²": r2, "MAE": (predicted - true).abs().mean(0), "RMSE": square.sqrt()}, names)
 
 
-def report_values(outputs: Tensor, targets: Tensor, names: list[str]) -> tuple[dict[str, Any], str]:
-    """Return how far values `(n, targets)` are off, target by target, also as text."""
-    columns = ("MAE", "RMSE", "R²", "bias", "5 %", "median", "95 %")
-    side = max(6, *(len(shorten(name)) for name in names)) + 2
-    lines = [" " * side + "".join(f"{column:>12}" for column in columns)]
-    details = {}
-    for name, output, target in zip(names, outputs.double().T, targets.double().T, strict=True):
-        residual = output - target
-        r2 = 1 - residual.square().sum() / (target - target.mean()).square().sum()
-        quantiles = np.quantile(residual.numpy(), [0.05, 0.5, 0.95])  # torch's takes at most 2^24 values
-        values = [residual.abs().mean(), residual.square().mean().sqrt(), r2, residual.mean(), *quantiles]
-        details[name] = {column: to_json(float(value)) for column, value in zip(columns, values, strict=True)}
-        lines.append(f"{shorten(name):<{side}}" + "".join(f"{value:>12.5g}" for value in values))
-    lines.append("bias and quantiles are of the residuals, predicted minus true")
-    return {"targets": details}, "\n".join(lines)
+def by_name(columns: dict[str, Tensor], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return columns `(n,)` as a row for each name."""
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return {name: dict(zip(columns, row, strict=True)) for name, row in zip(names, rows, strict=True)}
 
 
-def to_json(value: float) -> float | None:
-    """Return a number that JSON can hold: None for NaN, such as the R² of targets that are all alike."""
-    return value if isfinite(value) else None
+def tabulate(rows: dict[str, dict[str, float]]) -> str:
+    """Return rows as text, below a line with the columns' names."""
+    side = max(len(shorten(name)) for name in rows)
+    lines = [" " * side + "".join(f"{column:>12}" for column in next(iter(rows.values())))]
+    for name, row in rows.items():
+        cells = (f"{v:12.5g}" if isfinite(v) else f"{'not defined':>12}" for v in row.values())
+        lines.append(f"{shorten(name):<{side}}" + "".join(cells))
+    return "\n".join(lines) + "\n"

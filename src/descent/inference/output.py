@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import numpy as np
+
 from descent.errors import ConfigError, require
 from descent.run.atomic import open_atomically
 from descent.run.folder import RunFolder
@@ -25,7 +27,7 @@ def require_free(path: str, overwrite: bool, run: str, input: str | None = None)
         run: the folder of the run, whose own files are never replaced.
         input: the file that is read meanwhile, if any.
     """
-    file = Path(path).expanduser()
+    file, folder = Path(path).expanduser(), RunFolder(Path(run).expanduser())
     try:
         mode = file.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -35,8 +37,7 @@ def require_free(path: str, overwrite: bool, run: str, input: str | None = None)
         raise not_writable(path, error) from error
     require(not stat.S_ISDIR(mode), "output", path, "a file, not a folder")
     require(stat.S_ISREG(mode), "output", path, "a regular file, not a link, a pipe or a device")
-    folder = RunFolder(Path(run).expanduser())
-    kept = (*folder.files(), *folder.checkpoints.glob("*.ckpt"))
+    kept = (*vars(folder).values(), *folder.checkpoints.glob("*"), *folder.events())
     own = any(other.exists() and file.samefile(other) for other in kept)
     require(not own, "output", path, "another file than those of the run")
     if input is not None and Path(input).expanduser().exists():
@@ -57,6 +58,23 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
             yield stream
     except OSError as error:
         raise not_writable(path, error) from error
+
+
+def count_rows(path: str) -> int | None:
+    """Return the rows of a file that states their number, or the files of a folder; None for text."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        return sum(1 for other in file.rglob("*") if other.is_file())
+    try:
+        if file.is_file() and file.suffix == ".npy":
+            return len(np.load(file, mmap_mode="r"))
+        if file.is_file() and file.suffix == ".parquet":
+            import polars as pl
+
+            return pl.scan_parquet(file).select(pl.len()).collect().item()
+    except Exception:  # the reader reports what is wrong with it
+        return None
+    return None
 
 
 def write_csv(blocks: Iterable[pl.DataFrame], stream: IO[bytes]) -> Iterator[pl.DataFrame]:

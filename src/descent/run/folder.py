@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from descent.errors import ConfigError, Stopped
 from descent.run.atomic import MARK
+from descent.run.trust import list_texts
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 SHARED = "DESCENT_FOLDER"  # where the processes that Lightning starts for a run find its folder
@@ -52,7 +53,7 @@ class RunFolder:
 
     def events(self) -> list[Path]:
         """Return the files that TensorBoard reads, at any depth; they only ever grow."""
-        return sorted(self.path.rglob("events.out.tfevents.*"))
+        return sorted(path for path in self.path.rglob("events.out.tfevents.*") if path.is_file())
 
     def advise(self) -> str:
         """Return a sentence on how to go on with the run."""
@@ -215,9 +216,10 @@ def rewind(folder: RunFolder) -> Path | None:
     newest = folder.last if path == folder.new else path
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return newest
-    sizes = read_sizes(path, checkpoint) if path else {}
+    sizes = read_sizes(path, checkpoint, folder) if path else {}
     for part in folder.path.rglob(f".*{MARK}"):  # of files that a kill cut short
-        part.unlink()
+        if part.is_file():
+            part.unlink()
     for file in folder.events():
         if size := sizes.get(file.relative_to(folder.path).as_posix(), 0):
             os.truncate(file, min(size, file.stat().st_size))
@@ -234,18 +236,33 @@ def rewind(folder: RunFolder) -> Path | None:
     return newest
 
 
-def read_sizes(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, int]:
+def read_sizes(path: Path, checkpoint: Mapping[str, Any], folder: RunFolder) -> dict[str, int]:
     """Return how long a checkpoint says that TensorBoard's files were, by their paths in the folder.
 
     Raises:
-        ConfigError: it is none from which a run can go on.
+        ConfigError: it is none from which a run can go on, or it names files outside of the folder.
     """
     parts = checkpoint.get("parts")
     sizes = parts.get("folder") if isinstance(parts, dict) else None
     places = all(isinstance(checkpoint.get(name), int) for name in ("epoch", "global_step"))
-    if not places or not isinstance(sizes, dict) or not all(isinstance(n, int) for n in sizes.values()):
+    whole = isinstance(sizes, dict) and all(isinstance(n, int) and n >= 0 for n in sizes.values())
+    if not places or not whole:
         raise ConfigError(str(path), expected="a checkpoint of this template, from which a run can go on")
+    for _, text in list_texts(move(checkpoint.get("callbacks"), str(parts.get("at")), str(folder.path))):
+        named = Path(text)
+        if ".." in named.parts or (named.is_absolute() and not named.resolve().is_relative_to(folder.path)):
+            raise ConfigError(str(path), expected=f"a checkpoint that names files of its run, not {text}")
     return sizes
+
+
+def move(node: Any, old: str, new: str) -> Any:
+    """Return nested values in which paths of a run's old folder are those of its new one."""
+    if isinstance(node, dict):
+        return {move(name, old, new): move(value, old, new) for name, value in node.items()}
+    if isinstance(node, list):
+        return [move(value, old, new) for value in node]
+    inside = isinstance(node, str) and (node == old or node.startswith(old + os.sep))
+    return new + node[len(old) :] if inside else node
 
 
 def list_sizes(folder: RunFolder) -> dict[str, int]:

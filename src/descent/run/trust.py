@@ -15,24 +15,27 @@ import yaml
 from descent.errors import ConfigError, first_line
 from descent.paths import CONF
 
-TARGET = re.compile(r"_target_:\s*[\"']?([\w.]+)")
+TARGET = re.compile(r"_target_[:=]\s*[\"']?([\w.]+)")
 OWN = ("descent.task.Classes", "descent.task.Values", "descent.task.Labels", "descent.task.Tokens")
+PLACES = re.compile(r"(?<!sub_)dir|path|_args_")  # in keys whose values are paths, which the current folder completes
+FILES = (".yaml", ".json", ".csv", ".txt", ".ckpt", ".lock")
 BYTES = 1 << 26  # of the largest file of text that is read
 YAML_BYTES, YAML_VALUES, YAML_DIGITS = 1 << 20, 50_000, 100  # of a config, its values, and a number in it
 
 
-def list_allowed(more: Iterable[str] = ()) -> set[str]:
+def list_allowed(words: Iterable[str] = (), more: Iterable[str] = ()) -> set[str]:
     """Return the names that a handed-over config may use.
 
     Args:
-        more: what is typed, and what `allow=` lists: names, or modules whose names are trusted.
+        words: overrides that are typed, whose targets a person vouches for.
+        more: what `allow=` lists: names, or modules whose own classes and functions are trusted.
     """
     texts = (path.read_text(encoding="utf-8") for path in CONF.rglob("*.yaml"))
-    return {*OWN, *(name for text in texts for name in TARGET.findall(text)), *more}
+    return {*OWN, *more, *(name for text in (*texts, *words) for name in TARGET.findall(text))}
 
 
-def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[str]) -> None:
-    """Refuse a handed-over config whose callbacks, loggers or trainer would write elsewhere.
+def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[str] = ()) -> None:
+    """Refuse handed-over values by which callbacks, loggers or the trainer would write elsewhere.
 
     Args:
         config: plain values.
@@ -42,11 +45,12 @@ def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[s
     Raises:
         ConfigError: naming the first such key.
     """
-    for key, value in list_texts({name: config.get(name) for name in ("callbacks", "logger", "trainer")}):
-        path = Path(value).expanduser()
-        leads = path.is_absolute() or ".." in path.parts or "://" in value
+    for key, value in list_texts(config):
+        path = Path(value)
+        leads = path.is_absolute() or PLACES.search(key) or value.startswith("~")
+        inside = path.resolve().is_relative_to(folder) if leads else True
         vouched = any(key == word or key.startswith(f"{word}.") for word in typed)
-        if leads and not vouched and not path.resolve().is_relative_to(folder.resolve()):
+        if not vouched and (not inside or ".." in path.parts or "://" in value or "$" in value):
             raise ConfigError(key, value, expected="a path in the run's folder, or this override typed again")
 
 
@@ -57,17 +61,20 @@ def require_no_links(folder: Path) -> None:
         ConfigError: naming the first one.
     """
     for path in folder.rglob("*"):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            expected = f"a folder of regular files, without {path.relative_to(folder)}, a link or device"
-            raise ConfigError(str(folder), expected=expected)
+        regular = path.is_file() or (path.is_dir() and path.suffix not in FILES)
+        if path.is_symlink() or not regular:
+            expected = f"a folder of regular files; {path.relative_to(folder)} is a link or something else"
+            raise ConfigError("resume", str(folder), expected=expected)
 
 
 def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every text in nested dicts and lists, with its key."""
+    """Yield every text in nested dicts and lists, with its key; the keys of dicts are texts as well."""
     if isinstance(node, str):
         yield key, node
-    items = node.items() if isinstance(node, Mapping) else enumerate(node if isinstance(node, list) else ())
+    items = node.items() if isinstance(node, Mapping) else enumerate(node if isinstance(node, list | tuple) else ())
     for name, value in items:
+        if isinstance(name, str):
+            yield key, name
         yield from list_texts(value, f"{key}.{name}" if key else str(name))
 
 

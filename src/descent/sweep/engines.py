@@ -1,0 +1,211 @@
+"""Where the runs of a sweep compute: an engine has `places`, how many fit, and `submit`, which returns a future.
+
+An engine of your own is such a class, named by a file in conf/executor. What it runs is `run_apart`, on any
+machine that sees the sweep's folder; processes of this machine start warm instead.
+"""
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from descent.errors import ConfigError
+from descent.run.signals import ENDING
+from descent.sweep.plan import Point
+
+POLL = 0.25  # seconds between two looks of a run at whether it is to end
+Run = Callable[..., int]
+
+
+def run_apart(point: Point, command: Sequence[str], place: str) -> int:
+    """Run a point by a command of its own, on whatever machine this is, and return its exit code.
+
+    Args:
+        point: to be run. Where another process is at work on it, that one is waited for first.
+        command: without its words.
+        place: the folder in which it was typed.
+    """
+    while not point.claim():
+        time.sleep(POLL)
+    stops = point.look()
+    if point.is_over() or stops:
+        return point.leave(0 if point.is_over() else 128 + signal.SIGTERM)
+    with point.find_log().open("ab") as log:
+        line = [*command, *point.line()]
+        process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, cwd=place)
+    while process.poll() is None:
+        time.sleep(POLL)
+        if point.look() and not stops:
+            stops = True
+            process.terminate()  # which saves
+    return point.leave(process.returncode)
+
+
+def run_warm(
+    point: Point, call: Callable[[list[str]], int], environment: Mapping[str, str], threads: int
+) -> None:
+    """In a new process: run a point, until it ends, or is asked to, or the sweep's process is gone."""
+    import torch
+
+    def follow() -> None:
+        while os.getppid() == parent and not point.look():
+            time.sleep(POLL)
+        os.kill(os.getpid(), signal.SIGTERM)  # which saves
+
+    parent = os.getppid()
+    if hasattr(os, "setsid"):
+        os.setsid()  # Linux shares its cores among sessions first, and Ctrl-C is the sweep's own
+    for number in ENDING:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    while not point.claim():
+        time.sleep(POLL)
+    log = os.open(point.find_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    threading.Thread(target=follow, daemon=True).start()
+    sys.exit(point.leave(0 if point.is_over() else call(point.line())))
+
+
+class Job:
+    """A process as a future."""
+
+    def __init__(self, process: BaseProcess, gpus: Sequence[str]) -> None:
+        self.process, self.gpus = process, gpus
+
+    def done(self) -> bool:
+        """Return whether it has ended."""
+        return self.process.exitcode is not None
+
+    def result(self) -> int | None:
+        """Return its exit code."""
+        return self.process.exitcode
+
+    def cancel(self) -> bool:
+        """Leave it to the sweep's stop file."""
+        return False
+
+
+class Local:
+    """Processes of this machine, forked with everything imported; each has a GPU of its own where there are any.
+
+    The process that forks computes with one thread: children of one with more can wait for those for ever.
+    Where nothing can be forked, processes are spawned.
+
+    Args:
+        call: runs a command line in this process and returns its exit code.
+        config: of one of the runs, plain values.
+    """
+
+    def __init__(self, call: Callable[[list[str]], int], config: Mapping[str, Any]) -> None:
+        import torch
+
+        trainer, devices = config["trainer"], torch.cuda.device_count()  # which leaves CUDA alone
+        names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
+        on_gpu = devices and trainer.get("accelerator") in ("auto", "gpu", "cuda")
+        self.call, self.jobs, self.gpus = call, list[Job](), names.split(",") if on_gpu else []
+        count = trainer.get("devices")
+        self.processes = count if isinstance(count, int) and count > 0 else 1  # of a run
+        forks = sys.platform == "linux" and not torch.cuda.is_initialized()
+        self.context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+        self.threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        gc.freeze()  # what is imported stays in pages that all processes share
+
+    def places(self, threads: int | None) -> int:
+        """Return how many runs fit; one, while nobody knows how many threads each has."""
+        if self.gpus:
+            return max(1, len(self.gpus) // self.processes)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // (threads * self.processes)) if threads else 1
+
+    def submit(self, run: Run, point: Point, *apart: Any) -> Job:
+        """Start a run."""
+        self.jobs = [job for job in self.jobs if not job.done()]
+        taken = [gpu for job in self.jobs for gpu in job.gpus]
+        gpus = sorted(self.gpus, key=taken.count)[: self.processes]
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+        process = self.context.Process(target=run_warm, args=(point, self.call, visible, self.threads))
+        process.start()
+        self.jobs.append(Job(process, gpus))
+        return self.jobs[-1]
+
+
+class Slurm:
+    """Jobs of SLURM, by submitit.
+
+    Args:
+        folder: of the sweep, which all nodes see.
+        cluster: "slurm", or "local": processes of this machine, to try it out.
+        jobs: in the queue at a time.
+        partition, gpus, cpus, minutes: of a run; null for what SLURM gives.
+        more: submitit's other parameters, by name.
+    """
+
+    def __init__(
+        self, folder: Path, cluster: str, jobs: int, partition: str | None, gpus: int | None,
+        cpus: int | None, minutes: int | None, more: dict[str, Any],
+    ) -> None:  # fmt: skip
+        place = (
+            folder / ".slurm" / uuid4().hex
+        )  # a name that nobody can foresee, because it reads pickles there
+        self.engine, self.jobs = load("submitit", "slurm").AutoExecutor(place, cluster=cluster), jobs
+        named = {"slurm_partition": partition, "gpus_per_node": gpus, "cpus_per_task": cpus}
+        settings = {"name": "sweep", "timeout_min": minutes, **named, **more}
+        self.engine.update_parameters(**{k: v for k, v in settings.items() if v is not None})
+
+    def places(self, threads: int | None) -> int:
+        """Return how many jobs may be in the queue."""
+        return self.jobs
+
+    def submit(self, run: Run, *arguments: Any) -> Any:
+        """Start a run; what it returns is polled as a future is."""
+        return self.engine.submit(run, *arguments)
+
+
+class Ray:
+    """Tasks of a Ray cluster.
+
+    Args:
+        address: of the cluster, "auto" for the one of this machine; null starts one.
+        cpus, gpus: of a run.
+    """
+
+    def __init__(self, address: str | None, cpus: float, gpus: float) -> None:
+        self.ray, self.share = load("ray", "ray"), {"CPU": cpus, "GPU": gpus}
+        self.ray.init(address or "local", log_to_driver=False, logging_level="ERROR")
+
+    def places(self, threads: int | None) -> int:
+        """Return how many runs the cluster has room for."""
+        room = self.ray.cluster_resources()
+        return max(1, min(int(room.get(name, 0) / need) for name, need in self.share.items() if need))
+
+    def submit(self, run: Run, *arguments: Any) -> Any:
+        """Start a run."""
+        remote = self.ray.remote(num_cpus=self.share["CPU"], num_gpus=self.share["GPU"], max_retries=0)(run)
+        return remote.remote(*arguments).future()
+
+
+def load(name: str, extra: str) -> Any:
+    """Import what an engine needs.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        expected = f"local, or {name} installed: uv sync --extra {extra}"
+        raise ConfigError("executor", extra, expected=expected) from error

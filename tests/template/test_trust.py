@@ -1,0 +1,359 @@
+"""A run that somebody hands over: its folder is data. It runs no code, and touches nothing outside of itself."""
+
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import Finished, Run, make_run
+
+from descent.build import build_node
+from descent.errors import ConfigError
+from descent.run.checkpoints import DamagedError, read
+from descent.run.trust import list_allowed, read_text, read_yaml
+
+SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
+LONGER = "trainer.max_epochs=4"
+TOP = "lightning.pytorch.callbacks.ModelCheckpoint"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of one batch."""
+    return make_run(tmp_path_factory, *SHORT).folder / "run"
+
+
+@pytest.fixture
+def made(original: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be crafted, beside a folder and files of one's own."""
+    for name in ("precious/thesis.txt", "precious/csv/metrics.csv", "precious.ckpt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("years of work")
+    return Path(shutil.copytree(original, tmp_path / "run"))
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """What is in each file below a folder, but for locks and what commands print."""
+    files = (path for path in folder.rglob("*") if path.name[0] != "." and not path.is_dir())
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in files}
+
+
+def assert_refused(made: Path, finished: Finished, told: str = "", touched: bool = False) -> None:
+    """One line, exit code 2, no code run; precious things are whole, and so is the run unless it began."""
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished
+    assert told in finished.err
+    mine = {name: text for name, text in snapshot(made.parent).items() if not name.startswith("run/")}
+    assert mine == dict.fromkeys(
+        ("precious/thesis.txt", "precious/csv/metrics.csv", "precious.ckpt"), b"years of work"
+    )
+    if not touched:
+        assert not (made / "metrics.csv").read_text().count("\n") > 2
+
+
+def craft(made: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the config of a run."""
+    config = yaml.safe_load((made / "config.yaml").read_text())
+    change(config)
+    (made / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def craft_state(made: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the checkpoint that a run goes on from."""
+    file = made / "checkpoints/last.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, file)
+
+
+@pytest.mark.parametrize("way", ["../../precious", "../../precious.ckpt", "/{}", "x/../../../precious.ckpt"])
+def test_a_checkpoint_that_names_what_is_yours_neither_removes_nor_replaces_it(
+    run: Run, made: Path, way: str
+) -> None:
+    place = f"{made}/checkpoints/{way}" if way[0] != "/" else str(made.parent / "precious")
+    score = torch.tensor(99.0)
+    state = {
+        "best_model_path": place,
+        "kth_best_model_path": place,
+        "last_model_path": place,
+        "best_k_models": {place: score},
+        "best_model_score": score,
+        "kth_value": score,
+        "current_score": score,
+        "dirpath": f"{made}/checkpoints",
+        "monitor": "val/loss",
+    }
+
+    def change(checkpoint: dict[str, Any]) -> None:
+        for name, own in checkpoint["callbacks"].items():  # whatever callback reads such a state
+            checkpoint["callbacks"][name] = {**own, **state} if isinstance(own, dict) else own
+
+    craft_state(made, change)
+    assert_refused(made, run(f"resume={made}", LONGER), "names files of its run, not")
+
+
+def test_lightnings_own_checkpoint_callback_removes_nothing_of_yours_either(run: Run, made: Path) -> None:
+    node = {"_target_": TOP, "monitor": "val/loss", "dirpath": f"{made}/checkpoints", "save_top_k": 1}
+    craft(made, lambda config: config["callbacks"].update(top=node))
+    assert_refused(made, run(f"resume={made}", LONGER), f"_target_={TOP}: expected a name that")
+    allow = f"allow=[{TOP}]"
+    for name, value in (("dirpath", str(made.parent / "precious")), ("filename", "../../precious")):
+        craft(made, lambda config, n=name, v=value: config["callbacks"]["top"].update({n: v}))  # type: ignore[misc]
+        assert_refused(made, run(f"resume={made}", LONGER, allow), f"callbacks.top.{name}=")
+        craft(made, lambda config: config["callbacks"].update(top=node))
+    # a format that becomes a path only once it is filled in meets the gate where files are written
+    slashes = {**node, "filename": "{epoch:/>9}", "auto_insert_metric_name": False}
+    craft(made, lambda config: config["callbacks"].update(top=slashes))
+    finished = run(f"resume={made}", LONGER, allow)
+    assert_refused(made, finished, "nothing outside of it is touched", touched=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("logger.tensorboard.save_dir", "precious"),
+        ("logger.tensorboard.save_dir", "{mine}"),
+        ("logger.tensorboard.save_dir", "$MINE"),
+        ("logger.tensorboard.save_dir", "~/precious"),
+        ("logger.tensorboard.save_dir", "file://precious"),
+        ("logger.tensorboard.save_dir", ""),
+        ("logger.tensorboard.name", "../precious"),
+        ("logger.tensorboard.version", "{mine}"),
+        ("logger.tensorboard.sub_dir", "a/../../precious"),
+        ("logger.tensorboard._args_", ["precious"]),
+        ("logger.x", {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "precious", "name": "csv"}),
+        ("trainer.default_root_dir", "{mine}"),
+        ("trainer.default_root_dir", "precious"),
+        ("trainer.profiler", {"_target_": "lightning.pytorch.profilers.SimpleProfiler", "dirpath": "precious"}),
+        ("trainer.plugins", [{"_target_": "torch.nn.Identity", "dirpath": "{mine}"}]),
+    ],
+)  # fmt: skip
+def test_a_config_that_would_write_elsewhere_is_refused(run: Run, made: Path, key: str, value: Any) -> None:
+    text = value.replace("{mine}", str(made.parent / "precious")) if isinstance(value, str) else value
+    *above, last = key.split(".")
+
+    def change(config: dict[str, Any]) -> None:
+        for name in above:
+            config = config[name]
+        config[last] = text
+
+    craft(made, change)
+    allow = "allow=[lightning.pytorch.profilers.SimpleProfiler]"  # what is allowed writes no more than others
+    finished = run(f"resume={made}", LONGER, allow, MINE=str(made.parent), HOME=str(made.parent))
+    assert_refused(made, finished, key)
+
+
+@pytest.mark.parametrize(
+    "path", [".lock", "hparams.yaml", "metrics.csv", "checkpoints/x", "events.out.tfevents.9", "sub"]
+)
+def test_a_folder_with_a_link_in_it_is_not_touched(run: Run, made: Path, path: str) -> None:
+    (made / path).unlink(missing_ok=True)
+    (made / path).symlink_to(made.parent / ("precious" if path == "sub" else "precious.ckpt"))
+    before = snapshot(made)
+    assert_refused(made, run(f"resume={made}", LONGER), f"{path} is a link")
+    assert snapshot(made) == before
+
+
+def test_a_pipe_is_not_waited_for_and_a_folder_is_no_file(run: Run, made: Path) -> None:
+    os.mkfifo(made / "checkpoints/x.ckpt")
+    assert_refused(made, run(f"resume={made}", LONGER, timeout=30))
+    (made / "checkpoints/x.ckpt").unlink()
+    (made / "result.json").unlink()
+    (made / "result.json").mkdir()
+    assert_refused(made, run(f"resume={made}", LONGER), "result.json is a link or something else")
+
+
+CALLS = {"class_path": "os.system", "init_args": {"command": "touch evil"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "node"),
+    [
+        ("loss", {"_target_": "os.system", "command": "touch evil"}),
+        ("model", {"_target_": "lightning.pytorch.cli.instantiate_class", "args": [], "init": CALLS}),
+        ("callbacks", {"checkpoint": {}, "x": {"_target_": "builtins.exec", "_args_": ["1"]}}),
+    ],
+)
+def test_a_config_that_names_what_conf_does_not_is_refused(
+    run: Run, made: Path, key: str, node: dict[str, Any]
+) -> None:
+    craft(made, lambda config: config.update({key: node}))
+    assert_refused(made, run(f"resume={made}", LONGER))
+    assert not (made.parent / "evil").exists()
+
+
+def test_what_a_person_types_is_allowed_and_a_run_reads_nothing_of_the_machine(run: Run, made: Path) -> None:
+    word = f"+callbacks.top={{_target_: {TOP}, monitor: val/loss, save_top_k: 3}}"
+    finished = run(f"resume={made}", LONGER, word)
+    assert finished.code == 0, finished.err
+    assert len(list((made / "checkpoints").glob("epoch=*.ckpt"))) == 3
+    refused = run(f"resume={made}", "trainer.max_epochs=5")
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused  # its word again, or allow=
+    craft(made, lambda config: config.update(name="${oc.env:TOKEN}"))
+    refused = run(f"resume={made}", "trainer.max_epochs=5", word, TOKEN="secret")
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused
+    assert "expected a resolved config, without ${" in refused.err
+
+
+# ---- names -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"_target_": "os.system", "command": "touch evil"},
+        {"_target_": "builtins.eval", "source": "1"},
+        {"_target_": "torch.load", "f": "x"},
+        {"_target_": "torch.hub.load", "repo_or_dir": "x"},
+        {"_target_": "torch.nn.functional.torch.hub.load", "repo_or_dir": "x"},
+        {"_target_": "torch.nn.L1Loss.__init__.__globals__.get", "_args_": ["torch"]},
+        {"_target_": "torch.nn.L1Loss.__class__.mro"},
+        {"_target_": "torch.optim.Adam.load_state_dict"},
+        {"_target_": "descent.build.build_node", "key": "x", "node": {"_target_": "os.getcwd"}},
+        {"_target_": "descent.run.checkpoints.read", "path": "x"},
+        {"_target_": 3},
+        {"_target_": None},
+        {"_target_": ["torch.nn.Linear"]},
+        {"_target_": "descent.models.MLP", "hidden": [{"_target_": "os.getcwd"}]},
+        {"_target_": "descent.models.MLP", "_args_": [{"_target_": "os.getcwd"}]},
+        {"a": {"b": [[{"_target_": "os.getcwd"}]]}},
+    ],
+)
+def test_a_run_handed_over_builds_what_conf_names_and_nothing_else(node: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as error:
+        build_node("model", node, {"input_shape": (3,), "outputs": 2}, list_allowed())
+    assert "\n" not in str(error.value)
+    assert "can be imported" not in str(error.value)  # nothing was looked up, let alone run
+
+
+def test_a_module_that_is_allowed_gives_its_own_and_nothing_else_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_nets.py").write_text(
+        "from os import system\nfrom torch.hub import load\nimport torch\n"
+        "class Net(torch.nn.Linear):\n    pass\n"
+        "def make(size):\n    return Net(size, size)\n"
+    )
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('evil').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    node = {"_target_": "my_nets.make", "size": 3}
+    for more in ("my_nets", "my_nets.make"):
+        assert build_node("model", node, {}, list_allowed(more=[more])).in_features == 3
+    assert build_node("model", node, {}, list_allowed(["model._target_=my_nets.make"])).in_features == 3
+    for name in ("my_nets.load", "my_nets.system", "my_nets.torch.load", "evil.Net", "my_nets2.Net"):
+        with pytest.raises(ConfigError, match="trust it by allow="):
+            build_node("model", {"_target_": name}, {}, list_allowed(more=["my_nets"]))
+    assert not (tmp_path / "evil").exists()
+
+
+# ---- files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a", "3", "[]", "a: !!bool x", "a: &a [*a]", "? [a]: 1", "\0", "a: !!python/name:os.system"),
+        *("- 1\n" * 60_000, "a: " + ":".join(["59"] * 5000), f"a: 0x{'f' * 5000}", "[" * 5000, "#" * 2**21),
+    ],
+    ids=lambda text: text[:9].strip(),
+)
+def test_a_config_that_no_run_wrote_is_refused(tmp_path: Path, text: str) -> None:
+    from descent.run.folder import RunFolder
+    from descent.run.saved import read_config
+
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_config(RunFolder(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["folder", "data", "model", "optimizer", "callbacks", "trainer", "seed"])
+def test_a_config_that_lacks_a_part_is_one_line(run: Run, made: Path, key: str) -> None:
+    craft(made, lambda config: config.update({key: [1]}))
+    assert_refused(made, run(f"resume={made}", LONGER))
+
+
+def test_a_file_of_text_is_regular_and_of_some_length(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").touch()
+    os.truncate(tmp_path / "long", 1 << 40)  # that the disk does not hold
+    for name in ("pipe", "long", "nothing"):
+        for reader in (read_text, read_yaml):
+            with pytest.raises(ConfigError, match="a regular file"):
+                reader(tmp_path / name)
+
+
+def test_a_checkpoint_runs_nothing(tmp_path: Path) -> None:
+    file, proof = tmp_path / "crafted.ckpt", tmp_path / "was_run"
+    for function in (os.system, eval, exec, os.popen):
+
+        class Harmful:
+            def __reduce__(self, function: Any = function) -> Any:
+                return function, (f"open({str(proof)!r}, 'w')" if function in (eval, exec) else f"touch {proof}",)
+
+        torch.save({"state_dict": {}, "harm": Harmful()}, file)
+        with pytest.raises(ConfigError, match="nothing of it was run"):
+            read(file)
+        assert not proof.exists()
+
+
+def test_an_archive_of_another_kind_is_no_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "x.ckpt"
+
+    def write(records: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+        torch.save({"x": torch.zeros(2)}, file)
+        with zipfile.ZipFile(file) as archive:
+            whole = {name: archive.read(name) for name in archive.namelist()}
+        top = next(iter(whole)).partition("/")[0]
+        with zipfile.ZipFile(file, "w", compression) as archive:
+            for name, content in (whole | {f"{top}/{n}": c for n, c in records.items()}).items():
+                archive.writestr(name, content)
+
+    for records, compression in (
+        ({"data.pkl": b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\xff\xff\xff\xff\xff\x0f\x85R."}, 0),
+        ({"data.pkl": b"\x80\x02}(X\x01\x00\x00\x00aX\xff\xff\xff\x7f."}, 0),
+        ({"data/1": bytes(10**8)}, zipfile.ZIP_DEFLATED),
+    ):
+        write(records, compression)
+        with pytest.raises(DamagedError) as error:
+            read(file)
+        assert "\n" not in str(error.value)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match="no such regular file"):
+        read(file)
+
+
+def test_a_state_that_lacks_a_part_is_one_line(run: Run, made: Path) -> None:
+    whole = (made / "checkpoints/last.ckpt").read_bytes()
+    for path, value in (
+        ("parts", None),
+        ("parts/folder", 3),
+        ("parts/processes", None),
+        ("callbacks/best_weights/best", {"val/loss": "x"}),
+        ("callbacks/recorder/rows", "x"),
+        ("loops/fit_loop/epoch_progress/total", None),
+        ("state_dict/model.1.weight", None),
+        ("state_dict/scaling.std", "x"),
+        ("optimizer_states", []),
+        ("epoch", "x"),
+    ):
+        *above, name = path.split("/")
+
+        def change(checkpoint: Any, above: list[str] = above, name: str = name, value: Any = value) -> None:
+            for step in above:
+                checkpoint = checkpoint[step]
+            if value is None:
+                del checkpoint[name]
+            else:
+                checkpoint[name] = value
+
+        craft_state(made, change)
+        finished = run(f"resume={made}", "trainer.max_epochs=3")
+        assert (finished.code, finished.err.count("\n")) == (2, 1), (path, finished)
+        (made / "checkpoints/last.ckpt").write_bytes(whole)
