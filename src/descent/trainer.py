@@ -115,8 +115,13 @@ class Trainer(lightning.pytorch.Trainer):
                 getattr(logger, "experiment", None)  # opens its files
         try:
             super().fit(model, *arguments, **more)
-        except MisconfigurationException as error:
-            raise ConfigError("trainer", expected=f"values that it takes ({first_line(error)})") from error
+        except (MisconfigurationException, ModuleNotFoundError) as error:
+            callbacks = [type(one).__name__ for one in self.callbacks]  # type: ignore[attr-defined]
+            named = any(name in str(error) for name in callbacks)
+            if isinstance(error, ModuleNotFoundError) and not named:
+                raise
+            key = "callbacks" if named else "trainer"
+            raise ConfigError(key, expected=f"values that it takes ({first_line(error)})") from error
         except ValueError as error:
             if "val_check_interval" in str(error):
                 raise ConfigError("trainer.val_check_interval", expected=first_line(error)) from error
