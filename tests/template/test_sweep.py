@@ -23,7 +23,7 @@ from descent.errors import ConfigError
 from descent.run.folder import RunFolder
 from descent.sweep.conduct import Queue, Sweeping
 from descent.sweep.engines import Local
-from descent.sweep.plan import DONE, PLAN, STOP, Plan, Point, find_plan, name_folder, read_plan
+from descent.sweep.plan import DONE, PLAN, Plan, Point, find_plan, name_folder, read_plan
 
 SHORT = ["trainer.max_epochs=2", "data.batch_size=64"]
 WORDS = ["loss=mae,cross_entropy", "seed=0,1", *SHORT]
@@ -102,7 +102,7 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
         (["seed=0,1", "resume=true", "folder=none/sweep"], "expected a sweep of these words"),
         (["search=rendom", "optimizer.lr=interval(0.1,1)"], "search=rendom: expected one of"),
         (["search=grid", "search.steps=1", "optimizer.lr=interval(0.1,1)"], "a whole number of at least 2"),
-        (["search=grid", "loss=mae"], "expected words with several values, or with a range"),
+        (["search=grid", "loss=mae"], "expected words with several values, or a range"),
         (["search=grid", "optimizer.lr=tag(log,interval(0,1))"], "expected an interval from a lower"),
         (["seed=0,1", "jobs=0"], "jobs=0: expected"),
         (["seed=0,1", "nope=1"], "nope=1: expected a key of the config"),
@@ -265,14 +265,14 @@ def conduct(plan: Plan, engine: object, tmp_path: Path) -> Sweeping:
     plan.folder.mkdir(exist_ok=True)
     apart = ([conftest.sys.executable, str(tmp_path / "fake.py")], str(tmp_path))
     queue = Queue(plan.points())
-    return Sweeping(plan.folder, queue, engine, None, 1, "val/acc", "max", "", apart, lambda words, text: "")
+    return Sweeping(plan.folder, queue, engine, {"jobs": "auto", "threads": 1}, "", apart)
 
 
 def test_an_engine_of_one_s_own_runs_as_many_as_it_has_places_for(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "sweep", ["nap=0.1"], {"code": ["0", "1"], "seed": ["0", "1"]})
     engine = Threads()
     sweeping = conduct(plan, engine, tmp_path)
-    assert sweeping.run(plan.folder / STOP) is None
+    assert sweeping.run() is None
     assert engine.most == 2
     assert sorted(point.name for point in sweeping.failed) == ["code=1,seed=0", "code=1,seed=1"]
     done = [point for point in plan.points() if point.is_over()]
@@ -295,7 +295,7 @@ def test_a_stopped_sweep_stops_what_runs_elsewhere_and_starts_nothing_more(tmp_p
             sweeping.signals.received = signal.SIGTERM
 
     sweeping._look = receive  # type: ignore[method-assign]
-    assert sweeping.run(plan.folder / STOP) == signal.SIGTERM
+    assert sweeping.run() == signal.SIGTERM
     assert time.monotonic() - begun < 20
     assert len(list(plan.folder.glob("*/started"))) == 2
 
@@ -368,9 +368,9 @@ def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
     torch.mm(torch.ones(400, 400), torch.ones(400, 400))  # a child would hang where this had threads
     assert engine.places(1) == places
     sweeping = Sweeping(
-        plan.folder, Queue(plan.points()), engine, None, 1, "", "", "", ([], ""), lambda w, t: ""
+        plan.folder, Queue(plan.points()), engine, {"jobs": "auto", "threads": 1}, "", ([], "")
     )
-    assert sweeping.run(plan.folder / STOP) is None
+    assert sweeping.run() is None
     torch.set_num_threads(before)
     said = [(tmp_path / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(3)]
     assert sorted({words[0] for words in said}) == devices

@@ -1,6 +1,6 @@
 """Any runs side by side: ranked, a row for each choice that their configs show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,13 @@ def describe(folder: RunFolder, config: Any) -> dict[str, str]:
     return found
 
 
-def flatten(node: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return every value in nested dicts, with its key."""
-    found = []
+def flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value in nested dicts, with its key."""
     for name, value in node.items():
-        inner = isinstance(value, Mapping) and value
-        found += flatten(value, f"{prefix}{name}.") if inner else [(f"{prefix}{name}", value)]
-    return found
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def tell_apart(runs: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
@@ -100,10 +100,9 @@ def tell_apart(runs: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     A key that only some runs have is left out, and one that differs as an earlier one does: `optimizer.lr`
     where it is another one for each optimizer.
     """
-    columns: dict[tuple[int, ...], tuple[str, list[str]]] = {}
+    columns: dict[tuple[int, ...], str] = {(0,) * len(runs): ""}
     for key in runs[0]:
         if all(key in run for run in runs):
             column = [run[key] for run in runs]
-            columns.setdefault(tuple(map(column.index, column)), (key, column))
-    columns.pop((0,) * len(runs), None)
-    return [{key: column[number] for key, column in columns.values()} for number in range(len(runs))]
+            columns.setdefault(tuple(map(column.index, column)), key)
+    return [{key: run[key] for key in columns.values() if key} for run in runs]

@@ -1,0 +1,291 @@
+"""What a sweep answers: the ranking and its noise, pictures, comparisons, and what a search proposes."""
+
+import csv
+import json
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Run, send
+from test_sweep import assert_same, start, wait_for_metrics
+
+from descent.errors import ConfigError
+from descent.run.folder import RunFolder
+from descent.sweep.comparison import tell_apart
+from descent.sweep.plan import PRUNED, Plan, Point
+from descent.sweep.ranking import Measure, choose_measure, collect, is_near, publish, rank, show
+from descent.sweep.search import BOARD, Range, Search
+
+HIGHER = Measure("val/acc", False, "val/acc")
+NEEDS_OPTUNA = pytest.mark.skipif(find_spec("optuna") is None, reason="Optuna is not installed")
+
+
+def make_run(
+    path: Path, values: list[float], config: dict | None = None, words: tuple[str, ...] = ()
+) -> RunFolder:
+    """A run's files as a run leaves them, with a figure of each epoch."""
+    path.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(path)
+    content = {"folder": str(path), "monitor": "val/acc", "mode": "max", "seed": 0, **(config or {})}
+    folder.config.write_text(yaml.safe_dump(content))
+    folder.overrides.write_text(yaml.safe_dump(list(words)))
+    lines = [f"{epoch},{value}" for epoch, value in enumerate(values, 1)]
+    folder.metrics.write_text("\n".join(["epoch,val/acc", *lines]) + "\n")
+    best = {"epoch": 1, "val/acc": max(values), "val/auroc": None}
+    folder.result.write_text(json.dumps({"seconds": 2.0, "best": best, "test": {"test/acc": max(values)}}))
+    return folder
+
+
+def make_points(tmp_path: Path, **choices: list[float]) -> list[Point]:
+    """Runs of choices of a loss, a value for each seed."""
+    return [
+        Point({"loss": loss, "seed": str(seed)}, (), make_run(tmp_path / f"{loss}{seed}", [value / 2, value]))
+        for loss, values in choices.items() for seed, value in enumerate(values)
+    ]  # fmt: skip
+
+
+# ---- the ranking -------------------------------------------------------------------------------------------
+
+
+def test_noise_is_judged_seed_by_seed_and_only_where_there_are_enough_of_them() -> None:
+    base = [0.90, 0.95, 0.93, 0.91, 0.94]
+    assert is_near([(x - 0.01, x) for x in base]) is False  # as much worse with each seed
+    assert is_near(list(zip([0.91, 0.94, 0.94, 0.90, 0.94], base, strict=True))) is True
+    assert is_near([(0.91, 0.90), (0.94, 0.95)]) is None  # too few seeds to tell
+    assert is_near([(70.0, 0.1), (75.0, 0.11)]) is False  # outside both spreads, however few
+    assert is_near([(0.9, 0.9)]) is None
+
+
+def test_choices_are_ranked_and_what_is_near_the_best_is_marked(tmp_path: Path) -> None:
+    five = [0.91, 0.95, 0.93, 0.92, 0.94]
+    points = make_points(
+        tmp_path, big=five, 작은=[0.92, 0.94, 0.93, 0.91, 0.94], few=[0.91, 0.95], bad=[0.5, 0.51]
+    )
+    ranked = rank(collect(points), HIGHER)
+    text = show(ranked, HIGHER)
+    lines = [line.split()[:2] for line in text.splitlines()]
+    assert lines[1:5] == [["best", "big"], ["?", "few"], ["≈", "작은"], ["bad", "0.505"]]
+    assert "≈: within the noise" in text
+    assert "?: too few seeds to tell" in text
+    columns = [line.index("0.") - line.count("작은") * -2 for line in text.splitlines()[1:5]]
+    assert len(set(columns)) == 1  # aligned: a Korean letter takes two columns
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_table_fits_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    points = make_points(tmp_path, **{"a" * 50: [0.1, 0.2], "가" * 30: [0.3, 0.4]})
+    text = show(rank(collect(points), HIGHER), HIGHER)
+    assert max(len(line) + sum(sign == "가" for sign in line) for line in text.splitlines()) <= width
+    assert text.replace("\n", "").count("가") == 30  # nothing is lost
+
+
+def test_values_of_different_losses_are_not_compared() -> None:
+    figures = {"val/loss": 0.1, "val/mae": 3.0, "test/loss": 0.1}
+    measure = choose_measure("val/loss", "min", ["loss", "seed"], figures)
+    assert (measure.metric, measure.lower) == ("val/mae", True)
+    assert choose_measure("val/loss", "min", ["optimizer", "seed"], figures).metric == "val/loss"
+    assert choose_measure("val/acc", "max", ["loss"], {"val/acc": 1}).metric == "val/acc"
+
+
+def test_files_contain_the_ranking_and_pictures(tmp_path: Path) -> None:
+    points = make_points(tmp_path, **{"a|$x": [0.9, 0.92], "b": [0.7, 0.72]})
+    (tmp_path / "out").mkdir()
+    publish(rank(collect(points), HIGHER), HIGHER, tmp_path / "out")
+    lines = list(csv.DictReader((tmp_path / "out/ranking.csv").read_text().splitlines()))
+    assert [line["rank"] for line in lines] == ["1", "2"]
+    assert float(lines[0]["val/acc mean"]) == pytest.approx(0.91)
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [
+        "curves.png", "ranking.csv", "ranking.md",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "picture"), [(["a"], "line.png"), (["a", "b"], "map.png")])
+def test_numbers_that_vary_are_drawn(tmp_path: Path, keys: list[str], picture: str) -> None:
+    values = [0.1, 0.5, 0.6, 1e9]
+    points = [
+        Point({key: str(10.0 ** (index if key == "a" else index % 2)) for key in keys}, (),
+              make_run(tmp_path / str(index), [value]))
+        for index, value in enumerate(values)
+    ]  # fmt: skip
+    publish(rank(collect(points), HIGHER), HIGHER, tmp_path)
+    assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+# ---- runs side by side -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for loss, values in {"mae": [0.91, 0.95], "mse": [0.7, 0.72]}.items():
+        for seed, value in enumerate(values):
+            target = {"_target_": f"torch.nn.{loss.upper()}Loss", "eps": len(loss) + (loss == "mse")}
+            config = {"loss": target, "seed": seed, "data": {"seed": seed}}
+            make_run(tmp_path / f"runs/{loss}{seed}", [value - 0.1, value], config, (f"loss={loss}",))
+    (tmp_path / "runs/mse1/result.json").unlink()
+    return tmp_path / "runs"
+
+
+def test_runs_are_compared_by_choices_as_typed_and_nothing_is_written(
+    run: Run, runs: Path, tmp_path: Path
+) -> None:
+    finished = run("runs", command="compare")
+    assert finished.code == 0, finished.err
+    assert [line.split()[:3] for line in finished.out.splitlines()[:3]] == [
+        ["loss", "val/acc", "runs"], ["best", "mae", "0.93"], ["?", "mse", "0.7"],
+    ]  # fmt: skip
+    assert "Not at their end: runs/mse1" in finished.out
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", ".out", ".err"}
+    again = run("runs/mae0", "runs/ms*", "by=test/acc", "output=made", command="compare")
+    assert again.code == 0, again.err
+    assert "Ranked by test/acc" in again.out
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {
+        "ranking.csv",
+        "ranking.md",
+        "curves.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["runs/mae0", "runs/mea1"], "runs=runs/mea1: expected the folder of a run, or one with runs in it; nearest: runs/"),
+        ([], "runs=[]: expected folders of runs"),
+        (["runs", "by=val/nope"], "by=val/nope: expected one of"),
+        (["runs", "output=runs/mae0"], "expected a new folder"),
+    ],
+)  # fmt: skip
+def test_bad_input_of_a_comparison_is_one_line(run: Run, runs: Path, words: list[str], told: str) -> None:
+    finished = run(*words, command="compare")
+    assert (finished.code, finished.err.count("\n")) == (2, 1)
+    assert told in finished.err
+
+
+def test_what_follows_from_another_difference_is_no_column() -> None:
+    configs = [
+        {"optimizer": name, "optimizer.lr": lr, "seed": seed, "data.seed": seed, "same": "1"}
+        for name, lr in (("sgd", "0.01"), ("adam", "0.001")) for seed in ("0", "1")
+    ]  # fmt: skip
+    assert tell_apart([*configs, {**configs[0], "freeze": "x"}])[1] == {"optimizer": "sgd", "seed": "1"}
+
+
+# ---- search ------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_cuts_ranges_into_steps() -> None:
+    assert Range(1e-4, 1.0, True, "").divide(5) == ["0.0001", "0.001", "0.01", "0.1", "1.0"]
+    assert Range(1, 3, False, "").divide(9) == ["1", "2", "3"]
+
+
+def make_search(folder: Path, trials: int, pruner: object = None, sampler: str = "TPESampler") -> Search:
+    import optuna
+
+    folder.mkdir(exist_ok=True)
+    space: dict[str, Range | list[str]] = {"lr": Range(1e-4, 1.0, True, ""), "hidden": ["[8]", "[16]"]}
+    plan = Plan(folder, [], {"lr": ["…"], "hidden": ["[8]", "[16]"]}, ["search=x"])
+    return Search(getattr(optuna.samplers, sampler), pruner, plan, space, trials, 0, HIGHER)
+
+
+@NEEDS_OPTUNA
+@pytest.mark.parametrize("sampler", ["RandomSampler", "TPESampler"])
+def test_trials_follow_from_the_journal_alone(tmp_path: Path, sampler: str) -> None:
+    found = []
+    for folder, anew in ((tmp_path / "a", False), (tmp_path / "b", True)):
+        search, values = make_search(folder, 13, sampler=sampler), []
+        while point := search.take():
+            assert set(point.values) == {"lr", "hidden"}
+            assert 1e-4 <= float(point.values["lr"]) <= 1 and len(point.values["lr"]) <= 9
+            values.append((point.name, *point.values.values()))
+            make_run(point.folder.path, [1 - abs(float(point.values["lr"]) - 0.1)])
+            if anew and len(values) % 2:  # killed before it could note that
+                search = make_search(folder, 13, sampler=sampler)
+            else:
+                search.ended(point, 0)
+        found.append(values)
+    assert found[0] == found[1]
+    assert len({values[1:] for values in found[0]}) == 13
+
+
+@NEEDS_OPTUNA
+def test_a_trial_that_is_behind_the_others_ends_early(tmp_path: Path) -> None:
+    import optuna
+
+    search = make_search(tmp_path, 9, optuna.pruners.SuccessiveHalvingPruner(1, reduction_factor=3))
+    judged = []
+    for values in ([0.5, 0.9, 0.9], [0.6, 0.7, 0.8], [0.4, 0.9, 0.9], [0.9, 0.9, 0.9]):
+        point = search.take()
+        assert point is not None
+        make_run(point.folder.path, values).result.unlink()
+        search.look(point)
+        judged.append((point.folder.path / PRUNED).exists())
+        if not judged[-1]:
+            make_run(point.folder.path, values)
+        search.ended(point, 143 if judged[-1] else 0)
+    assert judged[2]
+    assert not judged[3]
+    states = {trial.state.name for trial in search.study.trials}
+    assert states == {"COMPLETE", "PRUNED"}
+    assert make_search(tmp_path, 4).take() is None
+
+
+@NEEDS_OPTUNA
+def test_one_that_was_killed_runs_again_and_one_that_failed_does_not(tmp_path: Path) -> None:
+    search = make_search(tmp_path, 2)
+    killed, failed = search.take(), search.take()
+    assert killed and failed
+    search.ended(killed, -9)
+    search.ended(failed, 1)
+    again = make_search(tmp_path, 2).take()
+    assert again and again.name == killed.name
+
+
+@NEEDS_OPTUNA
+def test_a_crafted_journal_is_one_line(tmp_path: Path) -> None:
+    search = make_search(tmp_path, 1)
+    search.take()
+    text = (tmp_path / BOARD).read_text()
+    (tmp_path / BOARD).write_text(text.replace("[16]", "[16];x").replace("[8]", "[8];x"))
+    with pytest.raises(ConfigError, match="expected values of this search"):
+        make_search(tmp_path, 1)
+    (tmp_path / BOARD).write_text("[]\n" + text)
+    with pytest.raises(ConfigError, match=r"expected a journal of Optuna"):
+        make_search(tmp_path, 1)
+
+
+@NEEDS_OPTUNA
+def test_a_search_that_is_killed_goes_on_with_the_same_trials(run: Run, tmp_path: Path) -> None:
+    words = ["search=tpe", "search.sampler.n_startup_trials=2", "trials=3", "jobs=1", "trainer.max_epochs=2",
+             "data.batch_size=64", "optimizer.lr=tag(log,interval(1e-4,1))", "model.hidden=[8],[16]"]  # fmt: skip
+    whole = run("-m", *words, "folder=whole")
+    assert whole.code == 0, whole.err
+    process = start(tmp_path, *words, "folder=killed", "checkpoint.every=5steps")
+    wait_for_metrics(tmp_path / "killed", 2)
+    send(process, signal.SIGKILL)
+    more = run("-m", "resume=killed", "jobs=1")
+    assert more.code == 0, more.err
+    folders = [path.parent for path in sorted(tmp_path.glob("whole/*/result.json"))]
+    assert len(folders) == 3
+    for folder in folders:
+        assert_same(folder, tmp_path / "killed" / folder.name)
+    assert "4 runs, 3 of them done" in run("-m", "resume=killed", "trials=4").out
+
+
+@NEEDS_OPTUNA
+def test_halving_ends_runs_early(run: Run, tmp_path: Path) -> None:
+    words = ["search=halving", "optimizer.lr=tag(log,interval(1e-5,0.1))", "optimizer=sgd", "trials=5",
+             "trainer.max_epochs=60", "jobs=1", "folder=sweep"]  # fmt: skip
+    finished = run("-m", *words)
+    assert finished.code == 0, finished.err
+    assert "Ended early: " in finished.out
+    assert "5 runs, 5 of them done" in run("-m", "resume=sweep").out
+    assert (tmp_path / "sweep" / "line.png").exists()
+
+
+def test_a_search_without_optuna_names_the_extra(run: Run) -> None:
+    if find_spec("optuna") is not None:
+        pytest.skip("Optuna is installed")
+    finished = run("-m", "search=tpe", "optimizer.lr=interval(0.1,1)", "folder=sweep")
+    assert (finished.code, finished.err.count("\n")) == (2, 1)
+    assert "uv sync --extra search" in finished.err
