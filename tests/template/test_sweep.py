@@ -322,7 +322,8 @@ def report(words: list[str]) -> int:
     ],
 )
 def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, cores: int, processes: int, devices: list, places: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, cores: int, processes: int, devices: list,
+    places: int,
 ) -> None:  # fmt: skip
     plan = Plan(tmp_path / "sweep", [], {"seed": ["0", "1", "2"]})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus.split(",")) if gpus else 0)

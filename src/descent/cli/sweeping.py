@@ -118,11 +118,7 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
     """Return what a command line asks to be run, or None where that is a single run.
 
     A sweep is what `-m` asks for, or a recipe by `hydra.mode: MULTIRUN`, or the folder of one by `resume=`.
-
-    Args:
-        words: as typed.
-        multirun: whether `-m` was.
-        before: the sweep that goes on, where that is known.
+    `before` is the sweep that goes on, where that is known.
 
     Raises:
         ConfigError: a word that does not exist, or a folder that contains something else.
@@ -205,9 +201,7 @@ def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
 def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], Space]:
     """Return words that all runs share, and the values or the range of each key that varies.
 
-    Args:
-        words: as typed.
-        before: the sweep that goes on, whose values come first.
+    The values of the sweep that goes on come first.
     """
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()

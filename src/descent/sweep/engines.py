@@ -29,12 +29,9 @@ Run = Callable[..., int]
 
 
 def run_apart(point: Point, command: Sequence[str], place: str) -> int:
-    """Run a point by a command of its own, on whatever machine this is, and return its exit code.
+    """Run a point by a command of its own, typed in a `place`, on any machine, and return its exit code.
 
-    Args:
-        point: to be run. Where another process is at work on it, that one is waited for first.
-        command: without its words.
-        place: the folder in which it was typed.
+    Where another process is at work on it, that one is waited for first.
     """
     while not point.claim():
         time.sleep(POLL)
@@ -83,11 +80,8 @@ class Local:
     """Processes of this machine, forked with everything imported; where there are GPUs, each has its own.
 
     The process that forks computes with one thread: children of one with more can wait for those for ever.
-    Where nothing can be forked, processes are spawned.
-
-    Args:
-        call: runs a command line in this process and returns its exit code.
-        config: of one of the runs, plain values.
+    Where nothing can be forked, processes are spawned. `call` runs a command line and returns its exit code;
+    `config` is that of one of the runs.
     """
 
     def __init__(self, call: Callable[[list[str]], int], config: Mapping[str, Any]) -> None:
@@ -126,15 +120,7 @@ class Local:
 
 
 class Slurm:
-    """Jobs of SLURM, by submitit.
-
-    Args:
-        folder: of the sweep, which all nodes see.
-        cluster: "slurm", or "local": processes of this machine, to try it out.
-        jobs: in the queue at a time.
-        partition, gpus, cpus, minutes: of a run; null for what SLURM gives.
-        more: submitit's other parameters, by name.
-    """
+    """Jobs of SLURM, by submitit; conf/executor/slurm.yaml says what the settings are."""
 
     def __init__(
         self, folder: Path, cluster: str, jobs: int, partition: str | None, gpus: int | None,
@@ -156,12 +142,7 @@ class Slurm:
 
 
 class Ray:
-    """Tasks of a Ray cluster.
-
-    Args:
-        address: of the cluster, "auto" for the one of this machine; null starts one.
-        cpus, gpus: of a run.
-    """
+    """Tasks of a Ray cluster; conf/executor/ray.yaml says what the settings are."""
 
     def __init__(self, address: str | None, cpus: float, gpus: float) -> None:
         self.ray, self.share = load("ray", "ray"), {"CPU": cpus, "GPU": gpus}

@@ -114,10 +114,7 @@ def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
     """Return whether two choices differ by no more than noise; None where too few seeds can tell.
 
     They do not where each one's mean is outside the other's spread of one standard deviation. Otherwise a
-    95 % interval of the mean difference, by Student's t, decides.
-
-    Args:
-        pairs: values of both, seed by seed.
+    95 % interval of the mean difference, by Student's t, decides. The pairs are their values, seed by seed.
     """
     n, gaps = len(pairs), [one - other for one, other in pairs]
     if n < 2:

@@ -62,16 +62,9 @@ class Grid:
 
 
 class Search(Queue):
-    """The trials of a search: those that were begun, and then what the sampler proposes.
+    """The trials of a search: those that were begun, and then what a sampler of Optuna's proposes.
 
-    Args:
-        sampler: makes a sampler of Optuna's from a seed.
-        pruner: of Optuna's, which ends trials early; None: none.
-        plan: of the sweep.
-        space: what each key is drawn from.
-        trials: how many in all.
-        seed: of the runs.
-        measure: what they are compared by.
+    `sampler` makes one from a seed, a `pruner` ends trials early, and `space` is what each key is drawn from.
     """
 
     def __init__(
