@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout  # comes with torch
 
 from descent.errors import ConfigError, require
 from descent.run.atomic import write_text
-from descent.run.folder import RunFolder, read_text, read_yaml
+from descent.run.folder import RunFolder
+from descent.run.trust import read_text, read_yaml
 
 PLAN, STOP = "sweep.yaml", ".stop"  # the second one asks every run of a sweep to save and end
 DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended as it should; a search ends it early
