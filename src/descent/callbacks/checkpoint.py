@@ -69,8 +69,9 @@ class Checkpoint(LightningCheckpoint):
             loader.start_at(self.parts["batch"])
         if self.parts is not None:
             trainer.accumulate_grad_batches = self.parts["accumulate"]
-            if self.parts["ended"]:
-                end_restart(trainer)  # with `max_steps`, Lightning would go on in the epoch that has ended
+            # otherwise Lightning would leave out what callbacks do at the start of an epoch; and with `max_steps`
+            # it would go on in an epoch that has ended
+            end_restart(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.parts is not None and not self.within:
