@@ -85,10 +85,11 @@ def shoot_board(folder: Path, path: Path) -> None:
         raise SystemExit("--board: Chromium is not installed")
     board = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "6123"]
     with subprocess.Popen(board, stderr=subprocess.DEVNULL) as server, tempfile.TemporaryDirectory() as profile:
-        time.sleep(12)
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"]
+        time.sleep(20)
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+        flags += ["--disable-background-networking", f"--user-data-dir={profile}"]
         page = "http://localhost:6123/#custom_scalars"
-        wait = ["--virtual-time-budget=25000", "--window-size=1500,1000", f"--screenshot={path}", page]
+        wait = ["--virtual-time-budget=40000", "--window-size=1500,1000", f"--screenshot={path}", page]
         subprocess.run([chromium, *flags, *wait], check=True, stderr=subprocess.DEVNULL)
         server.kill()
 
