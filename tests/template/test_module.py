@@ -1,4 +1,4 @@
-"""The module and its trainer: raw inputs to units, groups of parameters, schedules, averaged weights, epochs."""
+"""The module and its trainer: raw inputs to units, groups of parameters, schedules, averages, epochs."""
 
 import csv
 import json
