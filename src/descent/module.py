@@ -16,7 +16,7 @@ from descent.errors import blame
 from descent.losses import find_takes, fit_to
 from descent.metrics import EpochMetrics
 from descent.nested import map_tensors
-from descent.optimizers import group_parameters, require_clippable
+from descent.optimizers import group_parameters
 from descent.schedulers import Schedule
 from descent.task import Task
 from descent.trial import try_out
@@ -103,7 +103,6 @@ class Supervised(LightningModule):
                 rate = getattr(self.optimizer, "keywords", {}).get("lr")
                 parameters = group_parameters(self.model, self.criterion, self.groups, rate)
             optimizer = self.optimizer(parameters)
-            require_clippable(optimizer, self._trainer)
         if self.schedule is None:
             return optimizer
         with blame("scheduler"):
