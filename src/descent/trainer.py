@@ -128,6 +128,11 @@ class Trainer(lightning.pytorch.Trainer):
             raise
         except RuntimeError as error:
             text, advice = str(error), RunFolder(self.root).advise()
+            if "gradient clipping" in text:
+                expected = (
+                    "null, because Lightning clips no gradients of a fused optimizer in mixed precision"
+                )
+                raise ConfigError("optimizer.fused", True, expected=expected) from error
             if any(words in text for words in WORKERS):
                 raise Stopped(f"{first_line(error)}. {advice}", 1) from error
             if self.world_size > 1 and (
