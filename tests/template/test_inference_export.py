@@ -41,6 +41,7 @@ def test_torch_export_takes_raw_rows_of_any_number(run: Run, tmp_path: Path) -> 
     inputs = torch.from_numpy(np.load(tmp_path / "x.npy"))
     for batch in (inputs, inputs[:1], inputs[:7]):
         torch.testing.assert_close(exported(batch), model(batch), rtol=1e-12, atol=1e-5)
+    (tmp_path / "run/model.json").write_text("mine")
     again = run("run=run", "format=torch_export", command="export")
     assert (again.code, "overwrite=true" in again.err) == (2, True)
     with pytest.raises(ConfigError, match=r"outputs within 0.001 of the run's"):
