@@ -39,7 +39,7 @@ def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] 
     found = find_resumed(value, wanted, words)
     changes, allowed = {}, None
     if found is not None:
-        config, words, changes, allowed = resume(found, words)
+        config, words, changes, allowed = resume(found, words, places)
         choices, wanted = config.pop("choices", {}), found.path
     else:
         assert composed is not None
