@@ -27,10 +27,9 @@ def evaluate(config: Config) -> None:
         title, batches = f"its own {config.split} split", evaluation.read_split(model, config.split)
     else:
         title, batches = config.input, evaluation.read_file(model, config.input)
-    values, text, pictures = evaluation.evaluate(model, batches)
-    text = f"{config.run}, its {config.weights} weights on {title}\n\n{text}"
+    title = f"{config.run}, its {config.weights} weights on {title}"
+    _, text = evaluation.evaluate(model, batches, title)
     print(text)
-    print(evaluation.write_report(config.run, values, text, pictures))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,10 @@ if TYPE_CHECKING:
 def export(config: Config) -> None:
     """Write the model of a run in another format, once it is known to give the same."""
     # imported here, so that --help need not wait for torch
-    from descent.inference import exporting, hub, load
+    from descent.inference import exporting, load
 
     model = load(config.run, config.weights, allow=config.allow)
-    if config.format == "hub":
-        print(hub.write_hub(model, config.output, config.overwrite))
-    else:
-        print(exporting.export(model, config.format, config.output, config.overwrite))
+    print(exporting.export(model, config.format, config.output, config.overwrite))
 
 
 if __name__ == "__main__":

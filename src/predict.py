@@ -20,8 +20,9 @@ def predict(config: Config) -> None:
     from descent.errors import require
     from descent.inference import load
     from descent.inference.output import SUFFIXES, count_rows, open_output, require_free
-    from descent.machine import choose_device, set_threads
+    from descent.machine import choose_device, quiet_libraries, set_threads
 
+    quiet_libraries()
     require(bool(config.input), "input", config.input, "a file or folder to predict for, such as new.csv")
     require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
     suffix = Path(str(config.output)).suffix

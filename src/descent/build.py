@@ -86,8 +86,8 @@ def build_node(
     for name, value in values.items():
         if isinstance(value, list) and is_tensor(signature.hints.get(name)):
             values[name] = import_module("torch").tensor(value).float()
+    arguments = build_node(f"{key}._args_", node.get("_args_", []), None, allowed)
     with blame(key):
-        arguments = node.get("_args_", [])
         if node.get("_partial_"):
             return partial(target, *arguments, **values)
         made = target(*arguments, **values)
@@ -204,6 +204,8 @@ def read_signature(target: Callable[..., Any]) -> Signature:
     for function in functions:
         parameters = list_parameters(function)
         named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        if names and not named:
+            break  # what is passed on is not for a base that takes nothing
         names |= named.keys()
         hints = dict(read_hints(function, named)) | hints
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

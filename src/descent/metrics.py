@@ -175,6 +175,7 @@ def compute_numbers(name: str, metric: torchmetrics.Metric) -> dict[str, Tensor]
 
     Raises:
         UserWarning: it has no value, because a class has no sample; torchmetrics returns 0 and warns.
+        TypeError: it returns no numbers.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="(?s).*should be meaningless")
@@ -182,6 +183,8 @@ def compute_numbers(name: str, metric: torchmetrics.Metric) -> dict[str, Tensor]
     parts = (
         {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
     )
+    if not all(isinstance(part, Tensor) for part in parts.values()):
+        raise TypeError(f"it returns a {type(value).__name__}, which is no number")
     return {key: part.cpu().double().mean().float() for key, part in parts.items()}
 
 

@@ -161,6 +161,11 @@ class Supervised(LightningModule):
         modes = {module: module.training for module in self.modules()}
         with torch.random.fork_rng(), torch.enable_grad():
             outputs = self.model.eval()(inputs)
+            while (
+                isinstance(outputs, Tensor) and outputs.dim() > 1 and len(outputs) in (1, *outputs.shape[1:])
+            ):
+                # as many samples as classes, or one, would hide that (n, classes) and (n,) are subtracted
+                inputs, outputs, targets = map_tensors((inputs, outputs, targets), repeat_first)
             try:
                 loss = self.compute_loss(inputs, outputs, targets)
             except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
@@ -205,6 +210,12 @@ class Supervised(LightningModule):
             super().__setattr__(name, value)
 
 
+def repeat_first(values: Tensor) -> Tensor:
+    """Return values `(n, …)` with the first one once more."""
+    return torch.cat([values, values[:1]])
+
+
 # Lightning reads the signature of a step each time that it calls it; one that is there takes a quarter as long
+step: Any
 for step in (Supervised.training_step, Supervised.validation_step):
-    step.__signature__ = signature(step)  # type: ignore[attr-defined]
+    step.__signature__ = signature(step)

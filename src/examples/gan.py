@@ -91,6 +91,6 @@ def judge(logits: Tensor, real: bool) -> Tensor:
 
 
 def energy_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Return how far two clouds of points are from each other, 0 if they are alike (Székely & Rizzo, 2013)."""
+    """Return how far two clouds of points are from each other, 0 if they are one (Székely & Rizzo, 2013)."""
     within = torch.cdist(one, one).mean() + torch.cdist(other, other).mean()
     return 2 * torch.cdist(one, other).mean() - within

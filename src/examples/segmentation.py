@@ -10,7 +10,7 @@ from descent.data.samples import Samples
 
 
 def shapes(count: int, size: int, noise: float) -> Samples:
-    """Return grey images `(count, 1, size, size)`, each with a disc and a square, and a class for each pixel."""
+    """Return images `(count, 1, size, size)`, each with a disc and a square, and a class for each pixel."""
     generator = torch.Generator().manual_seed(0)  # the data set is one, whatever the seed of a run
     down, right = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     # centre and half the width of each of the two shapes, `(2, count, 1, 1)`
@@ -46,7 +46,7 @@ class UNet(nn.Module):
     """Down to see far, and up again with what each size has seen (Ronneberger et al., 2015).
 
     Args:
-        input_shape: `(channels, height, width)`; height and width are multiples of `2 ** (len(channels) - 1)`.
+        input_shape: `(channels, height, width)`; the last two are multiples of `2 ** (len(channels) - 1)`.
         outputs: number of classes.
         channels: of each size, from the whole image down.
     """

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 
 class AutoEncoder(nn.Module):
-    """From a picture to a mean and a log variance of each latent number, and from latent numbers to a picture.
+    """From a picture to mean and log variance of each latent number, and from latent numbers to a picture.
 
     Args:
         input_shape: of a picture.

@@ -441,12 +441,13 @@ def test_a_mapped_array_is_read_with_a_small_share_of_it_resident(tmp_path: Path
 
 def test_a_run_on_mapped_arrays_resumes_exactly(run: Run, tmp_path: Path) -> None:
     write_arrays(tmp_path, 400, 5)
-    words = ["data=arrays", "data.source._target_=template.small.mapped_arrays", "data.inputs=x.npy"]
-    words += ["data.targets=y.npy", "data.batch_size=32", "logger=none"]
+    source = "template.small.mapped_arrays"
+    words = ["data=arrays", f"data.source._target_={source}", "data.inputs=x.npy", "data.targets=y.npy"]
+    words += ["data.batch_size=32", "logger=none"]
     for command in (
         [*words, "trainer.max_epochs=4", f"folder={tmp_path}/whole"],
         [*words, "trainer.max_epochs=2", f"folder={tmp_path}/cut"],
-        [f"resume={tmp_path}/cut", "trainer.max_epochs=4"],
+        [f"resume={tmp_path}/cut", "trainer.max_epochs=4", f"folder={tmp_path}/cut", f"allow=[{source}]"],
     ):
         finished = run(*command)
         assert finished.code == 0, finished.err

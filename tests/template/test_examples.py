@@ -14,7 +14,7 @@ from descent.schedulers import cosine_warmup
 
 NAMES = sorted(path.stem for path in (ROOT / "src/examples").glob("[a-z]*.py"))
 SMALL = {
-    "gpt": "data.length=32 model.width=32 model.depth=1 trainer.limit_train_batches=30 callbacks.writer.count=40",
+    "gpt": "data.length=32 model.width=32 model.depth=1 trainer.limit_train_batches=30",
     "segmentation": "data.count=200 data.batch_size=8",
     "labels": "data.count=1000",
     "vae": "",

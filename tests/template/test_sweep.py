@@ -1,11 +1,11 @@
-"""A sweep: the bits of runs alone, an answer at its end, and nothing lost whatever is killed."""
+"""A sweep: the bits of runs alone, nothing lost whatever is killed, and no harm from what a folder says."""
 
 import json
 import os
 import random
 import signal
+import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
@@ -20,10 +20,10 @@ import yaml
 from conftest import TRAIN, Run, finish, send
 
 from descent.errors import ConfigError
-from descent.run.folder import RunFolder
 from descent.sweep.conduct import Queue, Sweeping
 from descent.sweep.engines import Local
-from descent.sweep.plan import DONE, PLAN, STOP, Plan, Point, find_plan, name_folder, read_plan
+from descent.sweep.plan import DONE, PLAN, Plan, Point, find_plan, name_folder, read_plan
+from descent.sweep.ranking import collect
 
 SHORT = ["trainer.max_epochs=2", "data.batch_size=64"]
 WORDS = ["loss=mae,cross_entropy", "seed=0,1", *SHORT]
@@ -40,10 +40,6 @@ def assert_same(one: Path, other: Path) -> None:
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def results(folder: Path) -> dict[str, dict]:
-    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/result.json")}
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
@@ -53,29 +49,26 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "sweep"
 
 
-def test_each_run_has_the_weights_that_it_has_alone(undisturbed: Path, run: Run, tmp_path: Path) -> None:
-    assert len(results(undisturbed)) == 4
+def test_it_ends_with_a_ranking_and_each_run_has_the_weights_that_it_has_alone(
+    undisturbed: Path, run: Run, tmp_path: Path
+) -> None:
     assert run("loss=mae", "seed=1", *SHORT, f"folder={tmp_path}/alone").code == 0
     assert_same(undisturbed / "loss=mae,seed=1", tmp_path / "alone")
-
-
-def test_it_ends_with_a_ranking_in_words_and_files(undisturbed: Path) -> None:
     out = (undisturbed.parent / "out").read_text()
     assert "\nbest  " in out
     assert "Epoch" not in out  # what each run prints is in its folder
     assert "Epoch 2/2" in (undisturbed / "loss=mae,seed=0/log.txt").read_text()
     assert "Ranked by val/acc at the best epoch by val/loss" in out
-    lines = (undisturbed / "ranking.csv").read_text().splitlines()
-    assert lines[0].startswith("rank,loss,")
-    assert len(lines) == 1 + 2  # choices, each over two seeds
-    assert (undisturbed / "ranking.md").read_text().startswith("|      | loss ")
+    assert (
+        len((undisturbed / "ranking.csv").read_text().splitlines()) == 1 + 2
+    )  # choices, each over two seeds
     assert (undisturbed / "curves.png").read_bytes().startswith(b"\x89PNG")
     best = out.split("Best run:    ")[1].splitlines()[0].split("train.py ")[1].split()
-    assert {word.partition("=")[0] for word in best} == {
-        "loss", "seed", "trainer.max_epochs", "data.batch_size",
-    }  # fmt: skip
+    assert sorted(word.partition("=")[0] for word in best) == [
+        "data.batch_size", "loss", "seed", "trainer.max_epochs",
+    ]  # fmt: skip
     assert "  - override /loss: " in (undisturbed / "experiment/best.yaml").read_text()
-    assert not [path.name for path in undisturbed.glob(".*") if path.name != ".lock"]
+    assert [path.name for path in undisturbed.glob(".*")] == [".lock"]
 
 
 def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run: Run) -> None:
@@ -92,28 +85,27 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["loss=mae,mea"], "loss=mea: expected one of"),
-        (["loss=glob(zz*)"], "loss=glob(zz*): expected at least one value"),
-        (["seed=range(0,0)"], "seed=range(0,0): expected at least one value"),
-        (["seed=range(0,1000000)"], "at most"),
-        (["data.batch_size=16,32,many"], "data.batch_size=many: expected a whole number"),
-        (["optimizer.lr=interval(0.1,1)"], "or search="),
-        (["seed=0,1", "folder=${name}"], "expected the folder of the sweep"),
-        (["seed=0,1", "resume=true", "folder=none/sweep"], "expected a sweep of these words"),
-        (["search=rendom", "optimizer.lr=interval(0.1,1)"], "search=rendom: expected one of"),
-        (["search=grid", "search.steps=1", "optimizer.lr=interval(0.1,1)"], "a whole number of at least 2"),
-        (["search=grid", "loss=mae"], "expected words with several values, or with a range"),
-        (["search=grid", "optimizer.lr=tag(log,interval(0,1))"], "expected an interval from a lower"),
-        (["seed=0,1", "jobs=0"], "jobs=0: expected"),
-        (["seed=0,1", "nope=1"], "nope=1: expected a key of the config"),
-        (["seed=0,1", "executor=slrum"], "executor=slrum: expected one of local, ray, slurm; nearest: slurm"),
+        ("loss=mae,mea", "loss=mea: expected one of"),
+        ("loss=glob(zz*)", "loss=glob(zz*): expected at least one value"),
+        ("seed=range(0,0)", "seed=range(0,0): expected at least one value"),
+        ("seed=range(0,1000000)", "at most"),
+        ("data.batch_size=16,32,many", "data.batch_size=many: expected a whole number"),
+        ("optimizer.lr=interval(0.1,1)", "or search="),
+        ("seed=0,1 folder=${name}", "expected the folder of the sweep"),
+        ("seed=0,1 resume=true folder=none/sweep", "expected a sweep of these words"),
+        ("search=rendom optimizer.lr=interval(0.1,1)", "search=rendom: expected one of"),
+        ("search=grid search.steps=1 optimizer.lr=interval(0.1,1)", "a whole number of at least 2"),
+        ("search=grid loss=mae", "expected words with several values, or a range"),
+        ("search=grid optimizer.lr=tag(log,interval(0,1))", "expected an interval from a lower"),
+        ("seed=0,1 jobs=0", "jobs=0: expected"),
+        ("seed=0,1 nope=1", "nope=1: expected a key of the config"),
+        ("seed=0,1 executor=slrum", "executor=slrum: expected one of local, ray, slurm; nearest: slurm"),
     ],
 )
-def test_bad_words_end_before_the_first_run(run: Run, tmp_path: Path, words: list[str], told: str) -> None:
-    finished = run("-m", *words, *([] if any("folder" in word for word in words) else ["folder=sweep"]))
-    assert finished.code == 2, finished.out
+def test_bad_words_end_before_the_first_run(run: Run, tmp_path: Path, words: str, told: str) -> None:
+    finished = run("-m", *words.split(), *([] if "folder" in words else ["folder=sweep"]))
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.out + finished.err
     assert told in finished.err
-    assert finished.err.count("\n") == 1
     assert not (tmp_path / "sweep").exists()
 
 
@@ -149,18 +141,20 @@ def test_a_sweep_none_of_whose_runs_has_the_monitored_value_is_no_success(run: R
 
 
 def test_a_recipe_that_is_a_sweep_runs_and_one_of_its_runs_is_resumed_alone(run: Run, tmp_path: Path) -> None:
-    words = ["experiment=mae_vs_cross_entropy", "trainer.max_epochs=1", "folder=sweep"]
-    assert run(*words).code == 0
-    assert len(results(tmp_path / "sweep")) == 2
+    assert run("experiment=mae_vs_cross_entropy", "trainer.max_epochs=1", "folder=sweep").code == 0
+    assert len(list(tmp_path.glob("sweep/*/result.json"))) == 2
     one = run(f"resume={tmp_path}/sweep/loss=mae", "trainer.max_epochs=2")
     assert one.code == 0, one.err
     assert "Epoch 2/2" in one.out
 
 
-def test_words_of_a_group_are_found_by_a_pattern(run: Run, tmp_path: Path) -> None:
-    finished = run("-m", "loss=glob(ms*)", "trainer.max_epochs=1", "folder=sweep")
-    assert finished.code == 0, finished.err
-    assert list(results(tmp_path / "sweep")) == ["loss=mse"]
+def test_words_of_a_group_are_found_by_a_pattern_and_code_is_typed_again(run: Run, tmp_path: Path) -> None:
+    assert run("-m", "loss=glob(ms*)", "trainer.max_epochs=1", "folder=one").code == 0
+    assert [path.parent.name for path in tmp_path.glob("one/*/result.json")] == ["loss=mse"]
+    words = ["loss._target_=torch.nn.MSELoss,torch.nn.L1Loss", "trainer.max_epochs=1", "folder=sweep"]
+    assert run("-m", *words).code == 0
+    assert run("-m", "resume=sweep").code == 2
+    assert run("-m", *words, "resume=true").code == 0
 
 
 # ---- kills and signals -------------------------------------------------------------------------------------
@@ -199,9 +193,14 @@ def test_after_sigkill_a_sweep_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_every_run_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
-    process = start(tmp_path, "seed=0,1", "trainer.max_epochs=300", "folder=sweep", "jobs=2")
+def test_a_signal_saves_every_run_and_nobody_else_runs_it_meanwhile(
+    tmp_path: Path, number: int, run: Run
+) -> None:
+    process = start(tmp_path, "seed=0,1", "trainer.max_epochs=2000", "folder=sweep", "jobs=2")
     wait_for_metrics(tmp_path / "sweep", 2)
+    if number == signal.SIGTERM:
+        second = run("-m", "resume=sweep")
+        assert (second.code, second.err) == (2, "resume=sweep: expected what has ended; this is running\n")
     assert send(process, number) == 128 + number
     out = (tmp_path / "out").read_text() + (tmp_path / "err").read_text()
     assert "Stopped and saved: 0 of 2 runs are done. Go on with: " in out
@@ -210,21 +209,6 @@ def test_a_signal_saves_every_run_and_says_how_to_go_on(tmp_path: Path, number: 
     for log in tmp_path.glob("sweep/*/log.txt"):
         assert "Stopped and saved in epoch" in log.read_text()
     assert len(list(tmp_path.glob("sweep/*/checkpoints/last.ckpt"))) == 2
-
-
-def test_a_sweep_that_runs_is_not_run_a_second_time(tmp_path: Path, run: Run) -> None:
-    process = start(tmp_path, "seed=0,1", "trainer.max_epochs=2000", "folder=sweep")
-    wait_for_metrics(tmp_path / "sweep")
-    finished = run("-m", "resume=sweep")
-    assert send(process, signal.SIGTERM) == 128 + signal.SIGTERM
-    assert (finished.code, finished.err) == (2, "resume=sweep: expected what has ended; this is running\n")
-
-
-def test_a_run_of_two_processes_is_counted_as_two(run: Run, tmp_path: Path) -> None:
-    words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "seed=0,1", *SHORT]
-    finished = run("-m", *words, "folder=sweep")
-    assert finished.code == 0, finished.err
-    assert [result["steps"] for result in results(tmp_path / "sweep").values()] == [2 * 12] * 2
 
 
 # ---- engines -----------------------------------------------------------------------------------------------
@@ -236,9 +220,7 @@ folder = pathlib.Path(words["folder"].strip("'"))
 print("begins")
 folder.mkdir(exist_ok=True)
 (folder / "config.yaml").touch()
-with open(folder / "started", "a") as file:
-    file.write("x")
-time.sleep(float(words.get("nap", 0)))
+time.sleep(float(words["nap"]))
 sys.exit(int(words["code"]))
 """
 
@@ -260,44 +242,35 @@ class Threads:
         return future
 
 
-def conduct(plan: Plan, engine: object, tmp_path: Path) -> Sweeping:
+def begin(plan: Plan, engine: object, tmp_path: Path) -> Sweeping:
     (tmp_path / "fake.py").write_text(FAKE)
-    plan.folder.mkdir(exist_ok=True)
-    apart = ([conftest.sys.executable, str(tmp_path / "fake.py")], str(tmp_path))
-    queue = Queue(plan.points())
-    return Sweeping(plan.folder, queue, engine, None, 1, "val/acc", "max", "", apart, lambda words, text: "")
+    plan.folder.mkdir()
+    apart = ([sys.executable, str(tmp_path / "fake.py")], str(tmp_path))
+    return Sweeping(plan.folder, Queue(plan.points()), engine, {"jobs": "auto", "threads": 1}, "", apart)
 
 
 def test_an_engine_of_one_s_own_runs_as_many_as_it_has_places_for(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "sweep", ["nap=0.1"], {"code": ["0", "1"], "seed": ["0", "1"]})
     engine = Threads()
-    sweeping = conduct(plan, engine, tmp_path)
-    assert sweeping.run(plan.folder / STOP) is None
+    sweeping = begin(plan, engine, tmp_path)
+    assert sweeping.run() is None
     assert engine.most == 2
     assert sorted(point.name for point in sweeping.failed) == ["code=1,seed=0", "code=1,seed=1"]
     done = [point for point in plan.points() if point.is_over()]
-    assert all(
-        (point.folder.path / DONE).exists() and "begins" in point.folder.log.read_text() for point in done
-    )
-    assert len(done) == 2
+    assert [point.folder.log.read_text() for point in done] == ["begins\n"] * 2
 
 
 def test_a_stopped_sweep_stops_what_runs_elsewhere_and_starts_nothing_more(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "sweep", ["nap=60", "code=0"], {"seed": ["0", "1", "2"]})
-    sweeping = conduct(plan, Threads(), tmp_path)
-    begun = time.monotonic()
-    sweeping.signals = SimpleNamespace(received=None, catch=lambda: None, release=lambda: None)  # type: ignore
-    look = sweeping._look
+    sweeping, begun = begin(plan, Threads(), tmp_path), time.monotonic()
 
-    def receive() -> None:
-        look()
-        if len(list(plan.folder.glob("*/started"))) == 2:
-            sweeping.signals.received = signal.SIGTERM
+    class Signals(SimpleNamespace):
+        received = property(lambda self: 15 if len(list(plan.folder.glob("*/config.yaml"))) == 2 else None)
 
-    sweeping._look = receive  # type: ignore[method-assign]
-    assert sweeping.run(plan.folder / STOP) == signal.SIGTERM
-    assert time.monotonic() - begun < 20
-    assert len(list(plan.folder.glob("*/started"))) == 2
+    sweeping.signals = Signals(catch=lambda: None, release=lambda: None)  # type: ignore[assignment]
+    assert sweeping.run() == signal.SIGTERM
+    assert time.monotonic() - begun < 30
+    assert len(list(plan.folder.glob("*/config.yaml"))) == 2
 
 
 def mark(point: Point, host: str, process: int, age: float = 0) -> None:
@@ -306,35 +279,36 @@ def mark(point: Point, host: str, process: int, age: float = 0) -> None:
 
 
 def test_a_run_that_is_at_work_is_never_started_a_second_time(tmp_path: Path) -> None:
-    plan = Plan(tmp_path, ["code=0"], {"seed": ["0", "1", "2", "3", "4"]})
-    here, elsewhere, gone, silent, locked = plan.points()
+    plan = Plan(tmp_path, ["code=0"], {"seed": ["0", "1", "2", "3"]})
+    here, elsewhere, gone, silent = plan.points()
     mark(here, gethostname(), os.getpid())
     mark(elsewhere, "another", 1)
     mark(gone, gethostname(), 2**22 + 1)
     mark(silent, "another", 1, age=999)
-    assert [point.is_live() for point in (here, elsewhere, gone, silent, locked)] == [True, True] + [
-        False
-    ] * 3
     queue = Queue(plan.points())
-    assert [point.name for point in iter(queue.take, None)] == ["seed=2", "seed=3", "seed=4"]
+    assert [point.name for point in iter(queue.take, None)] == ["seed=2", "seed=3"]
     assert queue.left() == 2  # which are waited for
     assert not here.claim()
     assert gone.claim()
-    here.beside(".live").unlink()
     here.folder.path.mkdir()
     here.folder.config.touch()
-    assert here.claim()
     here.leave(0)  # as its own process does
     assert queue.take() is None
     assert queue.left() == 1
 
 
-def report_session(words: list[str]) -> int:
+def report(words: list[str]) -> int:
     folder = Path(next(word for word in words if word.startswith("folder=")).partition("=")[2].strip("'"))
     folder.mkdir()
     (folder / "config.yaml").touch()
-    alone = torch.mm(torch.ones(400, 400), torch.ones(400, 400))[0, 0] == 400 and os.getsid(0) == os.getpid()
-    os.write(1, f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {torch.get_num_threads()} {alone}".encode())
+    computes = torch.mm(torch.ones(400, 400), torch.ones(400, 400))[0, 0] == 400
+    told = (
+        os.environ.get("CUDA_VISIBLE_DEVICES"),
+        torch.get_num_threads(),
+        computes,
+        os.getsid(0) == os.getpid(),
+    )
+    os.write(1, " ".join(map(str, told)).encode())
     return 0
 
 
@@ -348,53 +322,39 @@ def report_session(words: list[str]) -> int:
     ],
 )
 def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    gpus: str,
-    cores: int,
-    processes: int,
-    devices: list,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, cores: int, processes: int, devices: list,
     places: int,
-) -> None:
+) -> None:  # fmt: skip
     plan = Plan(tmp_path / "sweep", [], {"seed": ["0", "1", "2"]})
-    plan.folder.mkdir()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus.split(",")) if gpus else 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     if not gpus:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     before = torch.get_num_threads()
-    engine = Local(report_session, {"trainer": {"accelerator": "auto", "devices": processes}})
+    engine = Local(report, {"trainer": {"accelerator": "auto", "devices": processes}})
     torch.mm(torch.ones(400, 400), torch.ones(400, 400))  # a child would hang where this had threads
     assert engine.places(1) == places
-    sweeping = Sweeping(
-        plan.folder, Queue(plan.points()), engine, None, 1, "", "", "", ([], ""), lambda w, t: ""
-    )
-    assert sweeping.run(plan.folder / STOP) is None
+    assert begin(plan, engine, tmp_path).run() is None
     torch.set_num_threads(before)
     said = [(tmp_path / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(3)]
     assert sorted({words[0] for words in said}) == devices
-    assert all(words[1:] == [str(before), "True"] for words in said)
+    assert all(words[1:] == [str(before), "tensor(True)", "True"] for words in said)
 
 
-ENGINES = [
-    pytest.param(["executor=slurm", "executor.cluster=local"], "submitit", id="slurm"),
-    pytest.param(["executor=ray"], "ray", id="ray"),
-]
-
-
-@pytest.mark.parametrize(("words", "library"), ENGINES)
+@pytest.mark.parametrize(
+    ("words", "library"), [("executor=slurm executor.cluster=local", "submitit"), ("executor=ray", "ray")]
+)
 def test_other_engines_give_the_same_runs(
-    undisturbed: Path, run: Run, tmp_path: Path, words: list[str], library: str
+    undisturbed: Path, run: Run, tmp_path: Path, words: str, library: str
 ) -> None:
     values = ["loss=mae", "seed=0,1", "optimizer.lr=0.001,1e30", *SHORT]
-    finished = run("-m", *values, "folder=sweep", *words)
+    finished = run("-m", *values, "folder=sweep", *words.split())
     if find_spec(library) is None:
         assert (finished.code, finished.err.count("\n")) == (2, 1)
         assert "uv sync --extra" in finished.err
         return
     assert finished.code == 1, finished.out  # two runs of which fail
-    assert finished.out.count("\nfailed: ") == 4
     for seed in (0, 1):
         assert_same(undisturbed / f"loss=mae,seed={seed}", tmp_path / f"sweep/seed={seed},optimizer.lr=0.001")
     assert "4 runs, 2 of them done" in run("-m", "resume=sweep").out  # on this machine's own engine
@@ -402,46 +362,35 @@ def test_other_engines_give_the_same_runs(
 
 # ---- what a folder says is data ----------------------------------------------------------------------------
 
-CRAFTED = [
-    {"words": ["loss._target_=os.system"]},
-    {"words": ["+callbacks.x={_target_: os.system}"]},
-    {"words": ["+logger.tensorboard.comment=${oc.env:HOME}"]},
-    {"words": ["hydra.run.dir=/tmp/x"]},
-    {"words": ["trainer.default_root_dir=/tmp/x"]},
-    {"words": ["folder=/tmp/x"]},
-    {"words": ["allow=[os]"]},
-    {"words": ["loss=../../x"]},
-    {"words": ["seed"]},
-    {"words": ["executor=local"]},
-    {"search": ["search.sampler._target_=os.system"]},
-    {"values": {"loss._target_": ["os.system"]}},
-    {"values": {"seed": ["0", "${oc.env:HOME}"]}},
-    {"values": {f"k{number}": ["0"] * 1_000 for number in range(4)}},  # means 10^12 runs
-    {"values": {"seed": []}},
-    {"values": {"seed": 3}},
-    {"words": None},
-]
 
-
-@pytest.mark.parametrize("crafted", CRAFTED, ids=str)
+@pytest.mark.parametrize(
+    "crafted",
+    [
+        *({"words": [word]} for word in (
+            "loss._target_=os.system", "+callbacks.x={_target_: os.system}", "seed", "loss=../../x",
+            "+logger.tensorboard.comment=${oc.env:HOME}", "hydra.run.dir=/tmp/x", "folder=/tmp/x",
+            "trainer.default_root_dir=/tmp/x", "allow=[os]", "executor=local",
+        )),
+        {"search": ["search.sampler._target_=os.system"]},
+        {"values": {"loss._target_": ["os.system"]}},
+        {"values": {"seed": ["0", "${oc.env:HOME}"]}},
+        {"values": {f"k{number}": ["0"] * 1_000 for number in range(4)}},  # means 10^12 runs
+        {"values": {"seed": []}}, {"values": {"seed": 3}}, {"words": None},
+    ],
+)  # fmt: skip
 def test_a_crafted_plan_is_refused_before_anything_is_touched(
     run: Run, tmp_path: Path, crafted: dict
 ) -> None:
     folder = tmp_path / "crafted"
     folder.mkdir()
-    (folder / PLAN).write_text(
-        yaml.safe_dump({"words": [], "values": {"seed": ["0"]}, "search": [], **crafted})
-    )
-    begun = time.monotonic()
-    finished = run("-m", "resume=crafted")
+    content = {"words": [], "values": {"seed": ["0"]}, "search": [], **crafted}
+    (folder / PLAN).write_text(yaml.safe_dump(content))
+    finished = run("-m", "resume=crafted", timeout=30)
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
-    assert time.monotonic() - begun < 30
     assert [path.name for path in folder.iterdir()] == [PLAN]
 
 
-@pytest.mark.parametrize(
-    "name", ["seed=0", "log", "curves.png", "experiment", ".lock", "seed=1/log.txt", "pipe"]
-)
+@pytest.mark.parametrize("name", ["seed=0", "curves.png", "experiment", ".lock", "seed=1/log.txt", "pipe"])
 def test_a_sweep_with_a_link_in_it_is_refused_before_anything_is_touched(
     run: Run, tmp_path: Path, name: str
 ) -> None:
@@ -453,21 +402,11 @@ def test_a_sweep_with_a_link_in_it_is_refused_before_anything_is_touched(
     if name == "pipe":
         os.mkfifo(folder / "seed=1/log.txt")
     else:
-        (folder / name).symlink_to(precious if "." not in name else precious / "config.yaml")
+        (folder / name).symlink_to(precious / "config.yaml" if "." in name else precious)
     finished = run("-m", "resume=crafted")
     assert (finished.code, finished.err.count("\n")) == (2, 1)
     assert "expected a folder of plain files" in finished.err
-    assert [path.name for path in precious.iterdir()] == ["config.yaml"]
-    assert (precious / "config.yaml").read_text() == "a: 1"
-
-
-def test_what_is_typed_again_may_name_code(run: Run) -> None:
-    words = ["loss._target_=torch.nn.MSELoss,torch.nn.L1Loss", "trainer.max_epochs=1", "folder=sweep"]
-    first = run("-m", *words)
-    assert first.code == 0, first.err
-    assert run("-m", "resume=sweep").code == 2
-    again = run("-m", *words, "resume=true")
-    assert again.code == 0, again.err
+    assert [path.read_text() for path in precious.iterdir()] == ["a: 1"]
 
 
 # ---- parts -------------------------------------------------------------------------------------------------
@@ -492,32 +431,18 @@ def test_the_newest_sweep_of_the_same_words_is_found(tmp_path: Path) -> None:
     assert find_plan(Plan(tmp_path / "x", ["a=1"], {"loss": ["mae"]}), tmp_path) is None
 
 
-def test_a_plan_has_bounds(tmp_path: Path) -> None:
+def test_a_plan_has_bounds_and_thousands_of_runs_are_read_in_seconds(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at most 100000 runs"):
         Plan(tmp_path, [], {key: ["0", "1"] for key in "abcdefghijklmnopq"})
-    plan = Plan(tmp_path, [], {"seed": list(map(str, range(10_000)))})
+    plan = Plan(tmp_path, [], {"seed": list(map(str, range(2_000)))})
     plan.write()
-    assert len(read_plan(tmp_path).values["seed"]) == 10_000
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Iterator[Path]:
-    plan = Plan(tmp_path / "sweep", ["trainer.max_epochs=1"], {"seed": list(map(str, range(2_000)))})
-    plan.folder.mkdir()
-    plan.write()
-    text = json.dumps({"seconds": 1, "best": {"epoch": 1, "val/loss": 0.5}, "test": {"test/acc": 0.5}})
-    for point in plan.points():
-        folder = RunFolder(point.folder.path)
-        folder.path.mkdir()
-        folder.config.touch()
-        folder.result.write_text(text)
-        (folder.path / DONE).touch()
-    yield plan.folder
-
-
-def test_thousands_of_runs_that_are_done_are_ranked_in_seconds(run: Run, many: Path) -> None:
     begun = time.monotonic()
-    finished = run("-m", "resume=sweep")
-    assert finished.code == 0, finished.err
-    assert "2000 runs, 2000 of them done" in finished.out
-    assert time.monotonic() - begun < 60  # 5 where nothing else runs
+    for point in read_plan(tmp_path).points():
+        point.folder.path.mkdir()
+        (point.folder.path / DONE).touch()
+        point.folder.result.write_text(json.dumps({"best": {"val/loss": float("nan"), "epoch": 1}}))
+    assert Queue(plan.points()).left() == 0
+    (row,) = collect(plan.points())
+    assert len(row.of("epoch")) == 2_000
+    assert row.of("val/loss") == []
+    assert time.monotonic() - begun < 30  # 1 where nothing else runs

@@ -43,9 +43,12 @@ def main(job: Callable[..., Any], name: str) -> None:
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     threading.excepthook = print_thread_error
     typed: dict[str, str] = {}
-    with report(typed):
-        code = run_line(job, name, sys.argv[1:], typed)
-        end(code)
+    try:
+        with report(typed):
+            code = run_line(job, name, sys.argv[1:], typed)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    end(code)
 
 
 def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed: dict[str, str]) -> int:
@@ -122,7 +125,11 @@ def find_sweep(words: Sequence[str], many: bool, places: Sequence[Path]) -> int 
         raise ConfigError(
             "--multirun", expected="the room sweep, which this project has taken out"
         ) from error
-    sweep = plan_sweep(words, many, places)
+    from descent.cli.overrides import quote
+
+    folders = [quote(f"file://{place.expanduser().resolve()}") for place in places]
+    more = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
+    sweep = plan_sweep([*words, *more], many)
     if sweep is None:
         return None
     watch_for_garbage()
@@ -217,7 +224,7 @@ def report(typed: dict[str, str]) -> Iterator[None]:
     except Stopped as error:
         if str(error):  # of several processes, only one has a message
             print(clean(str(error)), file=sys.stderr, flush=True)
-        end(error.code)
+        sys.exit(error.code)
     except (ConfigError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
             raise
@@ -230,7 +237,7 @@ def report(typed: dict[str, str]) -> Iterator[None]:
         )
         if not is_reported_by_first():
             print(clean(line.replace("\n", " ")), file=sys.stderr, flush=True)
-        end(2)
+        sys.exit(2)
 
 
 def is_reported_by_first() -> bool:

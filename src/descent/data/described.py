@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch.nn.parameter import is_lazy
 
 from descent.task import Task
 
@@ -36,7 +37,7 @@ def describe(data: Any, module: LightningModule, started: str, name: str) -> tup
     """
     plain = type(data).__str__ is LightningDataModule.__str__  # which lists the loaders on four lines
     text = type(data).__name__ if plain else str(data)
-    size = f"{sum(p.numel() for p in module.parameters()):,} parameters"
+    size = f"{sum(p.numel() for p in module.parameters() if not is_lazy(p)):,} parameters"
     preview = getattr(data, "preview", "")
     return f"{shorten(preview)}{started}{name}: {size}, {text}", preview or f"{text}\n"
 

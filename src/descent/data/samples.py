@@ -175,7 +175,7 @@ class FromSamples(LightningDataModule):
         if self.reader["kind"] == "array":
             self.reader = {"kind": "array", "shape": list(self.examples.shape[1:])}
         self._scale(samples, like)
-        self._take_targets(samples, kind, like)
+        self.task, self.targets = take_targets(samples, kind, self.rows["train"], like)
         require(not label_noise or classes is not None, "label_noise", label_noise, "0, without classes")
         if label_noise:
             train = self.rows["train"]
@@ -185,7 +185,7 @@ class FromSamples(LightningDataModule):
             counts = self.targets[self.rows["train"]].bincount(minlength=len(self.names))
             self.class_counts = counts.tolist()
         shape = self.scaling(self.examples[:1]).shape[1:]
-        self.sizes = {"input_shape": tuple(shape), "outputs": len(self.names)}
+        self.sizes: dict[str, Any] = {"input_shape": tuple(shape), "outputs": len(self.names)}
         self.fingerprint = take_fingerprint(self.inputs, self.targets, self.scaling)
 
     def _scale(self, samples: Samples, like: Mapping[str, Any] | None) -> None:
@@ -219,20 +219,6 @@ class FromSamples(LightningDataModule):
             size = max(1, NUMBERS // max(1, raw[:1].numel()))
             for block, scaled in zip(raw.split(size), self.inputs.split(size), strict=True):
                 scaled.copy_(self.scaling(block))
-
-    def _take_targets(self, samples: Samples, kind: str, like: Mapping[str, Any] | None) -> None:
-        """Fill the task, and the targets as the loss gets them."""
-        self.targets = samples.targets
-        if kind == "classes":
-            self.task: Task = Classes(self.names)
-        elif kind == "labels":
-            self.task, self.targets = Labels(self.names), self.targets.float()
-        else:
-            mean, variance = find_moments(self.targets, self.rows["train"], (0,))
-            self.task = values = Values(self.names, mean, to_deviation(variance))
-            if like is not None and self.names == like["names"]:
-                copy_buffers(values, like["task_state"])
-            self.targets = values.standardise(self.targets)
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in self.rows.items())
@@ -354,6 +340,22 @@ def order_targets(samples: Samples, kind: str, like: Mapping[str, Any]) -> Sampl
         targets = torch.where(samples.targets < 0, samples.targets, place[samples.targets])
         return replace(samples, targets=targets, names=names)
     return samples
+
+
+def take_targets(
+    samples: Samples, kind: str, train: Tensor, like: Mapping[str, Any] | None
+) -> tuple[Task, Tensor]:
+    """Return the task, and the targets as the loss gets them."""
+    targets, names = samples.targets, list(samples.names)
+    if kind == "classes":
+        return Classes(names), targets
+    if kind == "labels":
+        return Labels(names), targets.float()
+    mean, variance = find_moments(targets, train, (0,))
+    values = Values(names, mean, to_deviation(variance))
+    if like is not None and names == list(like["names"]):
+        copy_buffers(values, like["task_state"])
+    return values, values.standardise(targets)
 
 
 def copy_buffers(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:

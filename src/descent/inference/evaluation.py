@@ -1,44 +1,45 @@
 """What a trained run does well and what it does badly: its own metrics, a table and a picture."""
 
-import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from copy import deepcopy
-from io import StringIO
-from itertools import chain
-from math import isfinite
+from io import BytesIO, StringIO
+from math import ceil, isfinite
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import CatMetric
 from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelConfusionMatrix
 
 from descent.build import build_node, builder
-from descent.callbacks.recorder import without_nan
 from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
 from descent.errors import ConfigError, require
-from descent.inference.pictures import draw_confusion, draw_values, shorten
-from descent.inference.predictor import Predictor, printable, refuse_misfits
+from descent.inference.output import printable, to_json
+from descent.inference.predictor import Predictor, refuse_misfits
 from descent.losses import weigh_classes
 from descent.metrics import count_samples
 from descent.run.folder import RunFolder, make
-from descent.task import IGNORED, Task
+from descent.task import IGNORED
 
-OWN = "_report"  # the name, among the run's metrics, of the one that the report is made from
+REPORT = "_report"  # the name, among the run's metrics, of the one that the report is made from
+COUNTS, NAMES, NAME = 20, 60, 24  # most classes whose counts and names are drawn; most letters of a name
+POINTS = 2_000  # most points of a picture
 
 
-def read_split(model: Predictor, split: str) -> Iterator[Any]:
+def read_split(model: Predictor, split: str) -> Iterable[Any]:
     """Return the batches of a split of a run's own data, in a fixed order and without augmentation.
 
     Raises:
         ConfigError: the data is no longer what the run has seen.
     """
     run = model.run
-    require("data" in run.config, "input", None, "a file, because this folder does not contain a run's data")
+    require(bool(run.config["data"]), "input", None, "a file, because this folder is without the run's data")
     node = dict(run.config["data"])
     if "path" in node:  # the absolute one, because the run may have started in another folder
         node["path"] = run.data["reader"].get("path", node["path"])
@@ -53,7 +54,7 @@ def read_split(model: Predictor, split: str) -> Iterator[Any]:
         raise ConfigError("run", str(run.folder), expected=expected)
     if split == "train" and isinstance(data, FromSamples):
         data.rows["val"], split = data.rows["train"], "val"
-    return iter(getattr(data, f"{split}_dataloader")())
+    return getattr(data, f"{split}_dataloader")()
 
 
 def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -62,70 +63,72 @@ def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
     Raises:
         ConfigError: it cannot be read, or its targets are not those of the run.
     """
-    file, task = NamedPath("input", path), model.task
-    for inputs, targets in model.reader.read_with_targets(file, task.names if task.kind == "classes" else []):
+    task: Any = model.task
+    classes = task.names if task.kind == "classes" else []
+    for inputs, targets in model.reader.read_with_targets(NamedPath("input", path), classes):
         flat = targets.reshape(len(targets), -1)
-        if task.kind != "classes":
-            targets = flat
-            if flat.shape[1] != len(task.names):
-                raise file.error(f"{len(task.names)} target values a sample, not {flat.shape[1]}")
+        fits = bool(classes) or flat.shape[1] == len(task.names)
+        require(fits, "input", path, f"{len(task.names)} target values a sample, not {flat.shape[1]}")
         for rows in flat.isfinite().all(1).nonzero().flatten().split(model.batch_size):
-            if len(rows):
-                y = targets[rows]
-                yield model.scaling(inputs[rows]), task.standardise(y) if hasattr(task, "standardise") else y
+            y = targets[rows] if classes else flat[rows]
+            yield model.scaling(inputs[rows]), task.standardise(y) if hasattr(task, "standardise") else y
 
 
-def evaluate(model: Predictor, batches: Iterator[Any]) -> tuple[dict[str, Any], str, dict[str, str]]:
-    """Test a run's module on batches, as `Trainer.test` does after training.
+def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict[str, Any], str]:
+    """Test a run's module as `Trainer.test` does after training, and write a report into the run's folder.
 
     Returns:
-        Plain values, first the run's metrics by name, null where one is not defined; the same as text; and
-        pictures as SVG, by the names of their files.
+        The metrics and what else was found, by name, NaN where one is not defined; and the report as text.
 
     Raises:
         ConfigError: there are no samples.
     """
-    first, samples = next(batches, None), 0
-    require(first is not None, "run", str(model.run.folder), "samples with targets, but there are none")
-
-    def count() -> Iterator[Any]:
-        nonlocal samples
-        for batch in chain([first], batches):
-            samples += count_samples(batch)
-            yield batch
-
+    sizes: list[int] = []
     module, precision = build_module(model), model.run.config.get("trainer", {}).get("precision")
-    quiet: Any = dict.fromkeys(("checkpointing", "progress_bar", "model_summary"), False)
     trainer = Trainer(
-        accelerator=model.device.type,
-        devices=1,
-        precision=precision,
-        inference_mode=False,  # `Supervised` tries a batch with gradients
-        logger=False,
-        **{f"enable_{name}": value for name, value in quiet.items()},
-    )
+        accelerator=model.device.type, devices=1, precision=precision, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, inference_mode=False,
+    )  # fmt: skip  # `Supervised` tries a batch with gradients
     with redirect_stdout(StringIO()) as said, refuse_misfits(model.run):  # why a metric is not defined
-        logged = trainer.test(module, count(), verbose=False)[0]
-    metrics = {name.removeprefix("test/"): value for name, value in logged.items() if OWN not in name}
+        logged = trainer.test(module, count(batches, sizes), verbose=False)[0]
+    require(sum(sizes) > 0, "run", str(model.run.folder), "samples with targets, but there are none")
+    metrics = {name.removeprefix("test/"): value for name, value in logged.items() if REPORT not in name}
     shown = ", ".join(f"{n} {f'{v:.4f}' if isfinite(v) else 'not defined'}" for n, v in metrics.items())
-    metric = getattr(getattr(module, "test_metrics", None), "metrics", {}).get(OWN)
-    details, table, pictures = report(metric, model.task) if metric is not None else ({}, "", {})
-    notes = "".join(f"{line}\n" for line in model.reader.notes())
-    text = f"{samples:,} samples: {shown}\n{said.getvalue()}\n{table}{notes}"
-    return without_nan({"samples": samples, **metrics, **details}), text, pictures
+    details, table, pictures = report(module, model)
+    lines = [title, "", f"{sum(sizes):,} samples: {shown}", said.getvalue(), table, *model.reader.notes()]
+    values, text = {"samples": sum(sizes), **metrics, **details}, printable("\n".join(lines))
+    texts = {"metrics.json": to_json(values), "report.txt": f"{text}\n", **pictures}
+    folder = RunFolder(model.run.folder.evaluation)
+    folder = make(folder, lambda folder: {folder.path / name: text for name, text in texts.items()})
+    return values, f"{text}\nWritten to {folder}: {', '.join(texts)}"
+
+
+def count(batches: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
+    """Yield batches that are not empty, and add their sizes to a list."""
+    for batch in batches:
+        if size := count_samples(batch):
+            sizes.append(size)
+            yield batch
 
 
 def build_module(model: Predictor) -> LightningModule:
     """Return the run's module with its weights, its loss, its metrics, and one more for the report."""
-    run, task = model.run, model.task
+    run, task, n = model.run, model.task, len(model.names)
     build = builder({"metrics": {}, **run.config}, run.allowed)
     with refuse_misfits(run):
-        weights = weigh_classes(run.config["loss"], SimpleNamespace(**run.data))
+        reports = {
+            "classes": MulticlassConfusionMatrix(n, ignore_index=IGNORED, validate_args=False),
+            "labels": MultilabelConfusionMatrix(n, validate_args=False),
+            "values": Pairs("disable"),
+        }
+        metrics = build("metrics", task=task, **model.sizes) or {}
         module = build(
             "module",
             model=model.model,
-            criterion=build("loss", task=task, **weights),
-            metrics={**(build("metrics", task=task, **model.sizes) or {}), **choose_report(task)},
+            criterion=build(
+                "loss", task=task, **weigh_classes(run.config["loss"], SimpleNamespace(**run.data))
+            ),
+            metrics={**metrics, **({REPORT: reports[task.kind]} if task.kind in reports else {})},
             task=deepcopy(task),  # the trainer moves its own to the device
             scaling=deepcopy(model.scaling),
             optimizer=None,
@@ -134,96 +137,68 @@ def build_module(model: Predictor) -> LightningModule:
     return module
 
 
-def write_report(run: str, values: dict[str, Any], text: str, pictures: dict[str, str]) -> str:
-    """Write an evaluation into a new folder within the run's, and return a line that names the files."""
-    metrics = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    texts = {"metrics.json": printable(metrics), "report.txt": printable(text), **pictures}
-    folder = RunFolder(RunFolder(run).evaluation)
-    folder = make(folder, lambda folder: {folder.path / name: text for name, text in texts.items()})
-    return f"Written to {folder}: {', '.join(texts)}"
+class Pairs(CatMetric):
+    """Keeps predicted and true values, `(n, 2, outputs)`."""
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:  # type: ignore[override]
+        super().update(torch.stack([outputs, targets], 1))
 
 
-# ---- what is reported of each kind of task -----------------------------------------------------------------
+def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], str, dict[str, str]]:
+    """Return what a tested module collected: plain values, a table, and pictures by the names of their files.
 
-
-class Pairs(Metric):
-    """Keeps predicted and true values, `(n, outputs)`."""
-
-    pairs: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("pairs", [], dist_reduce_fx="cat")
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        self.pairs.append(torch.stack([outputs, targets], 1))
-
-    def compute(self) -> Tensor:
-        """Return them as `(n, 2, outputs)`."""
-        return torch.cat(self.pairs)
-
-
-def choose_report(task: Task) -> dict[str, Metric]:
-    """Return the metric that collects what a report is made from; none for a task of one's own."""
-    kinds: dict[str, Any] = {
-        "classes": lambda n: MulticlassConfusionMatrix(n, ignore_index=IGNORED, validate_args=False),
-        "labels": lambda n: MultilabelConfusionMatrix(n, validate_args=False),
-        "values": lambda n: Pairs(),
-    }
-    return {OWN: kinds[task.kind](len(task.names))} if task.kind in kinds else {}
-
-
-def report(metric: Metric, task: Task) -> tuple[dict[str, Any], str, dict[str, str]]:
-    """Return plain values, a table, and pictures by their files' names."""
-    names, found = [printable(name) for name in task.names], metric.compute().cpu()
-    pictures, more = {}, {}
-    if task.kind == "values":
-        rows = measure_values(*found.double().unbind(1), names)
-        pictures = {"predicted_against_true.svg": draw_values(*found.unbind(1), names)}
-    elif task.kind == "labels":
-        rows = measure_hits(found[:, 1, 1], found[:, :, 1].sum(1), found[:, 1].sum(1), names)
+    A number that is not defined, such as the precision of a class that was never predicted, is NaN.
+    """
+    metric = getattr(getattr(module, "test_metrics", None), "metrics", {}).get(REPORT)
+    if metric is None:  # a task, or a module, of which no more is known
+        return {}, "", {}
+    found, kind, more, picture = metric.compute().cpu(), model.task.kind, {}, ""
+    if kind == "values":
+        error, true = found[:, 0] - found[:, 1], found[:, 1]
+        # torchmetrics squares the values themselves, and large ones such as Unix seconds lose their digits
+        square, variance = error.square().mean(0), true.var(0, correction=0)
+        r2 = torch.where(variance > 0, 1 - square / variance, torch.nan)
+        columns, picture = (
+            {"R²": r2, "MAE": error.abs().mean(0), "RMSE": square.sqrt()},
+            "predicted_against_true",
+        )
     else:
-        rows = measure_hits(found.diagonal(), found.sum(0), found.sum(1), names)
-        pictures = {"confusion_matrix.svg": draw_confusion(metric, found, names)}
-        more = {"confusion": found.tolist()}
-    return {task.kind: rows, **more}, tabulate(rows), pictures
+        if kind == "classes":
+            right, taken, samples = found.diagonal(), found.sum(0), found.sum(1)
+            more, picture = {"confusion": found.long().tolist()}, "confusion_matrix"
+        else:
+            right, taken, samples = found[:, 1, 1], found[:, :, 1].sum(1), found[:, 1].sum(1)
+        columns = {"precision": right / taken, "recall": right / samples, "samples": samples.long()}
+    frame = pl.DataFrame({kind: model.names, **{name: column.numpy() for name, column in columns.items()}})
+    form: Any = {"tbl_formatting": "ASCII_MARKDOWN", "tbl_hide_column_data_types": True, "tbl_rows": -1}
+    with pl.Config(**form, tbl_hide_dataframe_shape=True, fmt_str_lengths=NAME, tbl_width_chars=-1):
+        table = f"{frame}\n"
+    pictures = {f"{picture}.svg": draw(metric, found, model.names)} if picture else {}
+    return {kind: frame.to_dicts(), **more}, table, pictures
 
 
-def measure_hits(
-    right: Tensor, taken: Tensor, support: Tensor, names: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Return precision and recall of each class or label, NaN where one would divide by 0.
+def draw(metric: Any, found: Tensor, names: list[str]) -> str:
+    """Return, as SVG, a confusion matrix, or a plot of predicted against true values for each output."""
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    Args:
-        right: samples of it that were taken for it, `(n,)`.
-        taken: all samples that were taken for it; `support`: all that are of it.
-        names: n of them.
-    """
-    columns = {"precision": right / taken, "recall": right / support, "samples": support}
-    return by_name(columns, names)
-
-
-def measure_values(predicted: Tensor, true: Tensor, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return how far values `(n, outputs)`, float64, are off, output by output; R² of a constant is NaN.
-
-    torchmetrics' R² squares the values themselves, by which large ones such as Unix seconds lose their digits.
-    """
-    square, variance = (predicted - true).square().mean(0), true.var(0, correction=0)
-    r2 = torch.where(variance > 0, 1 - square / variance, torch.nan)
-    return by_name({"R²": r2, "MAE": (predicted - true).abs().mean(0), "RMSE": square.sqrt()}, names)
-
-
-def by_name(columns: dict[str, Tensor], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return columns `(n,)` as a row for each name."""
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return {name: dict(zip(columns, row, strict=True)) for name, row in zip(names, rows, strict=True)}
-
-
-def tabulate(rows: dict[str, dict[str, float]]) -> str:
-    """Return rows as text, below a line with the columns' names."""
-    side = max(len(shorten(name)) for name in rows)
-    lines = [" " * side + "".join(f"{column:>12}" for column in next(iter(rows.values())))]
-    for name, row in rows.items():
-        cells = (f"{v:12.5g}" if isfinite(v) else f"{'not defined':>12}" for v in row.values())
-        lines.append(f"{shorten(name):<{side}}" + "".join(cells))
-    return "\n".join(lines) + "\n"
+    stream, labels, size = BytesIO(), [name[:NAME] for name in names], min(16.0, max(4.0, 0.6 * len(names)))
+    # text stays text, the same evaluation gives the same file, and a $ in a name is a $
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "descent", "text.parse_math": False}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about letters that matplotlib's font lacks but a browser has
+        if isinstance(metric, Pairs):
+            figure = Figure(figsize=(4, 4 * len(names)), layout="constrained")
+            for place, (predicted, true) in enumerate(found[:: ceil(len(found) / POINTS)].movedim(2, 0).mT):
+                axes = figure.add_subplot(len(names), 1, place + 1)
+                axes.axline((float(true[0]),) * 2, slope=1, color="tab:red")  # where all are right
+                axes.scatter(true, predicted, s=9, alpha=0.4, zorder=2)
+                axes.set(xlabel=f"true {labels[place]}", ylabel=f"predicted {labels[place]}")
+        else:
+            figure = Figure(figsize=(size, size), layout="constrained")
+            axes = figure.subplots()
+            metric.plot(found.long(), ax=axes, add_text=len(names) <= COUNTS, labels=labels, cmap="Blues")
+            if len(names) > NAMES:
+                axes.set(xticks=[], yticks=[])
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue().decode()

@@ -1,16 +1,16 @@
-"""Any runs side by side: ranked, a row for each choice that their configs show."""
+"""Any runs side by side: ranked, a row for each choice that was typed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
-from typing import Any
 
-from descent.errors import ConfigError, as_typed
-from descent.run.folder import RunFolder, find_runs, read_yaml
+from descent.errors import ConfigError
+from descent.run.folder import RunFolder, find_runs
+from descent.run.trust import read_yaml
 from descent.sweep.plan import Point
 from descent.sweep.ranking import Measure, choose_measure, collect, is_less_better, publish, rank, show
 
-PLACES = ("name", "folder", "resume", "jobs")  # fields of a config that say nothing of what a run computes
+PLACES = ("name", "folder", "resume", "jobs", "hydra.mode")  # words that say nothing of what a run computes
 FILES = {"ranking.csv", "ranking.md", "curves.png", "line.png", "map.png"}
 
 
@@ -26,13 +26,12 @@ def compare(paths: Sequence[str], by: str | None, output: str | None) -> str:
         ConfigError: there are no runs that have ended, or none with that metric.
     """
     folders = find_folders(paths)
-    configs = [read_yaml(folder.config) for folder in folders]
-    values = tell_apart([describe(*pair) for pair in zip(folders, configs, strict=True)])
+    config, values = read_yaml(folders[0].config), tell_apart(folders)
     points = [Point(chosen, (), folder) for chosen, folder in zip(values, folders, strict=True)]
     if not (rows := collect(points)):
         raise ConfigError("runs", " ".join(paths), expected="runs that have come to their end")
     figures = next(iter(rows[0].figures.values()))
-    measure = choose_measure(str(configs[0].get("monitor")), str(configs[0].get("mode")), values[0], figures)
+    measure = choose_measure(str(config["monitor"]), str(config["mode"]), values[0], figures)
     if by is not None:
         measure = Measure(by, is_less_better(by), f"{by} at each run's best epoch")
     if not (ranked := rank(rows, measure)):
@@ -70,40 +69,10 @@ def find_folders(paths: Sequence[str]) -> list[RunFolder]:
     return list(found.values())
 
 
-def describe(folder: RunFolder, config: Any) -> dict[str, str]:
-    """Return what a run's config says, by key; of a group the word that was typed, or else its class."""
-    if not isinstance(config, dict):
-        raise ConfigError(str(folder.config), expected="the config of a run")
-    words = read_yaml(folder.overrides) if folder.overrides.is_file() else []
-    typed = dict(str(word).lstrip("+").partition("=")[::2] for word in words or ())
-    found, here = {}, str(config.get("folder"))
-    for path, value in flatten(config):
-        key = path.removesuffix("._target_")
-        text = as_typed(value) if key == path else typed.get(key) or str(value).rpartition(".")[2]
-        if key not in PLACES:
-            found[key] = text.replace(here, "…")
-    return found
-
-
-def flatten(node: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return every value in nested dicts, with its key."""
-    found = []
-    for name, value in node.items():
-        inner = isinstance(value, Mapping) and value
-        found += flatten(value, f"{prefix}{name}.") if inner else [(f"{prefix}{name}", value)]
-    return found
-
-
-def tell_apart(runs: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Return of each run the values that differ between runs.
-
-    A key that only some runs have is left out, and one that differs as an earlier one does: `optimizer.lr`
-    where it is another one for each optimizer.
-    """
-    columns: dict[tuple[int, ...], tuple[str, list[str]]] = {}
-    for key in runs[0]:
-        if all(key in run for run in runs):
-            column = [run[key] for run in runs]
-            columns.setdefault(tuple(map(column.index, column)), (key, column))
-    columns.pop((0,) * len(runs), None)
-    return [{key: column[number] for key, column in columns.values()} for number in range(len(runs))]
+def tell_apart(folders: Sequence[RunFolder]) -> list[dict[str, str]]:
+    """Return of each run the typed words that differ between runs, by key; `–` where it was not typed."""
+    lines = [read_yaml(folder.overrides) if folder.overrides.is_file() else [] for folder in folders]
+    typed = [dict(str(word).lstrip("+").partition("=")[::2] for word in line or ()) for line in lines]
+    keys = [key for key in dict.fromkeys(key for run in typed for key in run) if key not in PLACES]
+    apart = [key for key in keys if len({run.get(key) for run in typed}) > 1]
+    return [{key: run.get(key, "–") for key in apart} for run in typed]

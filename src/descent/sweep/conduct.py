@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
 from descent.run.signals import Signals
 from descent.sweep.engines import run_apart
-from descent.sweep.plan import STOP, Point, read_json, within
+from descent.sweep.plan import STOP, Point, read_json
 from descent.sweep.ranking import choose_measure, collect, publish, rank, show
 
 POLL = 0.1  # seconds between two looks at what the runs have come to
@@ -56,78 +56,58 @@ class Queue:
 
 @dataclass
 class Sweeping:
-    """A sweep that runs.
-
-    Attributes:
-        folder: of the sweep.
-        queue: of its points.
-        engine: see `descent.sweep.engines`.
-        jobs: runs at a time; None for as many as the engine has places for.
-        threads: of a run; None for what the first one reports.
-        monitor, mode: what runs look at.
-        command: as a person types it in this shell, such as `uv run python src/train.py`.
-        apart: the same for a machine, and the folder in which it was typed.
-        to_recipe: makes a file of the group experiment of a run's words and a comment.
-    """
+    """A sweep that runs."""
 
     folder: Path
     queue: Queue
-    engine: Any
-    jobs: int | None
-    threads: int | None
-    monitor: str
-    mode: str
-    command: str
-    apart: tuple[list[str], str]
-    to_recipe: Callable[[Sequence[str], str], str]
+    engine: Any  # see `descent.sweep.engines`
+    config: Mapping[str, Any]  # of one of the runs, plain values
+    command: str  # as a person types it in this shell, such as `uv run python src/train.py`
+    apart: tuple[list[str], str]  # the same for a machine, and the folder in which it was typed
 
     def __post_init__(self) -> None:
+        jobs, threads = (self.config[key] for key in ("jobs", "threads"))
+        self.jobs = jobs if isinstance(jobs, int) else None  # as many as the engine has places for
+        self.threads = threads if isinstance(threads, int) else None  # as the first run reports
         self.running: dict[Point, tuple[Any, float]] = {}  # its future, and when it began
         self.seconds: list[float] = []  # that runs took which ended as they should
         self.failed: dict[Point, str] = {}  # and why
         self.signals, self.shown, self.terminal = Signals(), time.monotonic(), sys.stdout.isatty()
 
-    def conduct(self) -> int:
+    def conduct(self, to_recipe: Callable[[Sequence[str], str], str]) -> int:
         """Run what is missing, rank all runs, and return the exit code.
+
+        Args:
+            to_recipe: makes a file of the group experiment of a run's words and a comment.
 
         Raises:
             Stopped: by a signal; every run that was at work has saved.
         """
-        begun, left = time.monotonic(), self.queue.left()
-        done = len(self.queue.all) - len(self.queue.waiting)
-        print(
-            f"{self.folder.name}: {done + left} runs" + (f", {done} of them done" if done else ""), flush=True
-        )
+        begun, done = time.monotonic(), len(self.queue.all) - len(self.queue.waiting)
+        total = done + self.queue.left()
+        print(f"{self.folder.name}: {total} runs" + (f", {done} of them done" if done else ""), flush=True)
         go_on = f"{self.command} -m {shlex.quote(f'resume={RunFolder(self.folder)}')}"
-        received = self.run(within(self.folder, STOP))
-        ended = len(self.seconds)
-        if received:
-            text = f"Stopped and saved: {done + ended} of {done + left} runs are done. Go on with: {go_on}"
-            raise Stopped(text, code=128 + received)
-        good = self.conclude()
-        for line in self.failed.values():
-            print(line)
+        if received := self.run():
+            text = f"Stopped and saved: {done + len(self.seconds)} of {total} runs are done"
+            raise Stopped(f"{text}. Go on with: {go_on}", code=128 + received)
+        good = self.conclude(to_recipe)
+        print(*self.failed.values(), sep="\n", end="\n" * bool(self.failed))
         if self.failed:
             print(f"Try those again with: {go_on}")
-        print(f"{ended} runs in {time.monotonic() - begun:.1f} s")
+        print(f"{len(self.seconds)} runs in {time.monotonic() - begun:.1f} s")
         return 0 if good and not self.failed else 1
 
-    def run(self, stop: Path) -> int | None:
-        """Run what is missing, and return the number of the signal that ended it before, if one did.
-
-        Args:
-            stop: the file that asks all runs to save and end.
-        """
+    def run(self) -> int | None:
+        """Run what is missing, and return the number of the signal that ended it before, if one did."""
+        stop = self.folder / STOP
         stop.unlink(missing_ok=True)
         self.signals.catch()
         try:
-            while True:
+            while self.running or (self.queue.left() and not self.signals.received):
                 while not self.signals.received and len(self.running) < self._count_places():
                     if (point := self.queue.take()) is None:
                         break
                     self._start(point)
-                if not self.running and (self.signals.received or not self.queue.left()):
-                    return self.signals.received
                 if self.signals.received and not stop.exists():
                     stop.touch()
                     for point, (future, _) in self.running.items():
@@ -139,6 +119,7 @@ class Sweeping:
         finally:
             self.signals.release()
             self._say("")
+        return self.signals.received
 
     def _count_places(self) -> int:
         if self.threads is None:
@@ -183,8 +164,7 @@ class Sweeping:
             rest = sum(max(0.0, usual - (now - begun)) for _, begun in self.running.values())
             text += f", about {timedelta(seconds=round((left * usual + rest) / len(self.running)))} left"
         if self.terminal:
-            sys.stdout.write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1])
-            sys.stdout.flush()
+            print("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1], end="", flush=True)
         elif now - self.shown > RARELY:
             self.shown = now
             self._say(text)
@@ -193,29 +173,29 @@ class Sweeping:
         """Print a line in the place of the one that moves."""
         print(("\r\x1b[2K" if self.terminal else "") + text, flush=True)
 
-    def conclude(self) -> bool:
-        """Rank all runs, print the ranking and leave it in the sweep's folder; return whether there is one."""
-        points, place = self.queue.all, RunFolder(self.folder)
-        rows = collect(points)
+    def conclude(self, to_recipe: Callable[[Sequence[str], str], str]) -> bool:
+        """Rank all runs, in words and in the sweep's folder; return whether any could be ranked."""
+        place, rows = RunFolder(self.folder), collect(self.queue.all)
         if not rows:
             print("No run has come to its end.")
             return False
         figures = next(iter(rows[0].figures.values()))
-        measure = choose_measure(self.monitor, self.mode, rows[0].values, figures)
+        measure = choose_measure(self.config["monitor"], self.config["mode"], rows[0].values, figures)
         if not (ranked := rank(rows, measure)):
-            known = ", ".join(figures) or "nothing"
-            print(f"No run has {measure.metric}, by which they would be ranked; there is {known}.")
+            print(
+                f"No run has {measure.metric}, by which they would be ranked; there is {', '.join(figures)}."
+            )
             return False
         best = ranked[0].find_best(measure)
         typed = f"{self.command} {shlex.join(best.words)}"
         publish(ranked, measure, self.folder, f"\n```sh\n{typed}\n```\n")
-        recipe = within(self.folder, "experiment/best.yaml")
-        recipe.parent.mkdir(exist_ok=True)
-        write_text(recipe, self.to_recipe(best.words, f"the best of {self.folder.name} by {measure.metric}"))
+        (self.folder / "experiment").mkdir(exist_ok=True)
+        recipe = to_recipe(best.words, f"the best of {self.folder.name} by {measure.metric}")
+        write_text(self.folder / "experiment" / "best.yaml", recipe)
         print(show(ranked, measure))
         if without := [row.name for row in rows if row not in ranked]:
             print(f"Without {measure.metric}: {'; '.join(without)}")
-        if pruned := sum(point.state() == "pruned" for point in points):
+        if pruned := sum(point.state() == "pruned" for point in self.queue.all):
             print(f"Ended early: {pruned} runs")
         print(f"\nBest run:    {typed}\nIts folder:  {best.folder}")
         print(f"As a recipe: {self.command} --config-dir {shlex.quote(str(place))} experiment=best")
@@ -229,6 +209,6 @@ def describe_failure(point: Point, code: int, why: str) -> str:
     if not why and code < 0:
         why = f"signal {-code} ended it"
     elif not why and log.is_file():
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
         why = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return f"failed: {point.name}: {why} (its output: {RunFolder(log)})"

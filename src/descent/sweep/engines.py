@@ -1,7 +1,8 @@
-"""Where the runs of a sweep compute: an engine has `places`, how many fit, and `submit`, which returns a future.
+"""Where the runs of a sweep compute.
 
-An engine of your own is such a class, named by a file in conf/executor. What it runs is `run_apart`, on any
-machine that sees the sweep's folder; processes of this machine start warm instead.
+An engine has `places`, how many runs fit, and `submit`, which returns a future; one of your own is such a
+class, named by a file in conf/executor. What it runs is `run_apart`, on any machine that sees the sweep's
+folder. Processes of this machine start warm instead.
 """
 
 import gc
@@ -14,8 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -28,17 +29,13 @@ Run = Callable[..., int]
 
 
 def run_apart(point: Point, command: Sequence[str], place: str) -> int:
-    """Run a point by a command of its own, on whatever machine this is, and return its exit code.
+    """Run a point by a command of its own, typed in a `place`, on any machine, and return its exit code.
 
-    Args:
-        point: to be run. Where another process is at work on it, that one is waited for first.
-        command: without its words.
-        place: the folder in which it was typed.
+    Where another process is at work on it, that one is waited for first.
     """
     while not point.claim():
         time.sleep(POLL)
-    stops = point.look()
-    if point.is_over() or stops:
+    if point.is_over() or (stops := point.look()):
         return point.leave(0 if point.is_over() else 128 + signal.SIGTERM)
     with point.find_log().open("ab") as log:
         line = [*command, *point.line()]
@@ -79,34 +76,12 @@ def run_warm(
     sys.exit(point.leave(0 if point.is_over() else call(point.line())))
 
 
-class Job:
-    """A process as a future."""
-
-    def __init__(self, process: BaseProcess, gpus: Sequence[str]) -> None:
-        self.process, self.gpus = process, gpus
-
-    def done(self) -> bool:
-        """Return whether it has ended."""
-        return self.process.exitcode is not None
-
-    def result(self) -> int | None:
-        """Return its exit code."""
-        return self.process.exitcode
-
-    def cancel(self) -> bool:
-        """Leave it to the sweep's stop file."""
-        return False
-
-
 class Local:
-    """Processes of this machine, forked with everything imported; each has a GPU of its own where there are any.
+    """Processes of this machine, forked with everything imported; where there are GPUs, each has its own.
 
     The process that forks computes with one thread: children of one with more can wait for those for ever.
-    Where nothing can be forked, processes are spawned.
-
-    Args:
-        call: runs a command line in this process and returns its exit code.
-        config: of one of the runs, plain values.
+    Where nothing can be forked, processes are spawned. `call` runs a command line and returns its exit code;
+    `config` is that of one of the runs.
     """
 
     def __init__(self, call: Callable[[list[str]], int], config: Mapping[str, Any]) -> None:
@@ -115,12 +90,11 @@ class Local:
         trainer, devices = config["trainer"], torch.cuda.device_count()  # which leaves CUDA alone
         names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
         on_gpu = devices and trainer.get("accelerator") in ("auto", "gpu", "cuda")
-        self.call, self.jobs, self.gpus = call, list[Job](), names.split(",") if on_gpu else []
-        count = trainer.get("devices")
+        self.gpus, count = names.split(",") if on_gpu else [], trainer.get("devices")
         self.processes = count if isinstance(count, int) and count > 0 else 1  # of a run
         forks = sys.platform == "linux" and not torch.cuda.is_initialized()
         self.context: Any = multiprocessing.get_context("fork" if forks else "spawn")
-        self.threads = torch.get_num_threads()
+        self.call, self.threads, self.jobs = call, torch.get_num_threads(), list[Any]()
         torch.set_num_threads(1)
         gc.freeze()  # what is imported stays in pages that all processes share
 
@@ -131,36 +105,28 @@ class Local:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // (threads * self.processes)) if threads else 1
 
-    def submit(self, run: Run, point: Point, *apart: Any) -> Job:
-        """Start a run."""
+    def submit(self, run: Run, point: Point, *apart: Any) -> Any:
+        """Start a run; the sweep's stop file ends it, and nothing else."""
         self.jobs = [job for job in self.jobs if not job.done()]
         taken = [gpu for job in self.jobs for gpu in job.gpus]
         gpus = sorted(self.gpus, key=taken.count)[: self.processes]
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
         process = self.context.Process(target=run_warm, args=(point, self.call, visible, self.threads))
         process.start()
-        self.jobs.append(Job(process, gpus))
-        return self.jobs[-1]
+        job = SimpleNamespace(gpus=gpus, cancel=lambda: False, result=lambda: process.exitcode)
+        job.done = lambda: process.exitcode is not None
+        self.jobs.append(job)
+        return job
 
 
 class Slurm:
-    """Jobs of SLURM, by submitit.
-
-    Args:
-        folder: of the sweep, which all nodes see.
-        cluster: "slurm", or "local": processes of this machine, to try it out.
-        jobs: in the queue at a time.
-        partition, gpus, cpus, minutes: of a run; null for what SLURM gives.
-        more: submitit's other parameters, by name.
-    """
+    """Jobs of SLURM, by submitit; conf/executor/slurm.yaml says what the settings are."""
 
     def __init__(
         self, folder: Path, cluster: str, jobs: int, partition: str | None, gpus: int | None,
         cpus: int | None, minutes: int | None, more: dict[str, Any],
     ) -> None:  # fmt: skip
-        place = (
-            folder / ".slurm" / uuid4().hex
-        )  # a name that nobody can foresee, because it reads pickles there
+        place = folder / ".slurm" / uuid4().hex  # unforeseeable, because submitit reads pickles there
         self.engine, self.jobs = load("submitit", "slurm").AutoExecutor(place, cluster=cluster), jobs
         named = {"slurm_partition": partition, "gpus_per_node": gpus, "cpus_per_task": cpus}
         settings = {"name": "sweep", "timeout_min": minutes, **named, **more}
@@ -176,12 +142,7 @@ class Slurm:
 
 
 class Ray:
-    """Tasks of a Ray cluster.
-
-    Args:
-        address: of the cluster, "auto" for the one of this machine; null starts one.
-        cpus, gpus: of a run.
-    """
+    """Tasks of a Ray cluster; conf/executor/ray.yaml says what the settings are."""
 
     def __init__(self, address: str | None, cpus: float, gpus: float) -> None:
         self.ray, self.share = load("ray", "ray"), {"CPU": cpus, "GPU": gpus}
@@ -199,13 +160,9 @@ class Ray:
 
 
 def load(name: str, extra: str) -> Any:
-    """Import what an engine needs.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
+    """Import what an engine or a search needs, or name the extra that contains it."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        expected = f"local, or {name} installed: uv sync --extra {extra}"
-        raise ConfigError("executor", extra, expected=expected) from error
+        key = "search" if extra == "search" else "executor"
+        raise ConfigError(key, extra, expected=f"{name} installed: uv sync --extra {extra}") from error

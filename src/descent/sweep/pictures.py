@@ -4,12 +4,13 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from descent.run.folder import RunFolder, read_text
-from descent.sweep.plan import within
+from descent.run.folder import RunFolder
+from descent.run.trust import read_text
 
 if TYPE_CHECKING:
     from descent.sweep.ranking import Measure, Row
@@ -21,32 +22,24 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # 
 def read_curve(folder: RunFolder, metric: str) -> tuple[list[float], list[float]]:
     """Return the epochs in which a run logged a metric, and its values; NaN is left out."""
     epochs, values = [], []
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(folder.metrics))))
-    except (OSError, ValueError, csv.Error):
-        rows = []
-    for row in rows:
-        try:
+    with suppress(OSError, ValueError, csv.Error):
+        for row in csv.DictReader(io.StringIO(read_text(folder.metrics))):
             epoch, value = float(row.get("epoch") or "nan"), float(row.get(metric) or "nan")
-        except ValueError:
-            continue
-        if math.isfinite(epoch) and math.isfinite(value):  # not in an epoch without validation
-            epochs.append(epoch)
-            values.append(value)
+            if math.isfinite(epoch) and math.isfinite(value):  # not in an epoch without validation
+                epochs.append(epoch)
+                values.append(value)
     return epochs, values
 
 
 def draw(rows: "Sequence[Row]", measure: "Measure", folder: Path) -> None:
     """Draw the curves of ranked choices, and what they come to where one or two numbers were varied."""
-    draw_curves(rows, measure, within(folder, "curves.png"))
-    try:
+    draw_curves(rows, measure, folder / "curves.png")
+    with suppress(ValueError):  # they are no numbers
         places = [tuple(map(float, row.values.values())) for row in rows]
-    except ValueError:
-        return
-    if len(places[0]) == 1:
-        draw_line(rows, measure, within(folder, "line.png"))
-    elif len(places[0]) == 2 and all(len(set(axis)) > 1 for axis in zip(*places, strict=True)):
-        draw_map(rows, measure, within(folder, "map.png"))
+        if len(places[0]) == 1:
+            draw_line(rows, measure, folder / "line.png")
+        elif len(places[0]) == 2 and all(len(set(axis)) > 1 for axis in zip(*places, strict=True)):
+            draw_map(rows, measure, folder / "map.png")
 
 
 def start_figure(width: float, height: float) -> tuple[Any, Any]:
@@ -54,9 +47,7 @@ def start_figure(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(alpha=0.3)
-    return figure, axes
+    return figure, figure.add_subplot()
 
 
 def scale(values: Sequence[float]) -> str:
@@ -75,7 +66,7 @@ def draw_curves(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
 
     figure, axes = start_figure(8, 4.5)
     drawn: list[float] = []
-    for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False)):
+    for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False), 1):
         found: dict[float, list[float]] = {}
         for point in row.points.values():
             for epoch, value in zip(*read_curve(point.folder, measure.metric), strict=True):
@@ -83,31 +74,29 @@ def draw_curves(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
         epochs = sorted(found)
         means = [mean(found[epoch]) for epoch in epochs]
         spread = [stdev(found[epoch]) if len(found[epoch]) > 1 else 0.0 for epoch in epochs]
-        label = f"{number + 1}. {row.name}"[:60] + (" (best)" if number == 0 else "")
-        style = {"color": colour, "zorder": 9 - number, "linewidth": 2.4 if number == 0 else 1.4}
-        axes.plot(epochs, means, "o-" if len(epochs) == 1 else "-", label=plain(label), **style)
         low, high = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
+        label = plain(f"{number}. {row.name}"[:60] + (" (best)" if number == 1 else ""))
+        width, line = 2.4 if number == 1 else 1.4, "o-" if len(epochs) == 1 else "-"
+        axes.plot(epochs, means, line, label=label, color=colour, linewidth=width, zorder=9 - number)
         axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
         drawn += means
-    if drawn:
-        axes.set(yscale=scale(drawn))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel=plain(measure.metric))
+    axes.set(xlabel="epoch", ylabel=plain(measure.metric), yscale=scale(drawn))
     axes.legend(fontsize="small")
     figure.savefig(file, dpi=120)
 
 
 def draw_line(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
     """Draw the figure over the one number that was varied, the best marked."""
-    values = {float(*row.values.values()): row.of(measure.metric) for row in rows}
+    values = {float(*row.values.values()): row.of(measure.metric) for row in rows}  # the best first
     best, xs = next(iter(values)), sorted(values)
     means = [mean(values[x]) for x in xs]
     figure, axes = start_figure(7, 4)
     errors = [stdev(values[x]) if len(values[x]) > 1 else 0 for x in xs]
     axes.errorbar(xs, means, errors, fmt="o-", capsize=3, color=COLOURS[0])
     axes.plot([best], [mean(values[best])], "*", markersize=16, color=COLOURS[1], label=f"best: {best:g}")
-    axes.set(xscale=scale(xs), yscale=scale(means))
     axes.set(xlabel=plain(next(iter(rows[0].values))), ylabel=plain(measure.metric))
+    axes.set(xscale=scale(xs), yscale=scale(means))
     axes.legend()
     figure.savefig(file, dpi=120)
 
@@ -125,7 +114,6 @@ def draw_map(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
     low, high = max(min(figures), min(figures[0], worst)), min(max(figures), max(figures[0], worst))
     grid = [[math.nan] * len(xs) for _ in ys]
     figure, axes = start_figure(1.8 + 0.8 * len(xs), 1.5 + 0.6 * len(ys))
-    axes.grid(visible=False)
     for x, y, value in places:
         grid[ys.index(y)][xs.index(x)] = value
         bright = (value > (low + high) / 2) != measure.lower

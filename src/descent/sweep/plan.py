@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout  # comes with torch
 
 from descent.errors import ConfigError, require
 from descent.run.atomic import write_text
-from descent.run.folder import RunFolder, read_text, read_yaml
+from descent.run.folder import RunFolder
+from descent.run.trust import read_text, read_yaml
 
 PLAN, STOP = "sweep.yaml", ".stop"  # the second one asks every run of a sweep to save and end
 DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended as it should; a search ends it early
@@ -32,17 +33,11 @@ STALE = 60.0  # seconds after which a process of another machine that shows no s
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One combination of values, and its run; processes on other machines get it as it is.
+    """One combination of values, and its run; processes on other machines get it as it is."""
 
-    Attributes:
-        values: what differs from the other runs, as typed, by key.
-        words: of the run's command line, without its folder.
-        folder: of the run, which makes it itself, once its words have proved good.
-    """
-
-    values: Mapping[str, str]
-    words: tuple[str, ...]
-    folder: RunFolder
+    values: Mapping[str, str]  # what differs from the other runs, as typed, by key
+    words: tuple[str, ...]  # of the run's command line, without its folder
+    folder: RunFolder  # which the run makes itself, once its words have proved good
 
     @property
     def name(self) -> str:
@@ -50,8 +45,12 @@ class Point:
         return self.folder.path.name
 
     def beside(self, suffix: str) -> Path:
-        """Return a hidden file beside the run's folder."""
+        """Return a hidden file beside the run's folder: ".live" or ".log"."""
         return self.folder.path.with_name(f".{self.name}{suffix}")
+
+    def find_log(self) -> Path:
+        """Return the file of what the run prints."""
+        return self.folder.log if self.folder.log.exists() else self.beside(".log")
 
     def line(self) -> list[str]:
         """Return the words of the run's command line: it goes on with what it has begun."""
@@ -87,58 +86,44 @@ class Point:
         """Note that this process is at work on the run, unless another one is."""
         if self.is_live():
             return False
-        self.beside(".live").unlink(missing_ok=True)
-        with suppress(FileExistsError), self.beside(".live").open("x") as file:
-            file.write(f"{gethostname()} {os.getpid()}")
-            if self.state() == "missing":  # one that failed has left its output there
-                self.folder.log.unlink(missing_ok=True)
-                with suppress(OSError):
-                    self.folder.path.rmdir()
-            return True
+        mark = self.beside(".live")
+        mark.unlink(missing_ok=True)
+        with suppress(FileExistsError), mark.open("x") as file:
+            return file.write(f"{gethostname()} {os.getpid()}") > 0
         return False
 
     def look(self) -> bool:
         """From the process at work: show that it lives, put its log in place; return whether it is to end."""
         with suppress(OSError):
             os.utime(self.beside(".live"))
-        if self.folder.config.exists() and self.beside(".log").exists():
+        if self.folder.metrics.exists() and self.beside(".log").exists():  # the folder is there to stay
             self.beside(".log").replace(self.folder.log)
         return (self.folder.path.parent / STOP).exists() or (self.folder.path / PRUNED).exists()
 
     def leave(self, code: int) -> int:
         """From the process at work: note that the run has ended, and return its exit code."""
-        self.look()
-        if code == 0 and self.folder.config.exists():
-            (self.folder.path / DONE).touch()
+        if self.folder.config.exists():
+            with suppress(FileNotFoundError):
+                self.beside(".log").replace(self.folder.log)
+            if code == 0:
+                (self.folder.path / DONE).touch()
         self.beside(".live").unlink(missing_ok=True)
         return code
-
-    def find_log(self) -> Path:
-        """Return the file of what the run prints."""
-        begun = self.folder.config.exists() or self.folder.log.exists()
-        return self.folder.log if begun else self.beside(".log")
 
 
 @dataclass
 class Plan:
-    """A sweep: a run for each combination of values, or the trials of a search.
-
-    Attributes:
-        folder: of the sweep.
-        words: that all runs share.
-        values: of each key that varies, as typed; a range that a search draws from stands alone.
-        search: words about the search; empty without one.
-    """
+    """A sweep: a run for each combination of values, or the trials of a search."""
 
     folder: Path
-    words: list[str]
-    values: dict[str, list[str]]
-    search: list[str] = field(default_factory=list)
+    words: list[str]  # that all runs share
+    values: dict[str, list[str]]  # of each key that varies, as typed; a range that a search draws from
+    search: list[str] = field(default_factory=list)  # words about the search
 
     def __post_init__(self) -> None:
         for key, values in self.values.items():
-            require(bool(values), key, "", "at least one value")
-            require(len(values) <= MOST // 4, key, f"{len(values)} values", f"at most {MOST // 4}")
+            good = 1 <= len(values) <= MOST // 4
+            require(good, key, f"{len(values)} values", f"at least one value, and at most {MOST // 4}")
         size = math.prod(map(len, self.values.values()))
         require(size <= MOST, "sweep", f"{size:.4g} runs", f"at most {MOST} runs")
 
@@ -153,32 +138,32 @@ class Plan:
         name = ("" if number is None else f"{number:03},") + name_folder(varying)
         return Point(values, (*self.words, *varying), RunFolder(self.folder / name))
 
+    def typed(self) -> list[str]:
+        """Return the words of a command line that asks for it."""
+        values = [f"{key}={','.join(texts)}" for key, texts in self.values.items()]
+        return [*self.words, *self.search, *values]
+
     def is_like(self, other: "Plan") -> bool:
         """Return whether another sweep differs in the values alone, a search not even in those."""
-        words, search = (
-            [sorted(w for w in words if not w.startswith(("hydra", "trials="))) for words in pair]
-            for pair in ((self.words, other.words), (self.search, other.search))
+        words = {*self.words, *self.search} ^ {*other.words, *other.search}
+        same = (
+            all(w.startswith(("hydra", "trials=")) for w in words)
+            and self.values.keys() == other.values.keys()
         )
-        same = words[0] == words[1] and search[0] == search[1] and set(self.values) == set(other.values)
-        return same and (not search[0] or self.values == other.values)
+        return same and (not self.search or self.values == other.values)
 
     def write(self) -> None:
-        """Write the plan into its folder, without words to Hydra itself."""
+        """Write the plan into its folder."""
         words = [word for word in self.words if not word.startswith("hydra")]
         content = {"words": words, "values": self.values, "search": self.search}
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        write_text(within(self.folder, PLAN), text)
+        write_text(self.folder / PLAN, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def read_plan(folder: Path) -> Plan:
-    """Return the plan in a folder.
-
-    Raises:
-        ConfigError: its file contains something else, or more than a sweep may be.
-    """
+    """Return the plan in a folder; a ConfigError where it is none, or larger than a sweep may be."""
     content = read_yaml(folder / PLAN)
-    content = content if isinstance(content, dict) else {}
-    words, values, search = (content.get(key) for key in ("words", "values", "search"))
+    parts = content if isinstance(content, dict) else {}
+    words, values, search = (parts.get(key) for key in ("words", "values", "search"))
     lists: list[Any] = [words, search, *values.values()] if isinstance(values, dict) else [None]
     if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
         raise ConfigError(str(folder / PLAN), expected="what a sweep writes: words, and values by key")
@@ -187,8 +172,7 @@ def read_plan(folder: Path) -> Plan:
 
 def find_plan(wanted: Plan, parent: Path) -> Plan | None:
     """Return the newest sweep in a folder that is like another one, or None."""
-    files = [file for file in parent.glob(f"*/{PLAN}") if file.is_file()]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
+    for file in sorted(parent.glob(f"*/{PLAN}"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
         with suppress(ConfigError):  # it is no sweep
             if (plan := read_plan(file.parent)).is_like(wanted):
                 return plan
@@ -213,15 +197,8 @@ def read_json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-# ---- a sweep's folder ----------------------------------------------------------------------------------------
-
-
 def hold(folder: Path) -> FileLock:
-    """Make a sweep's folder and keep other sweeps out, as long as this process lives.
-
-    Raises:
-        ConfigError: the folder cannot be made, contains links, or its sweep is running.
-    """
+    """Make a sweep's folder, and return the lock that keeps other sweeps out until it is released."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -244,11 +221,7 @@ def take_lock(folder: RunFolder, patience: float = 0) -> FileLock | None:
 
 
 def require_plain(folder: Path) -> None:
-    """Refuse a sweep's folder in which a link, a pipe or a device leads elsewhere what is written to it.
-
-    Raises:
-        ConfigError: naming the first one.
-    """
+    """Refuse a folder to write to in which a link, a pipe or a device leads elsewhere."""
     for parent, folders, files in os.walk(folder):
         for path in (f"{parent}/{name}" for name in (*folders, *files)):
             with suppress(FileNotFoundError):  # a run at work has removed it
@@ -256,15 +229,3 @@ def require_plain(folder: Path) -> None:
                 good = stat.S_ISREG(kind) or stat.S_ISDIR(kind)
                 expected = "a folder of plain files; this is a link, a pipe or a device"
                 require(good, "resume", os.path.relpath(path), expected)
-
-
-def within(folder: Path, name: str) -> Path:
-    """Return a file of a sweep that is to be written, which lies in its folder.
-
-    Raises:
-        ConfigError: it is a link, or below one.
-    """
-    path = folder / name
-    inside = path.resolve() == folder.resolve() / name
-    require(inside, "folder", str(path), "a file in the sweep's own folder, and no link")
-    return path

@@ -10,44 +10,38 @@ from typing import TYPE_CHECKING, Any
 
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
-from descent.sweep.plan import Point, read_json, within
+from descent.sweep.pictures import draw
+from descent.sweep.plan import Point, read_json
 
 if TYPE_CHECKING:
-    import polars as pl
+    import polars as pl  # not before the runs are over: a process that is forked from one with it may hang
 
 REPEATS = ("seed", "data.seed", "fold", "data.fold")  # what does not make another choice
 LOWER = ("loss", "mae", "mse", "rmse", "mape", "calibration_error")  # metrics of which less is better
 FEW = 5  # seeds in common, below which their spread is too uncertain to call a difference noise
 # Student's t that 2.5 % lie above, by degrees of freedom from 4
 T = (2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101)
-SHOWN, WIDE = 20, 10_000  # rows on the terminal; columns without an end
+SHOWN, ENDLESS = 20, 10_000  # rows on the terminal; columns of a file
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What runs are ranked by: a figure of their best epoch, and whether less of it is better, in words too."""
+    """What runs are ranked by: a figure of their best epoch."""
 
     metric: str
-    lower: bool
-    note: str = ""
-    without: str = ""  # a figure that is not comparable
+    lower: bool  # is better
+    note: str = ""  # what it is, in words
+    without: str = ""  # a figure that does not compare
 
 
 @dataclass
 class Row:
-    """A choice, and what came of its runs.
-
-    Attributes:
-        values: of the choice, by key.
-        points: its runs that have ended, by seed and fold.
-        figures: of each run, by the same.
-        near: whether the difference from the best is within the noise; None where there are too few seeds.
-    """
+    """A choice, and what came of its runs."""
 
     values: dict[str, str]
-    points: dict[tuple[str, ...], Point]
-    figures: dict[tuple[str, ...], dict[str, float]]
-    near: bool | None = False
+    points: dict[tuple[str, ...], Point]  # its runs that have ended, by seed and fold
+    figures: dict[tuple[str, ...], dict[str, float]]  # of each run, by the same
+    near: bool | None = False  # whether the best is within the noise; None where too few seeds can tell
 
     @property
     def name(self) -> str:
@@ -66,13 +60,7 @@ class Row:
 
 
 def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Iterable[str]) -> Measure:
-    """Return the monitored metric; where runs differ in their loss, and that is monitored, another one.
-
-    Args:
-        monitor, mode: of the runs.
-        varying: the keys in which they differ.
-        figures: that one run has, by their names.
-    """
+    """Return the monitored metric; where the loss is monitored and `varying`, another one of `figures`."""
     of_loss = monitor.endswith("/loss") and any(key.partition(".")[0] == "loss" for key in varying)
     others = [name for name in figures if name.startswith("val/") and name != "val/loss"]
     if not of_loss or not others:
@@ -87,7 +75,7 @@ def is_less_better(metric: str) -> bool:
 
 
 def best_figures(folder: RunFolder) -> dict[str, float]:
-    """Return the figures of a run's best epoch, or of the last where no best was kept, its test and its seconds."""
+    """Return the figures of a run's best epoch, or of its last if none was kept, its test and its seconds."""
     result = read_json(folder.result)
     rows = [result.get("best") or result.get("final"), result.get("test"), {"seconds": result.get("seconds")}]
     figures = {name: value for row in rows if isinstance(row, dict) for name, value in row.items()}
@@ -116,19 +104,17 @@ def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
     ranked.sort(key=lambda row: mean(row.of(metric)), reverse=not measure.lower)
     for row in ranked[1:]:
         best = {repeat: f[metric] for repeat, f in ranked[0].figures.items() if metric in f}
-        pairs = [(f[metric], best[r]) for r, f in row.figures.items() if r in best and metric in f]
-        row.near = is_near(pairs)
+        row.near = is_near(
+            [(f[metric], best[r]) for r, f in row.figures.items() if r in best and metric in f]
+        )
     return ranked
 
 
 def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
     """Return whether two choices differ by no more than noise; None where too few seeds can tell.
 
-    They do not where each one's mean is outside the other's spread of one standard deviation. Otherwise a 95 %
-    interval of the mean difference, by Student's t, decides.
-
-    Args:
-        pairs: values of both, seed by seed.
+    They do not where each one's mean is outside the other's spread of one standard deviation. Otherwise a
+    95 % interval of the mean difference, by Student's t, decides. The pairs are their values, seed by seed.
     """
     n, gaps = len(pairs), [one - other for one, other in pairs]
     if n < 2:
@@ -138,14 +124,25 @@ def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
     return abs(mean(gaps)) <= T[min(n - FEW, len(T) - 1)] * stdev(gaps) / math.sqrt(n) if n >= FEW else None
 
 
+# ---- in words and files ------------------------------------------------------------------------------------
+
+
+def show(rows: Sequence[Row], measure: Measure) -> str:
+    """Return the best rows as a table that fits the terminal, and what it means."""
+    table, columns = tabulate(rows[:SHOWN], measure), shutil.get_terminal_size().columns
+    while len(draw_table(table, ENDLESS).split("\n")[0]) > columns and table.columns[-1] != "runs":
+        table = table.drop(table.columns[-1])
+    more = f"\n… and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return f"{draw_table(table, columns)}{more}\n\n{explain(rows, measure)}"
+
+
 def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
     """Return the ranking as texts, a column for each thing that differs."""
-    import polars as pl  # not before the runs are over: a process that is forked from one with it may hang
+    import polars as pl
 
     tests = dict.fromkeys(name for row in rows for f in row.figures.values() for name in f if "test/" in name)
     unsure = "?" if any(len(row.points) > 1 for row in rows) else ""
-    marks = [{True: "≈", False: "", None: unsure}[row.near] for row in rows]
-    table = {"": ["best", *marks[1:]]}
+    table = {"": ["best", *({True: "≈", False: "", None: unsure}[row.near] for row in rows[1:])]}
     table |= {key: [row.values[key] for row in rows] for key in rows[0].values}
     table[measure.metric] = [write_spread(row.of(measure.metric)) for row in rows]
     table["runs"] = [str(len(row.points)) for row in rows]
@@ -156,17 +153,16 @@ def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
 
 def write_spread(values: Sequence[float]) -> str:
     """Return `0.9731 ± 0.0052`: the mean and the standard deviation; `–` of nothing."""
-    if not values:
-        return "–"
-    return f"{mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{mean(values):.4g}{spread}" if values else "–"
 
 
-def to_text(table: "pl.DataFrame", width: int, form: str = "NOTHING") -> str:
-    """Return a table in so many columns; what is longer goes on below."""
+def draw_table(table: "pl.DataFrame", width: int, form: Any = "NOTHING") -> str:
+    """Return a table in so many columns; a longer text goes on below."""
     import polars as pl
 
     with pl.Config(
-        tbl_formatting=form, tbl_width_chars=width, tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=1000,
+        tbl_formatting=form, tbl_width_chars=width, tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=ENDLESS,
         tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True,
     ):  # fmt: skip
         return "\n".join(line.removeprefix(" ").rstrip() for line in str(table).splitlines())
@@ -182,31 +178,18 @@ def explain(rows: Sequence[Row], measure: Measure) -> str:
     return "\n".join(lines)
 
 
-def show(rows: Sequence[Row], measure: Measure) -> str:
-    """Return the best rows as a table that fits the terminal, and what it means."""
-    table, columns = tabulate(rows[:SHOWN], measure), shutil.get_terminal_size().columns
-    while len(to_text(table, WIDE).partition("\n")[0]) > columns and table.columns[-1] not in (
-        "runs",
-        measure.metric,
-    ):
-        table = table.drop(table.columns[-1])
-    more = f"\n… and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    return f"{to_text(table, columns)}{more}\n\n{explain(rows, measure)}"
-
-
 def publish(rows: Sequence[Row], measure: Measure, folder: Path, note: str = "") -> None:
     """Write the ranking and its pictures into a folder."""
     import polars as pl
 
-    from descent.sweep.pictures import draw
-
-    names = dict.fromkeys(name for row in rows for figures in row.figures.values() for name in figures)
-    columns: dict[str, list[Any]] = {key: [row.values[key] for row in rows] for key in rows[0].values}
-    for name in names:
-        columns[f"{name} mean"] = [mean(row.of(name)) if row.of(name) else None for row in rows]
-        columns[f"{name} std"] = [stdev(row.of(name)) if len(row.of(name)) > 1 else None for row in rows]
+    columns: dict[str, Any] = {"rank": range(1, len(rows) + 1)}
+    columns |= {key: [row.values[key] for row in rows] for key in rows[0].values}
+    for name in dict.fromkeys(name for row in rows for figures in row.figures.values() for name in figures):
+        values = [row.of(name) for row in rows]
+        columns[f"{name} mean"] = [mean(column) if column else None for column in values]
+        columns[f"{name} std"] = [stdev(column) if len(column) > 1 else None for column in values]
     columns |= {"runs": [len(row.points) for row in rows], "near": [row.near for row in rows]}
-    pl.DataFrame({"rank": range(1, len(rows) + 1), **columns}).write_csv(within(folder, "ranking.csv"))
-    text = f"{to_text(tabulate(rows, measure), WIDE, 'ASCII_MARKDOWN')}\n\n{explain(rows, measure)}\n{note}"
-    write_text(within(folder, "ranking.md"), text)
+    write_text(folder / "ranking.csv", pl.DataFrame(columns).write_csv())
+    table = draw_table(tabulate(rows, measure), ENDLESS, "ASCII_MARKDOWN")
+    write_text(folder / "ranking.md", f"{table}\n\n{explain(rows, measure)}\n{note}")
     draw(rows, measure, folder)

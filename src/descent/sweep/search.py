@@ -9,7 +9,6 @@ import random
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,22 @@ class Range:
         require(steps >= 2, "search.steps", steps, "a whole number of at least 2")
         turn, back = (math.log, math.exp) if self.log else (float, float)
         low, high = turn(self.low), turn(self.high)
-        found = (back(low + (high - low) * step / (steps - 1)) for step in range(steps))
-        return list(dict.fromkeys(map(self.write, found)))
+        return list(
+            dict.fromkeys(self.write(back(low + (high - low) * n / (steps - 1))) for n in range(steps))
+        )
 
     def write(self, value: float) -> str:
         """Return a number as it can be typed."""
         if isinstance(self.low, int):
             return str(min(max(round(value), self.low), round(self.high)))
         return str(min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high))
+
+    def distribute(self) -> Any:
+        """Return what Optuna calls it."""
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        kind = IntDistribution if isinstance(self.low, int) else FloatDistribution
+        return kind(self.low, self.high, log=self.log)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -55,51 +62,42 @@ class Grid:
 
 
 class Search(Queue):
-    """The trials of a search: those that were begun, and then what the sampler proposes.
+    """The trials of a search: those that were begun, and then what a sampler of Optuna's proposes.
 
-    Args:
-        sampler: makes a sampler of Optuna's from a seed.
-        pruner: of Optuna's, which ends trials early; None: none.
-        plan: of the sweep.
-        space: what each key is drawn from.
-        trials: how many in all.
-        seed: of the runs.
-        measure: what they are compared by.
+    `sampler` makes one from a seed, a `pruner` ends trials early, and `space` is what each key is drawn from.
     """
 
     def __init__(
         self, sampler: Callable[..., Any], pruner: Any, plan: Plan, space: Mapping[str, Range | list[str]],
         trials: int, seed: int, measure: Measure,
     ) -> None:  # fmt: skip
-        optuna = self.optuna = load_optuna()
+        import optuna
         from optuna.storages import JournalStorage, journal
 
         super().__init__([])
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.sampler, self.plan, self.space, self.wanted = sampler, plan, space, trials
         self.seed, self.measure, self.trials = seed, measure, dict[Point, Any]()
         file = str(plan.folder / BOARD)
         Path(f"{file}.lock").unlink(missing_ok=True)  # of a sweep that was killed; this one is alone
-        self.storage = JournalStorage(journal.JournalFileBackend(file, journal.JournalFileOpenLock(file)))
         try:
+            storage = JournalStorage(journal.JournalFileBackend(file, journal.JournalFileOpenLock(file)))
             self.study = optuna.create_study(
-                storage=self.storage, study_name="sweep", load_if_exists=True, pruner=pruner,
+                storage=storage, study_name="sweep", load_if_exists=True, pruner=pruner,
                 direction="minimize" if measure.lower else "maximize",
             )  # fmt: skip
             before = self.study.trials
         except Exception as error:  # whatever a damaged one makes of Optuna
             raise ConfigError(file, expected=f"a journal of Optuna's ({first_line(error)})") from error
         for found in before:
-            point = self._add(self._open(found.number))
+            study = storage.get_study_id_from_name("sweep")
+            identity = storage.get_trial_id_from_study_id_trial_number(study, found.number)
+            point = self._add(optuna.trial.Trial(self.study, identity))
             if not found.state.is_finished() and point.is_over():  # the sweep was killed before it noted that
                 self.ended(point, 0)
             elif not found.state.is_finished():
                 self.waiting.append(point)
-
-    def _open(self, number: int) -> Any:
-        """Return a trial of the journal."""
-        study = self.storage.get_study_id_from_name("sweep")
-        identity = self.storage.get_trial_id_from_study_id_trial_number(study, number)
-        return self.optuna.trial.Trial(self.study, identity)
 
     def _add(self, trial: Any) -> Point:
         """Return the run of a trial, whose journal may come from elsewhere."""
@@ -120,11 +118,15 @@ class Search(Queue):
 
     def take(self) -> Point | None:
         """Return a trial that was begun, or the next one."""
-        if (point := super().take()) is not None or len(self.all) >= self.wanted or self.waiting:
+        from optuna.distributions import CategoricalDistribution
+
+        if (point := super().take()) is not None or self.waiting or not self.left():
             return point
         seed = random.Random(f"{self.seed} {len(self.all)}").getrandbits(31)
         self.study.sampler = self.sampler(seed=seed)
-        return self._add(self.study.ask({key: to_distribution(part) for key, part in self.space.items()}))
+        parts = self.space.items()
+        space = {k: p.distribute() if isinstance(p, Range) else CategoricalDistribution(p) for k, p in parts}
+        return self._add(self.study.ask(space))
 
     def look(self, point: Point) -> None:
         """Report the epochs that a run has come to, and mark it where the pruner ends it."""
@@ -137,35 +139,11 @@ class Search(Queue):
                     (point.folder.path / PRUNED).touch()
 
     def ended(self, point: Point, code: int) -> None:
-        """Report what came of a run; one that failed by itself counts as the worst, one that was killed runs again."""
+        """Report a run; one that failed by itself counts as the worst, one that was killed runs again."""
+        from optuna.trial import TrialState
+
         value = best_figures(point.folder).get(self.measure.metric)
         if point.state() == "done" and value is not None:
             self.study.tell(self.trials[point], value)
         elif point.is_over() or 0 < code < 128:
-            self.study.tell(self.trials[point], state=self.optuna.trial.TrialState.PRUNED)
-
-
-def to_distribution(part: Range | list[str]) -> Any:
-    """Return what Optuna calls it."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if isinstance(part, list):
-        return CategoricalDistribution(part)
-    if isinstance(part.low, int):
-        return IntDistribution(part.low, int(part.high), log=part.log)
-    return FloatDistribution(part.low, part.high, log=part.log)
-
-
-def load_optuna() -> Any:
-    """Import Optuna, quietly.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    if find_spec("optuna") is None:
-        raise ConfigError("search", expected="grid, none, or Optuna installed: uv sync --extra search")
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    return optuna
+            self.study.tell(self.trials[point], state=TrialState.PRUNED)

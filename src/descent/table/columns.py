@@ -11,7 +11,7 @@ from descent.table.files import ORDERS, Format, as_words
 TRUTHS = ["false", "true"]  # in any case of letters
 SHARE = 0.9  # of the values that are of a kind, for the column to be of it; the others are errors
 EXACT = 1 << 53  # whole numbers beyond lose digits in float64
-YEAR_1000 = -30_610_224_000.0  # in seconds
+YEARS = (-30_610_224_000.0, 253_402_300_799.0)  # 1000 to 9999, in seconds; "20" is no year of "%Y"
 ISO = ["%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z"]
 DAY, MONTH = r"\d{1,4}", r"\p{L}{3,9}\.?"
 HINTS = {
@@ -71,7 +71,8 @@ class Column:
         if wrong.any():
             row = int(wrong.arg_max())  # type: ignore[arg-type]
             kinds = {"boolean": "true or false", "class": "one of the classes " + ", ".join(self.words[:20])}
-            where = f"in each row of column {self.name}, but row {first + row + 1:,} has {series[row]!r}"
+            value = series.to_physical()[row] if self.kind == "date" else series[row]  # it may be no date
+            where = f"in each row of column {self.name}, but row {first + row + 1:,} has {value!r}"
             raise file.error(f"{kinds.get(self.kind, f'a {self.kind}')} {where}")
         return numbers.fill_null(float("nan")).to_torch()
 
@@ -111,14 +112,14 @@ def as_numbers(series: pl.Series, decimal: str = "point") -> pl.Series:
 
 def as_seconds(series: pl.Series, dates: str) -> pl.Series:
     """Return seconds since 1970-01-01, Float64, of values as of `Format.dates`; null where one is no date."""
-    if series.dtype in (pl.Date, pl.Datetime):
-        return series.dt.epoch("us") / 1e6
-    seconds, forms = pl.Series(series.name, [None] * len(series), pl.Float64), [dates]
     if "%" in dates and series.dtype.is_integer():  # 20200113
         series = series.cast(pl.String)
-    if series.dtype != pl.String:
-        return seconds
-    if "%" not in dates:
+    seconds, forms = pl.Series(series.name, [None] * len(series), pl.Float64), [dates]
+    if series.dtype in (pl.Date, pl.Datetime):
+        seconds, forms = series.dt.epoch("us") / 1e6, []
+    elif series.dtype != pl.String:
+        forms = []
+    elif "%" not in dates:
         day = r"^(\d{1,2})[./-] ?(\d{1,2})[./-] ?(\d{4})\b"
         series = series.str.replace(day, ORDERS[dates]) if dates in ORDERS else series
         series = series.str.replace(r"^(\d{4})[./-](\d{1,2})[./-](\d{1,2})[T ]?", "$1-$2-$3 ")
@@ -128,9 +129,8 @@ def as_seconds(series: pl.Series, dates: str) -> pl.Series:
         if left.null_count() < len(left):
             kind = pl.Datetime("us", "UTC" if form.endswith("z") else None)
             read = left.str.strptime(kind, form, strict=False).dt.epoch("us") / 1e6
-            read = read.set((read < YEAR_1000).fill_null(False), None)  # "20" is no year of "%Y"
             seconds = seconds.zip_with(read.is_null(), read)
-    return seconds
+    return seconds.set(~seconds.is_between(*YEARS).fill_null(True), None)
 
 
 def share_of(read: pl.Series) -> float:
@@ -148,8 +148,10 @@ def find_kind(values: pl.Series, format: Format, named: bool = False) -> Column:
         raise Unusable("no values")
     if named:
         return Column(values.name, "category")
-    for kind in ("date", "number", "boolean"):  # a form such as %Y%m%d is that of numbers, too
-        column = Column(values.name, kind, decimal=format.decimal, dates=format.dates)
+    # a form such as %Y%m%d is that of numbers, too
+    tries = [("date", format.dates), ("number", "auto"), ("boolean", "auto"), ("date", "auto")]
+    for kind, dates in tries:
+        column = Column(values.name, kind, decimal=format.decimal, dates=dates)
         if column.holds(values) and (kind, values.dtype) != ("number", pl.Boolean):
             return column
     if values.dtype != pl.String:
@@ -168,7 +170,7 @@ def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Col
     if column.kind == "number" and bool((read.abs() > EXACT).any()):
         column.origin = known.cast(pl.Int128, strict=False).min() or 0  # type: ignore[assignment]
         read = column.read(known)
-    if not column.flagged and read.n_unique() == 1:
+    if not (column.flagged or read.has_nulls()) and read.min() == read.max():
         raise Unusable(f"{known[0]} in every row")
     if column.kind != "category":
         column.fill = read.median()  # type: ignore[assignment]

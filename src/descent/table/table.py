@@ -182,7 +182,10 @@ def fit_table(
     ]
     targets = samples.targets[train].reshape(len(train), -1)
     lines += [describe("target", goal, v) for goal, v in zip(goals, targets.T, strict=True)]
-    lines += [describe(column.kind, column, v) for column, v in zip(columns, inputs[train].T, strict=True)]
+    lines += [
+        describe(column.kind, column, v)
+        for column, v in zip(columns, inputs[train].T.contiguous(), strict=True)
+    ]
     lines += [f"  left out  {name:<20} {reason}" for name, reason in left_out.items()]
     return replace(
         samples,
