@@ -44,9 +44,9 @@ def describe_type(hint: Any) -> Schema:
     return {} if other else {"type": "object"}
 
 
-def describe_fields(hints: Mapping[str, Any], closed: bool = True, **more: Schema) -> Schema:
+def describe_fields(hints: Mapping[str, Any], more: Schema = LINES, closed: bool = True) -> Schema:
     """Return the schema of fields, each with its type or a reference such as `${seed}`, and of no others."""
-    values = {}
+    values: Schema = {}
     for name, hint in hints.items():
         known = describe_fields(get_type_hints(hint)) if is_dataclass(hint) else describe_type(hint)
         values[name] = {"anyOf": [known, REFERENCE]} if known else {}
@@ -64,7 +64,7 @@ def describe_node(node: Mapping[str, Any]) -> tuple[Schema, Schema]:
     except ConfigError:  # a library that is not there, or ??? that is to be typed
         signature = Signature(set(), {}, open_ended=True)
     hints = {name: signature.hints.get(name, Any) for name in sorted(signature.names)}
-    schema = describe_fields(hints, not signature.open_ended, **LINES)
+    schema = describe_fields(hints, closed=not signature.open_ended)
     return {"properties": known, "required": [*known]}, schema
 
 
@@ -96,16 +96,16 @@ def find_nodes(value: Any) -> Iterator[Mapping[str, Any]]:
 
 def describe_conf() -> dict[str, Schema]:
     """Return the schema of each group's files, and of each command's own file."""
-    files = {
-        g: [OmegaConf.to_container(OmegaConf.load(f)) for f in (CONF / g).iterdir()] for g in list_groups()
-    }
+    files: dict[str, list[Any]] = {group: [] for group in list_groups()}
+    for group, contents in files.items():
+        contents += [OmegaConf.to_container(OmegaConf.load(file)) for file in (CONF / group).glob("*.yaml")]
     parts = {g: [*nodes, *(one.get(g) for one in files["experiment"] if one)] for g, nodes in files.items()}
     groups = {g: describe_group(find_nodes(nodes), g in COLLECTIONS) for g, nodes in parts.items()}
-    more: Schema = {"defaults": {}, "hydra": {}}
     hints = {name: get_type_hints(kind) for name, kind in FIELDS.items()}
     hints["train"] |= {"name": str | None, "folder": str | None}  # filled in when a run is composed
-    commands = {name: describe_fields(fields, **more) for name, fields in hints.items()}
-    recipe = describe_fields(hints["train"], **groups, **more)
+    more: Schema = {"defaults": {}, "hydra": {}}
+    commands = {name: describe_fields(fields, more) for name, fields in hints.items()}
+    recipe = describe_fields(hints["train"], {**more, **groups})
     return {**groups, **commands, "experiment": recipe, "local": recipe}
 
 
