@@ -101,12 +101,7 @@ def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
         if isinstance(value, Mapping) and "_target_" in value:
             check_node(f"{key}.{name}", value, typed)
     check_value(f"{key}._partial_", node.get("_partial_", False), bool, typed)
-    signature = read(key, node["_target_"])
-    for value in node.values():  # what the target hands its arguments on to
-        if isinstance(value, Mapping) and value.get("_partial_") is True and signature.open_ended:
-            inner = read(key, value["_target_"])
-            hints = {name: hint | None for name, hint in inner.hints.items()} | signature.hints
-            signature = Signature(signature.names | inner.names, hints, inner.open_ended)
+    signature = read_arguments(key, node)
     for name, value in node.items():
         if name in WORDS:
             continue
@@ -117,6 +112,17 @@ def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
                          nearest(name, signature.names))  # fmt: skip
         if name in signature.hints and not (isinstance(value, Mapping) and "_target_" in value):
             check_value(f"{key}.{name}", value, signature.hints[name], typed)
+
+
+def read_arguments(key: str, node: Mapping[str, Any]) -> Signature:
+    """Return what a node takes: the arguments of its target, and of what that hands its own on to."""
+    signature = read(key, node["_target_"])
+    for value in node.values():
+        if isinstance(value, Mapping) and value.get("_partial_") is True and signature.open_ended:
+            inner = read(key, value["_target_"])
+            hints = {name: hint | None for name, hint in inner.hints.items()} | signature.hints
+            signature = Signature(signature.names | inner.names, hints, inner.open_ended)
+    return signature
 
 
 def read(key: str, target: Any) -> Signature:

@@ -189,17 +189,9 @@ def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
     """Remove what a new run made, unless it has something to show, and then the folders that are empty."""
     if not made or not folder.path.is_dir() or folder.worth_keeping():
         return
-    texts = (folder.environment, folder.revision, folder.changes, folder.data, folder.tracking)
-    hparams = folder.path.rglob("hparams.yaml")
-    for file in (
-        folder.config,
-        folder.overrides,
-        *texts,
-        folder.lock,
-        *folder.events(),
-        *hparams,
-        *folder.path.rglob(f".*{MARK}"),
-    ):
+    own = (folder.config, folder.overrides, folder.environment, folder.revision, folder.changes, folder.data)
+    hparams, parts = folder.path.rglob("hparams.yaml"), folder.path.rglob(f".*{MARK}")
+    for file in (*own, folder.tracking, folder.lock, *folder.events(), *hparams, *parts):
         file.unlink(missing_ok=True)
     below = sorted((path for path in folder.path.rglob("*") if path.is_dir()), reverse=True)
     for empty in (*below, *made):
