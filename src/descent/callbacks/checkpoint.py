@@ -103,7 +103,9 @@ class Checkpoint(LightningCheckpoint):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.stateful is not None and self.within:
-            self.loaded = self.stateful.state_dict()  # now, because the next batch is fetched before it starts
+            self.loaded = (
+                self.stateful.state_dict()
+            )  # now, because the next batch is fetched before it starts
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.ended = True

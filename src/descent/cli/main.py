@@ -38,10 +38,10 @@ def main(job: Callable[..., Any], name: str) -> None:
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # quiet, as long as there is nothing to save
     gc.disable()  # imports would make it search several times, and find nothing
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-            hang_up_without_reader(stream)
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        hang_up_without_reader(stream)
     threading.excepthook = print_thread_error
     typed: dict[str, str] = {}
     with report(typed):

@@ -144,11 +144,15 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
     except OSError as error:
         expected = f"a folder that can be written to ({error.strerror})"
         raise ConfigError("resume", str(folder), expected=expected) from error
+    there = folder.events()
     try:
         yield folder
     except BaseException as error:
         gone = not folder.path.is_dir()
         give_up(folder, made)
+        if isinstance(error, ConfigError):  # nothing came of it
+            for file in set(folder.events()) - set(there):
+                file.unlink()
         if isinstance(error, OSError) and (error.errno in FULL or gone):
             reason = f"{folder}: could not be written to ({error.strerror or error})"
             raise Stopped(f"{reason}. {folder.advise()}", code=1) from error
