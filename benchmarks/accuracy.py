@@ -63,18 +63,19 @@ def compare(folder: Path, seed: int) -> list[float]:
 
     They see what the run's network sees, and learn from its training and its validation rows.
     """
-    from descent.run.folder import RunFolder, read_yaml
-    from descent.run.trust import build
+    from descent.build import build_node
+    from descent.run.folder import RunFolder
+    from descent.run.trust import read_yaml
 
     run = RunFolder(folder)
-    data = build("data", read_yaml(run.config)["data"])
+    data = build_node("data", read_yaml(run.config)["data"])
     tests = json.loads(run.result.read_text())["test"]
     (x, y), (vx, vy), (tx, ty) = (
-        (data.scaling.scale(inputs) if not data.scaled_once else inputs, targets.squeeze())
+        (inputs if data.scaled_once else data.scaling(inputs), targets.squeeze())
         for inputs, targets in map(data.take, ("train", "val", "test"))
     )
-    scores = [tests["test/acc" if data.task == "classification" else "test/r2"]]
-    for kind in CLASSIFIERS if data.task == "classification" else REGRESSORS:
+    scores = [tests["test/acc" if data.class_counts else "test/r2"]]
+    for kind in CLASSIFIERS if data.class_counts else REGRESSORS:
         model = kind() if kind in (LogisticRegression, Ridge) else kind(random_state=seed)
         model.fit(torch.cat([x, vx]).numpy(), torch.cat([y, vy]).numpy())
         scores.append(float(model.score(tx.numpy(), ty.numpy())))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 class Job:
     """`samples` are those of the training split; validation has an eighth of that, and so has the test.
 
-    Words are what the template is started with, beside its batch size and number of epochs.
+    Words are what the template is started with, besides its batch size and number of epochs.
     """
 
     title: str
@@ -28,6 +28,7 @@ class Job:
     words: tuple[str, ...] = ()
     channels: tuple[int, ...] = ()
     real_values: bool = False
+    half: bool = False  # bf16-mixed
 
     def model(self) -> nn.Module:
         """What the template builds for the same data: an MLP of one hidden layer, or a small CNN."""
@@ -83,6 +84,7 @@ def draw(n: int, shape: tuple[int, ...], outputs: int, real_values: bool) -> tup
 
 IMAGES = ("data=samples", "data.source._target_=for_descent.images")
 SMALL_CNN = ("model=cnn", "model.channels=[16,32]")
+BF16 = "trainer.precision=bf16-mixed"
 ROWS = ("data=samples", "data.source._target_=for_descent.rows", "loss=mae")
 JOBS = {
     "digits-64": Job("digits, MLP, batch 64", 1437, (1, 8, 8), 10, 64, 20),
@@ -97,6 +99,15 @@ JOBS = {
         3,
         (*IMAGES, *SMALL_CNN),
         (16, 32),
+    ),
+    "images-4096": Job("60,000 images 28×28, MLP, batch 4,096", 60_000, (1, 28, 28), 10, 4096, 12, IMAGES),
+    "cnn-512-bf16": Job(
+        "50,000 images 3×32×32, CNN in bf16, batch 512", 50_000, (3, 32, 32), 10, 512, 6,
+        (*IMAGES, *SMALL_CNN, BF16), (16, 32), half=True,
+    ),
+    "cnn-2048-bf16": Job(
+        "50,000 images 3×32×32, CNN in bf16, batch 2,048", 50_000, (3, 32, 32), 10, 2048, 8,
+        (*IMAGES, *SMALL_CNN, BF16), (16, 32), half=True,
     ),
     "rows-256": Job("1,000,000 rows of 32, MAE, batch 256", 1_000_000, (32,), 1, 256, 3, ROWS, (), True),
     "rows-4096": Job("1,000,000 rows of 32, MAE, batch 4,096", 1_000_000, (32,), 1, 4096, 5, ROWS, (), True),

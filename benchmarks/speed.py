@@ -37,6 +37,7 @@ CONTENDERS = {  # by name: the file, and the threads of torch (0: its own choice
     f"{LIMIT}, 1 thread": ("limit", 1),
     f"{LIMIT}, all threads": ("limit", 0),
     "descent": ("descent", 0),
+    "descent, trainer=fast": ("fast", 0),
     "the tutorial's loop": ("tutorial_loop", 0),
     "lightning-hydra-template": ("hydra_template", 0),
     "plain Lightning": ("plain_lightning", 0),
@@ -104,7 +105,9 @@ def race(key: str, contender: str, samples: int, epochs: int, accelerator: str, 
             "SPEED_THREADS": str(threads),
             "SPEED_FOLDER": folder,
         }
-        if file != "descent":
+        if file == "fast":
+            words = (*words, "trainer=fast")
+        elif file != "descent":
             return measure([sys.executable, str(HERE / f"contenders/{file}.py")], environment)
         sizes = (f"data.batch_size={job.batch_size}", f"trainer.max_epochs={epochs}")
         arguments = (*job.words, *sizes, f"trainer.accelerator={accelerator}", f"folder={folder}/run", *words)
@@ -113,10 +116,12 @@ def race(key: str, contender: str, samples: int, epochs: int, accelerator: str, 
 
 
 def leave_out(accelerator: str) -> None:
-    """Drop the contenders that cannot run here, and say so."""
-    for name in [name for name, module in NEEDS.items() if find_spec(module) is None]:
-        say(f"Left out: {name}, for {NEEDS[name]} is not installed (uv run --group benchmark …)")
+    """Drop the contenders that cannot run here, and print why."""
+    for name in [n for n, module in NEEDS.items() if n in CONTENDERS and find_spec(module) is None]:
+        say(f"Left out: {name}, because {NEEDS[name]} is not installed (uv run --group benchmark …)")
         del CONTENDERS[name]
+    if CPP not in CONTENDERS:
+        return
     if accelerator != "cpu" or not (shutil.which("c++") and shutil.which("ninja")):
         say(f"Left out: {CPP}, which needs the CPU, a C++ compiler and ninja")
         del CONTENDERS[CPP]
@@ -194,7 +199,7 @@ def memory(runs: Mapping[str, Mapping[str, list[Run]]], shrink: int, accelerator
         table[key] = {}
         for name in shown():
             # the template also holds a test split, an eighth of the training data
-            held = size * 10 / 9 if name == "descent" else size
+            held = size * 10 / 9 if name.startswith("descent") else size
             base = race(key, name, 2_000, min(job.epochs, 3), accelerator, []).peak
             table[key][name] = (middle([run.peak] for run in of[name])[0] - base) / held
     return table
@@ -285,7 +290,7 @@ def chart(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str]
     for axes, (key, of) in zip(grid[:, 0], runs.items(), strict=True):
         names = [name for name in (*shown(), CPP) if name in of]
         ratios = [ratio(of, name)[0] for name in names]
-        colours = ["tab:blue" if name == "descent" else "tab:gray" for name in names]
+        colours = ["tab:blue" if name.startswith("descent") else "tab:gray" for name in names]
         axes.bar_label(axes.barh(names, ratios, color=colours), fmt="%.2f", padding=3)
         axes.axvline(1, color="black", linestyle="--")
         axes.set(title=titles[key], xscale="log")
@@ -342,6 +347,8 @@ def main() -> None:
     )
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these contenders alone, besides the limit")
+    parser.add_argument("--brief", action="store_true", help="epochs alone: no memory, start-up and growth")
     parser.add_argument("--threads", type=int, default=None, help="of torch, for every contender [its own]")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -354,22 +361,20 @@ def main() -> None:
         titles = {k: t if k == "digits-64" else f"{t} (a tenth of the data)" for k, t in titles.items()}
 
     here = machine(arguments.accelerator)
+    for name in [name for name in CONTENDERS if arguments.only and not name.startswith((LIMIT, *arguments.only))]:
+        del CONTENDERS[name]
     leave_out(arguments.accelerator)
     runs = speeds(arguments.jobs, repeats, shrink, arguments.accelerator, arguments.words)
-    peaks = memory(runs, shrink, arguments.accelerator)
-    start = start_up(repeats)
-    grown = growth(arguments.accelerator)
+    peaks = {} if arguments.brief else memory(runs, shrink, arguments.accelerator)
+    start = {} if arguments.brief else start_up(repeats)
+    grown = [] if arguments.brief else growth(arguments.accelerator)
 
     settings = f"{here}; {repeats} repetitions, medians (least–largest)" + "".join(
         f", {w}" for w in arguments.words
     )
-    tables = [
-        ratio_table(runs, titles),
-        command_table(runs, titles),
-        memory_table(peaks, titles, shrink),
-        start_up_table(start),
-        markdown(grown),
-    ]
+    tables = [ratio_table(runs, titles), command_table(runs, titles)]
+    if not arguments.brief:
+        tables += [memory_table(peaks, titles, shrink), start_up_table(start), markdown(grown)]
     text = "\n\n".join([f"Measured on {settings}.", *tables]) + "\n"
     raw = {job: {name: [asdict(run) for run in of] for name, of in by.items()} for job, by in runs.items()}
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,17 @@
 """Predict with a trained run: `python src/predict.py run=logs/… input=new.csv output=predictions.csv`."""
 
-from descent.cli.command import command, end
+from __future__ import annotations
 
-TYPE_CHECKING = False  # for type checkers it is true
+from typing import TYPE_CHECKING
+
+from descent.cli.main import main
+
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
+    from descent.build import Config
 
 
-def predict(config: "DictConfig") -> None:
+def predict(config: Config) -> None:
+    """Write a row of predictions for each row of the input, block by block, in its order."""
     # imported here, so that --help need not wait for torch
     from pathlib import Path
 
@@ -15,26 +19,26 @@ def predict(config: "DictConfig") -> None:
 
     from descent.errors import require
     from descent.inference import load
-    from descent.inference.output import SUFFIXES, open_output, require_free
-    from descent.machine import choose_device, set_threads
+    from descent.inference.output import SUFFIXES, count_rows, open_output, require_free
+    from descent.machine import choose_device, quiet_libraries, set_threads
 
+    quiet_libraries()
     require(bool(config.input), "input", config.input, "a file or folder to predict for, such as new.csv")
     require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
     suffix = Path(str(config.output)).suffix
     require(suffix in SUFFIXES, "output", config.output, f"a name that ends in {' or '.join(SUFFIXES)}")
     require_free(config.output, config.overwrite, config.run, config.input)
-    model = load(config.run, config.weights, choose_device(config.device), list(config.allow))
-    set_threads("auto", config.batch_size, model.input_shape)
+    model = load(config.run, config.weights, choose_device(config.device), config.allow)
+    model.batch_size = config.batch_size
+    set_threads("auto", model)
 
-    rows = 0
-    with open_output(config.output) as stream, tqdm(unit=" rows", unit_scale=True, disable=None) as progress:
-        blocks = model.predict_blocks(config.input, list(config.keep), config.batch_size)
-        for block in SUFFIXES[suffix](blocks, stream):
+    rows, total = 0, count_rows(config.input)
+    with open_output(config.output) as stream, tqdm(total=total, unit=" rows", disable=None) as bar:
+        for block in SUFFIXES[suffix](model.predict_blocks(config.input, config.keep), stream):
             rows += len(block)
-            progress.update(len(block))
+            bar.update(len(block))
     print("\n".join([*model.reader.notes(), f"{rows:,} rows in {config.output}"]))
 
 
 if __name__ == "__main__":
-    command(predict, "predict")
-    end()
+    main(predict, "predict")

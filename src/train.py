@@ -15,7 +15,6 @@ def train(config: Config, run: Run) -> Any:
     """Train what the config describes, test its best weights, and return the recorder and the trainer."""
     # imported here, so that --help and --cfg need not wait for torch
     from lightning.pytorch import seed_everything
-    from lightning.pytorch.utilities.model_helpers import is_overridden
 
     from descent.build import builder
     from descent.callbacks.best_weights import find_best
@@ -59,8 +58,7 @@ def train(config: Config, run: Run) -> Any:
     )
     trainer.fit(module, datamodule=data, ckpt_path=run.rewind(), weights_only=True)
     best, _ = find_best(trainer)
-    if is_overridden("test_step", module) and is_overridden("test_dataloader", data):
-        trainer.test(module, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
+    trainer.test(module, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
     recorder.summarise()
     return recorder, trainer
 

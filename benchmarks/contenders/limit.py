@@ -15,7 +15,9 @@ for epoch in range(job.epochs):
     order = torch.randperm(len(targets), device=device)
     for rows in order.split(job.batch_size):
         optimizer.zero_grad()
-        criterion(model(inputs[rows]), targets[rows]).backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=job.half):
+            loss = criterion(model(inputs[rows]), targets[rows])
+        loss.backward()
         optimizer.step()
     if device.type == "cuda":
         torch.cuda.synchronize()

@@ -6,6 +6,7 @@ In a notebook: `from descent import compose, train`; `run = train(compose("loss=
 from typing import Any
 
 __all__ = ["compose", "train"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

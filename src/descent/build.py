@@ -53,7 +53,7 @@ def build_node(
     A node with a `_target_` calls it with the node's fields, and with those offers that its signature names
     and the node leaves open; `_partial_: true` returns a partial. A node without one becomes a dict of what
     its children describe, which get the same offers. Where children stand below words such as `classes` and
-    `values`, those of the offered task count. A list is built item by item; anything else is returned as it is.
+    `values`, those of the offered task count. A list is built item by item; anything else stays as it is.
 
     Args:
         key: of the node, for errors.
@@ -85,14 +85,17 @@ def build_node(
         values |= {name: False for name in FETCHED if name in values}
     for name, value in values.items():
         if isinstance(value, list) and is_tensor(signature.hints.get(name)):
-            import torch
-
-            values[name] = torch.tensor(value, dtype=torch.float32)
+            values[name] = import_module("torch").tensor(value).float()
+    arguments = build_node(f"{key}._args_", node.get("_args_", []), None, allowed)
     with blame(key):
-        arguments = node.get("_args_", [])
         if node.get("_partial_"):
             return partial(target, *arguments, **values)
-        return target(*arguments, **values)
+        made = target(*arguments, **values)
+    torch: Any = sys.modules.get("torch")  # which --help need not wait for
+    if torch and isinstance(made, torch.nn.Module) and "_parameters" not in vars(made):
+        expected = f"a class whose __init__ calls super().__init__() first; {type(made).__name__}'s does not"
+        raise ConfigError(key, expected=expected)
+    return made
 
 
 def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str, Any]:
@@ -193,13 +196,16 @@ def read_signature(target: Callable[..., Any]) -> Signature:
     functions: list[Callable[..., Any]] = [target]
     if inspect.isclass(target) and "__new__" not in vars(target):
         own = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
-        functions = own or [target]
+        # a base that takes nothing cannot be what `**arguments` are for
+        functions = [f for f in own if list_parameters(f)] or [target]
     names: set[str] = set()
     hints: dict[str, Any] = {}
     open_ended = True
     for function in functions:
         parameters = list_parameters(function)
         named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        if names and not named:
+            break  # what is passed on is not for a base that takes nothing
         names |= named.keys()
         hints = dict(read_hints(function, named)) | hints
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

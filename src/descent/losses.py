@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from descent.errors import ConfigError, require
 from descent.task import Task
 
-# What torch's losses compare. A criterion of your own can say so with an attribute `takes`; without it, it gets
-# what most of torch's losses get: logits and classes, or values and values.
+# What torch's losses compare. A criterion of your own can say so with an attribute `takes`; without it, it
+# gets what most of torch's losses get: logits and classes, or values and values.
 TAKES: dict[str, tuple[type[nn.Module], ...]] = {
     "classes": (nn.CrossEntropyLoss, nn.MultiMarginLoss),
     "values": (nn.L1Loss, nn.MSELoss, nn.HuberLoss, nn.SmoothL1Loss, nn.PoissonNLLLoss, nn.BCELoss),
@@ -82,24 +82,23 @@ def find_takes(criterion: nn.Module) -> str | None:
 
 def fit_to(criterion: nn.Module, task: Task) -> nn.Module:
     """Return a criterion that sums over the classes where it compares values or one-hot classes."""
-    averages = getattr(criterion, "reduction", None) == "mean" and not isinstance(
-        criterion, nn.MultiLabelSoftMarginLoss
-    )
+    if isinstance(criterion, nn.MultiLabelSoftMarginLoss) or getattr(criterion, "reduction", "") != "mean":
+        return criterion
     classes = task.sizes().get("num_classes")
-    if averages and classes and find_takes(criterion) in ("values", "one_hot"):
-        return SumOverClasses(criterion, classes)
-    return criterion
+    compares = find_takes(criterion) in ("values", "one_hot")
+    return SumOverClasses(criterion, classes) if classes and compares else criterion
 
 
 def weigh_targets(criterion: nn.Module, targets: Any) -> Tensor | None:
     """Return how much each target counts in the mean of a batch, the shape of the targets; None: all alike.
 
-    Cross entropy divides by the sum of the classes' weights over the targets that count, so an epoch's mean
-    has to weigh batches by these sums; else the loss of the same samples would depend on how they are cut into
-    batches. A criterion of your own can have a method `weigh_targets(targets)`.
+    Cross entropy divides by the sum of the classes' weights over the targets that count. So an epoch's mean
+    weighs batches by these sums; else the loss of the same samples would depend on the size of the batches.
+    A criterion of your own can have a method `weigh_targets(targets)`.
     """
-    if hasattr(criterion, "weigh_targets"):
-        return criterion.weigh_targets(targets)
+    own: Any = getattr(criterion, "weigh_targets", None)
+    if own is not None:
+        return own(targets)
     if not isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss) or targets.is_floating_point():
         return None
     counts = targets != criterion.ignore_index

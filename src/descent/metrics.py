@@ -1,5 +1,6 @@
 """The mean loss and the metrics over the samples of an epoch, at almost no cost per step."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,10 +10,15 @@ from torch import Tensor, nn
 
 from descent.errors import blame, first_line
 from descent.losses import find_takes, weigh_targets
+from descent.nested import concatenate, count_samples, list_tensors, map_tensors
 from descent.task import IGNORED, Task
 
 ROWS = 16_384  # samples that are kept until the metrics get them: few calls, and not much memory
 BYTES = 1 << 24  # the same of large outputs
+
+
+class Undefined(ValueError):
+    """A metric has no value for these samples."""
 
 
 class EpochMetrics:
@@ -69,24 +75,19 @@ class EpochMetrics:
 
         It does not update the metrics, because sums over other blocks would round differently.
         """
-        return {
-            "steps": to_cpu(self.steps),
-            "most": self.most,
-            "loss": self.loss.cpu(),
-            "weight": self.weight.cpu(),
-            "samples": self.samples,
-            "batch": self.batch,
-            "metrics": {name: to_cpu(metric.state_dict()) for name, metric in self.metrics.items()},
-        }
+        kept = {name: getattr(self, name) for name in ("steps", "most", "loss", "weight", "samples", "batch")}
+        kept["metrics"] = {name: metric.state_dict() for name, metric in self.metrics.items()}
+        return map_tensors(kept, lambda tensor: tensor.cpu().clone())
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on from what `state_dict` returned."""
-        self.steps = [tuple(part) for part in to_device(state["steps"], device)]  # type: ignore[misc]
-        self.loss, self.weight = state["loss"].to(device), state["weight"].to(device)
-        self.most, self.samples, self.batch = state["most"], state["samples"], state["batch"]
+        kept = map_tensors(state, lambda tensor: tensor.to(device))
         for name, metric in self.metrics.items():
-            metric.load_state_dict(state["metrics"][name])
+            metric.load_state_dict(kept["metrics"][name])
             metric.to(device)
+        self.steps = [tuple(step) for step in kept["steps"]]  # type: ignore[misc]
+        self.loss, self.weight, self.most = kept["loss"], kept["weight"], kept["most"]
+        self.samples, self.batch = kept["samples"], kept["batch"]
 
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics over the samples of all processes since the last reset, scalar tensors.
@@ -100,17 +101,10 @@ class EpochMetrics:
         values, self.undefined = {"loss": totals[0] / totals[1]}, {}
         for name, metric in self.metrics.items():
             try:
-                value = metric.compute()
-            except (
-                ValueError,
-                RuntimeError,
-                UserWarning,
-            ) as error:  # torchmetrics warns of meaningless zeros
+                values |= compute_numbers(name, metric)
+            except (ValueError, RuntimeError, UserWarning) as error:
                 self.undefined[name] = first_line(error)
-                value = torch.tensor(float("nan"))
-            parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {}
-            # a metric of several values, such as one for each output, is their mean
-            values |= {key: part.double().cpu().mean() for key, part in (parts or {name: value}).items()}
+                values[name] = torch.tensor(float("nan"))
         return values
 
     def try_out(self, outputs: Any, targets: Any) -> None:
@@ -122,8 +116,11 @@ class EpochMetrics:
         for name, metric in self.metrics.items():
             with blame(f"metrics.{name}"):
                 self._update_with(trial := metric.clone().to(metric.device), outputs, targets)
-                if count_samples(targets) > 1:
-                    trial.compute()
+                try:
+                    if count_samples(targets) > 1:
+                        compute_numbers(name, trial)
+                except (Undefined, UserWarning):
+                    continue  # it may have a value for all samples
 
     def _update(self) -> None:
         """Update the loss and the metrics with the steps that are kept."""
@@ -136,13 +133,13 @@ class EpochMetrics:
 
     def _add_losses(self, losses: Tensor, sizes: list[int], outputs: Any, targets: Any) -> None:
         """Add losses `(batches,)`, each a mean or sum over its batch."""
+        if self.sums:
+            self.loss, self.weight = self.loss + losses.sum(), self.weight + sum(sizes)
+            return
         # from pinned memory the copy does not wait
         counts = torch.tensor(sizes, pin_memory=losses.device.type == "cuda")
         counts = counts.to(losses.device, non_blocking=True)
         weights = weigh_targets(self.criterion, self.task.for_loss(outputs, targets, self.takes)[1])
-        if self.sums:
-            self.loss, self.weight = self.loss + losses.sum(), self.weight + sum(sizes)
-            return
         if weights is None:
             batches = counts.float()
         else:
@@ -159,6 +156,36 @@ class EpochMetrics:
             metric.update(*self.task.for_loss(outputs, targets))
         else:
             metric.update(*self.task.for_metrics(outputs, targets))
+
+
+def join(steps: list[tuple[Tensor, Any, Any]]) -> Iterator[tuple[list[Tensor], list[int], Any, Any]]:
+    """Yield losses, sizes, outputs and targets of neighbouring steps whose tensors have one shape."""
+    start = 0
+    shapes = [[t.shape[1:] for t in list_tensors((outputs, targets))] for _, outputs, targets in steps]
+    for end in range(1, len(steps) + 1):
+        if end == len(steps) or shapes[end] != shapes[start]:
+            losses, outputs, targets = zip(*steps[start:end], strict=True)
+            sizes = [count_samples(target) for target in targets]
+            yield list(losses), sizes, concatenate(outputs), concatenate(targets)
+            start = end
+
+
+def compute_numbers(name: str, metric: torchmetrics.Metric) -> dict[str, Tensor]:
+    """Return the value of a metric by its name; the mean of several, such as one for each output.
+
+    Raises:
+        UserWarning: it has no value, because a class has no sample; torchmetrics returns 0 and warns.
+        TypeError: it returns no numbers.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="(?s).*should be meaningless")
+        value = metric.compute()
+    parts = (
+        {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+    )
+    if not all(isinstance(part, Tensor) for part in parts.values()):
+        raise TypeError(f"it returns a {type(value).__name__}, which is no number")
+    return {key: part.cpu().double().mean().float() for key, part in parts.items()}
 
 
 class Accuracy(torchmetrics.Metric):
@@ -192,10 +219,13 @@ class R2(torchmetrics.Metric):
     """The share of the variance that is explained, `1 - sum((y - p)²) / sum((y - mean(y))²)`.
 
     It is computed on standardised values, where large targets such as Unix seconds lose no digits.
-    It has no value where the targets do not vary or are fewer than two.
     """
 
     takes = "outputs"
+    first: Tensor
+    second: Tensor
+    error: Tensor
+    n: Tensor
 
     def __init__(self, num_outputs: int = 1) -> None:
         super().__init__()
@@ -205,81 +235,19 @@ class R2(torchmetrics.Metric):
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Add predicted and true values, `(n, num_outputs)`."""
-        predicted, true = outputs.to(self.first.dtype), targets.to(self.first.dtype)  # type: ignore[arg-type]
+        predicted, true = outputs.to(self.first.dtype), targets.to(self.first.dtype)
         self.first += true.sum(0)
         self.second += true.square().sum(0)
         self.error += (predicted - true).square().sum(0)
         self.n += len(true)
 
     def compute(self) -> Tensor:
-        """Return the mean over the outputs, a scalar of at most 1."""
-        varies = self.second - self.first.square() / self.n  # type: ignore[operator]
-        if self.n < 2 or bool((varies <= 1e-12 * self.second).any()):  # type: ignore[operator]
-            raise ValueError("the targets do not vary")
+        """Return the mean over the outputs, a scalar of at most 1.
+
+        Raises:
+            Undefined: the targets do not vary.
+        """
+        varies = self.second - self.first.square() / self.n
+        if self.n < 2 or bool((varies <= 1e-12 * self.second).any()):
+            raise Undefined("the targets do not vary")
         return (1 - self.error / varies).mean()
-
-
-# ---- values of any nesting: a tensor, or tuples, lists and dicts of them ------------------------------------
-
-
-def join(steps: list[tuple[Tensor, Any, Any]]) -> Iterator[tuple[list[Tensor], list[int], Any, Any]]:
-    """Yield losses, sizes, outputs and targets of neighbouring steps whose tensors have one shape."""
-    start = 0
-    shapes = [[t.shape[1:] for t in list_tensors((outputs, targets))] for _, outputs, targets in steps]
-    for end in range(1, len(steps) + 1):
-        if end == len(steps) or shapes[end] != shapes[start]:
-            losses, outputs, targets = zip(*steps[start:end], strict=True)
-            yield (
-                list(losses),
-                [count_samples(t) for t in targets],
-                concatenate(outputs),
-                concatenate(targets),
-            )
-            start = end
-
-
-def list_tensors(value: Any) -> list[Tensor]:
-    """Return the tensors of a value."""
-    if isinstance(value, Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
-    return [tensor for part in parts for tensor in list_tensors(part)]
-
-
-def count_samples(value: Any) -> int:
-    """Return the length of the first tensor of a value, 1 for a number."""
-    tensors = list_tensors(value)
-    return tensors[0].shape[0] if tensors and tensors[0].dim() else 1
-
-
-def concatenate(values: Any) -> Any:
-    """Return values of one structure as one, their tensors joined along the batch."""
-    first = values[0]
-    if isinstance(first, Tensor):
-        return first if len(values) == 1 else torch.cat(values)
-    if isinstance(first, Mapping):
-        return {key: concatenate([value[key] for value in values]) for key in first}
-    if isinstance(first, tuple | list):
-        return [concatenate(parts) for parts in zip(*values, strict=True)]
-    return list(values)
-
-
-def to_cpu(value: Any) -> Any:
-    """Copy the tensors of a value to the CPU."""
-    return map_tensors(value, lambda tensor: tensor.cpu().clone())
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """Move the tensors of a value to a device."""
-    return map_tensors(value, lambda tensor: tensor.to(device))
-
-
-def map_tensors(value: Any, change: Any) -> Any:
-    """Return a value of the same structure with each tensor changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: map_tensors(part, change) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(map_tensors(part, change) for part in value)
-    return value

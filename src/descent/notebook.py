@@ -1,6 +1,7 @@
 """Runs from Python: the same checks and the same bits as the command's."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from descent.cli.overrides import quote_words
 from descent.cli.runs import start
 from descent.errors import ConfigError
-from descent.paths import PACKAGE, ROOT
+from descent.paths import find_command
 from descent.run.folder import RunFolder
 
 
@@ -32,7 +33,7 @@ class Trained:
     result: dict[str, Any]
 
     def predict(self, inputs: Any) -> Tensor:
-        """Return what the module gives for raw inputs `(n, …)`: probabilities, or values in their own units."""
+        """Return what the module gives for raw inputs `(n, …)`: probabilities, or values in their units."""
         with torch.inference_mode():
             return self.module.eval()(torch.as_tensor(inputs).to(self.module.device)).cpu()
 
@@ -72,9 +73,11 @@ def train(words: list[str]) -> Trained:
 
 
 def load_job() -> Callable[..., Any]:
-    """Return the function `train` of src/train.py, which an installed wheel carries in the package."""
-    there = [path for path in (ROOT / "src/train.py", PACKAGE / "commands/train.py") if path.exists()]
-    spec = importlib.util.spec_from_file_location("descent_train", there[0])
+    """Return the function `train` of src/train.py."""
+    file = find_command("train")
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # where modules of one's own are
+    spec = importlib.util.spec_from_file_location("descent_train", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

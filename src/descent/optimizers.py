@@ -44,6 +44,9 @@ class Muon(Optimizer):
             expected = f"another one, or torch 2.9 or later, which has it; this is {torch.__version__}"
             raise ConfigError("optimizer", "muon", expected=expected)
         params = list(params)
+        if isinstance(params[0], dict):
+            expected = "another one with module.groups, because Muon makes groups of its own"
+            raise ConfigError("optimizer", "muon", expected=expected)
         matrices, others = [p for p in params if p.ndim == 2], [p for p in params if p.ndim != 2]
         if not matrices:
             raise ConfigError("optimizer", "muon", expected="a model with weight matrices; this one has none")
@@ -84,7 +87,7 @@ class Muon(Optimizer):
 
 
 def group_parameters(
-    model: nn.Module, criterion: nn.Module, groups: Mapping[str, Any]
+    model: nn.Module, criterion: nn.Module, groups: Mapping[str, Any], lr: float | None = None
 ) -> list[dict[str, Any]]:
     """Return parameter groups as `torch.optim` takes them, from patterns of names.
 
@@ -92,39 +95,40 @@ def group_parameters(
         model: whose parameters are named as in `model.named_parameters()`.
         criterion: whose parameters, if it has any, are named `criterion.…`.
         groups: fields of a group, such as `{"weight_decay": 0}`, by a pattern such as `*.bias`, or by several
-            that are separated by spaces. The word `vectors` stands for all parameters of at most one dimension:
-            biases and norms. The first pattern that fits counts; parameters that none fits keep the optimizer's
-            own fields. The field `lr_decay` multiplies the rate from each layer to the one before it.
+            with spaces between them. The word `vectors` stands for parameters of at most one dimension:
+            biases and norms. A parameter gets the fields of all patterns that fit; of a field that several
+            have, the first counts. The field `lr_decay` multiplies the rate from a layer to the one before.
+        lr: of the optimizer, where a group has none.
 
     Raises:
         ConfigError: a pattern that no parameter's name fits.
     """
     named = dict(model.named_parameters())
     named |= {f"criterion.{name}": p for name, p in criterion.named_parameters()}
-    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
-    rest, found = dict(named), []
-    for patterns, fields in groups.items():
-        words = str(patterns).split()
-        fits = [n for n, p in rest.items() if any(belongs(n, p, word) for word in words)]
-        if not any(belongs(n, p, word) for n, p in named.items() for word in words):
+    for patterns in groups:
+        fits = any(belongs(name, p, patterns) for name, p in named.items())
+        if not fits:
             raise ConfigError("groups", patterns, expected="a pattern of the weights' names", choices=named)
-        found.append((fields, {name: rest.pop(name) for name in fits}))
-    result = []
-    for fields, members in (*found, ({}, rest)):
-        fields = dict(fields or {})
-        decay = fields.pop("lr_decay", None)
-        if decay is None:
-            result += [{"params": list(members.values()), **fields}] if members else []
-            continue
-        for depth, layer in enumerate(reversed(layers)):
-            params = [p for name, p in members.items() if name.rpartition(".")[0] == layer]
-            result += [{"params": params, **fields, "lr": fields["lr"] * decay**depth}] if params else []
-    return result
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
+    found: dict[str, dict[str, Any]] = {
+        "{}": {"params": []}
+    }  # first, because its rate is the one that is shown
+    for name, parameter in named.items():
+        fields: dict[str, Any] = {}
+        for patterns, more in groups.items():
+            if belongs(name, parameter, patterns):
+                fields = {**more, **fields}
+        if (decay := fields.pop("lr_decay", None)) is not None:
+            above = len(layers) - 1 - layers.index(name.rpartition(".")[0])
+            fields["lr"] = fields.get("lr", lr) * decay**above
+        found.setdefault(str(fields), {"params": [], **fields})["params"].append(parameter)
+    return [group for group in found.values() if group["params"]]
 
 
-def belongs(name: str, parameter: nn.Parameter, word: str) -> bool:
-    """Whether a parameter belongs to a pattern."""
-    return parameter.ndim <= 1 if word == "vectors" else fnmatchcase(name, word)
+def belongs(name: str, parameter: nn.Parameter, patterns: str) -> bool:
+    """Whether a parameter belongs to one of some patterns."""
+    words = str(patterns).split()
+    return any(fnmatchcase(name, w) or (w == "vectors" and parameter.ndim <= 1) for w in words)
 
 
 def require_clippable(optimizer: Optimizer, trainer: Trainer | None) -> None:

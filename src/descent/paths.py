@@ -11,10 +11,15 @@ LOGS, DATASETS = HOME / "logs", HOME / "datasets"
 
 
 def list_groups() -> list[str]:
-    """Return the groups of conf/: what a person chooses by one word."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    """Return the groups of conf/: what a person chooses by one word; `local` is a machine's own settings."""
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "local")
 
 
 def list_choices(group: str) -> list[str]:
     """Return the words of a group, or nothing if there is no such group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def find_command(name: str) -> Path:
+    """Return the file of a command such as "train"; an installed wheel carries it in the package."""
+    return (ROOT / "src" if HOME == ROOT else PACKAGE / "commands") / f"{name}.py"

@@ -18,8 +18,7 @@ IGNORED = -100  # the class of a target that does not count, as `torch.nn.CrossE
 class Task(nn.Module):
     """Any task: outputs and targets reach the loss and the metrics as they are.
 
-    A task of your own overrides what it needs; its `kind` chooses among the defaults of conf/loss and
-    conf/metrics.
+    A task of your own overrides what it needs; its `kind` chooses the default in conf/loss and conf/metrics.
     """
 
     KINDS: ClassVar[tuple[str, ...]] = ("classes", "values", "labels", "tokens")
@@ -54,20 +53,20 @@ class Task(nn.Module):
 class Classes(Task):
     """One of several classes, for each sample, pixel or position.
 
-    Outputs are logits `(n, classes, …)`; targets are indices, int64 `(n, …)`, of which -100 does not count, or
-    probabilities `(n, classes, …)` such as mixup makes.
+    Outputs are logits `(n, classes, …)`; targets are indices, int64 `(n, …)`, of which -100 does not count,
+    or probabilities `(n, classes, …)` such as mixup makes.
     """
 
     kind = "classes"
 
     def sizes(self) -> dict[str, int]:
-        return {"num_classes": len(self.names)}
+        return {"num_classes": len(self.names), "ignore_index": IGNORED}
 
     def for_loss(self, outputs: Tensor, targets: Tensor, takes: str | None = None) -> tuple[Tensor, Tensor]:
         """Return logits and classes; or, for a criterion that compares
 
-        - "values": `softmax(logits)` and the one-hot class. With `MeanAbsoluteError` this is the loss of Ghosh,
-          Kumar & Sastry (2017), with `torch.nn.MSELoss` the Brier score (1950).
+        - "values": `softmax(logits)` and the one-hot class. With `MeanAbsoluteError` this is the loss of
+          Ghosh, Kumar & Sastry (2017), with `torch.nn.MSELoss` the Brier score (1950).
         - "one_hot": logits and the one-hot class, one yes-or-no question for each class.
         - "log_probabilities": `log_softmax(logits)` and classes.
         """
@@ -131,7 +130,7 @@ class Tokens(Task):
         return (flat.log_softmax(1) if takes == "log_probabilities" else flat), targets.flatten()
 
     def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits `(n, length, vocabulary)`, as `torchmetrics.text.Perplexity` takes them, and tokens."""
+        """Return logits `(n, length, vocabulary)`, as `torchmetrics.text.Perplexity` has them, and tokens."""
         return outputs.float(), targets.masked_fill(targets == self.pad, IGNORED)
 
     def predict(self, outputs: Tensor) -> Tensor:
@@ -148,12 +147,11 @@ class Precise(nn.Module):
     """
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Precise":
-        for name, value in self._buffers.items():
-            if value is not None:
-                device = fn(torch.empty(0, device=value.device)).device
-                self._buffers[name] = value.to("cpu" if device.type == "mps" else device)
-        for child in self.children():
-            child._apply(fn, recurse)
+        for module in self.modules():
+            for name, value in module._buffers.items():
+                if value is not None:
+                    device = fn(torch.empty(0, device=value.device)).device
+                    module._buffers[name] = value.to("cpu" if device.type == "mps" else device)
         return self
 
 

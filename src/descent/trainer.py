@@ -13,6 +13,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.distributed import DistError
 
 from descent.errors import ConfigError, Stopped, blame, first_line, list_files, require
@@ -116,8 +117,13 @@ class Trainer(lightning.pytorch.Trainer):
                 getattr(logger, "experiment", None)  # opens its files
         try:
             super().fit(model, *arguments, **more)
-        except MisconfigurationException as error:
-            raise ConfigError("trainer", expected=f"values that it takes ({first_line(error)})") from error
+        except (MisconfigurationException, ModuleNotFoundError) as error:
+            callbacks = [type(one).__name__ for one in self.callbacks]  # type: ignore[attr-defined]
+            named = any(name in str(error) for name in callbacks)
+            if isinstance(error, ModuleNotFoundError) and not named:
+                raise
+            key = "callbacks" if named else "trainer"
+            raise ConfigError(key, expected=f"values that it takes ({first_line(error)})") from error
         except ValueError as error:
             if "val_check_interval" in str(error):
                 raise ConfigError("trainer.val_check_interval", expected=first_line(error)) from error
@@ -135,6 +141,14 @@ class Trainer(lightning.pytorch.Trainer):
                 message = f"Another process of this run has ended or does not answer. {advice}"
                 raise Stopped(message, 1) from error
             raise
+
+    def test(self, model: Any, *arguments: Any, **more: Any) -> Any:  # type: ignore[override]
+        """Test; where module or data have none in them, as is usual in plain Lightning, a line says so."""
+        parts = {"test_step": model, "test_dataloader": more.get("datamodule")}
+        missing = [name for name, part in parts.items() if part is not None and not is_overridden(name, part)]
+        if missing and self.is_global_zero:
+            print(f"No test, because {type(parts[missing[0]]).__name__} has no {missing[0]}", flush=True)
+        return [] if missing else super().test(model, *arguments, **more)
 
 
 def ddp(timeout: int) -> DDPStrategy:

@@ -188,7 +188,6 @@ def fault(tried: dict[str, Any]) -> str:
 def main() -> None:
     asked = sys.argv[1]
     lines = command_lines()[:: int(asked)] if asked.isdigit() else json.loads(Path(asked).read_text())
-    cli.end = sys.exit  # type: ignore[assignment]
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         os.chdir(temporary)

@@ -1,5 +1,6 @@
 """What TensorBoard shows beside the curves: their layout, the model's graph, and the hyperparameters."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -24,7 +25,8 @@ def add_layout(writer: Any, logged: Sequence[str]) -> None:
 def add_graph(writer: Any, model: nn.Module, inputs: Tensor) -> None:
     """Trace a copy of the network, uncompiled and in eval mode, on one sample."""
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a network that draws is traced anyway
             writer.add_graph(deepcopy(model).eval(), inputs)
     except (RuntimeError, TypeError, ValueError, IndexError):  # a network that cannot be traced still trains
         print("The model's graph is not in TensorBoard: torch cannot trace this model")

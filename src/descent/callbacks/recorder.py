@@ -127,7 +127,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         if gradients and trainer.loggers:
             points["grad_norm"] = nn.utils.get_total_norm(gradients).item()
         for logger in trainer.loggers:
-            logger.log_metrics(points, trainer.global_step - 1)  # where Lightning puts an epoch's metrics
+            logger.log_metrics(points, trainer.global_step)
         if time.monotonic() - self.flushed > FLUSH:
             self._flush(trainer)
 

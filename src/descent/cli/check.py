@@ -43,6 +43,9 @@ def check_unused(config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
         if key and part not in names:
             expected = f"no such choice, because {module} has no argument {part}"
             raise ConfigError(key, typed[key], expected=expected)
+    if config["fold"] is not None and "fold" not in config["data"]:
+        expected = f"null, because {config['data']['_target_']} has no folds"
+        raise ConfigError("fold", config["fold"], expected=expected)
 
 
 def check_fields(prefix: str, values: Mapping[str, Any], kind: Any, typed: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -97,21 +98,25 @@ def compose_node(
         raise ConfigError(
             group or "config", word, expected=f"one of {', '.join(known)}", choices=known
         ) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{mark.name}, line {mark.line + 1}" if mark else name
+        raise ConfigError(where, expected=f"YAML ({error.problem})") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise explain(error, words, name) from error
+        raise explain(error, words, name, places) from error
     own = config.hydra
     with open_dict(config):
         del config["hydra"]
     return config, own
 
 
-def explain(error: Exception, words: Sequence[str], name: str) -> ConfigError:
+def explain(error: Exception, words: Sequence[str], name: str, places: Sequence[Path]) -> ConfigError:
     """Return what is wrong with overrides that Hydra could not compose."""
     groups = [word for word in words if key_of(word) in list_groups() and not word.startswith(("+", "~"))]
     keys: list[str] = []
     for known in (groups, []) if list(words) != groups else ([],):
         try:
-            keys = list(list_keys(OmegaConf.to_container(compose_node(name, known)[0])))
+            keys = list(list_keys(OmegaConf.to_container(compose_node(name, known, places)[0])))
         except ConfigError:
             continue
         break

@@ -4,7 +4,7 @@ import textwrap
 
 import yaml
 
-from descent.paths import CONF, list_choices
+from descent.paths import CONF, list_choices, list_groups
 
 
 def print_help(name: str) -> None:
@@ -14,8 +14,9 @@ def print_help(name: str) -> None:
     if name == "train":
         print("One word a choice, such as loss=mae; the word in brackets is the default.")
         for item in yaml.safe_load("\n".join(lines))["defaults"]:
-            for group, default in item.items() if isinstance(item, dict) else ():
-                if not group.startswith("optional"):
+            for key, default in item.items() if isinstance(item, dict) else ():
+                group = key.removeprefix("optional ")  # of a room that can be taken out
+                if group in list_groups():
                     print(f"\n{group}  [{default}]" if default else f"\n{group}")
                     print("\n".join(describe_word(group, word) for word in list_choices(group)))
         print("\nAny field of the config the same way: optimizer.lr=0.1 trainer.accelerator=gpu")

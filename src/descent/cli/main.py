@@ -44,9 +44,12 @@ def main(job: Callable[..., Any], name: str) -> None:
         hang_up_without_reader(stream)
     threading.excepthook = print_thread_error
     typed: dict[str, str] = {}
-    with report(typed):
-        code = run_line(job, name, sys.argv[1:], typed)
-        end(code)
+    try:
+        with report(typed):
+            code = run_line(job, name, sys.argv[1:], typed)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    end(code)
 
 
 def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed: dict[str, str]) -> int:
@@ -65,9 +68,9 @@ def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed
         print_help(name)
         return 0
     if "--version" in flags:
-        from importlib.metadata import version
+        from descent import __version__
 
-        print(version("descent"))
+        print(__version__)
         return 0
     many = "--multirun" in flags or "-m" in flags
     places = [Path(flags[flag]) for flag in ("--config-dir", "-cd") if flag in flags]
@@ -123,7 +126,11 @@ def find_sweep(words: Sequence[str], many: bool, places: Sequence[Path]) -> int 
         raise ConfigError(
             "--multirun", expected="the room sweep, which this project has taken out"
         ) from error
-    sweep = plan_sweep(words, many, places)
+    from descent.cli.overrides import quote
+
+    folders = [quote(f"file://{place.expanduser().resolve()}") for place in places]
+    more = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
+    sweep = plan_sweep([*words, *more], many)
     if sweep is None:
         return None
     watch_for_garbage()
@@ -215,7 +222,7 @@ def report(typed: dict[str, str]) -> Iterator[None]:
     except Stopped as error:
         if str(error):  # of several processes, only one has a message
             print(clean(str(error)), file=sys.stderr, flush=True)
-        end(error.code)
+        sys.exit(error.code)
     except (ConfigError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
             raise
@@ -228,7 +235,7 @@ def report(typed: dict[str, str]) -> Iterator[None]:
         )
         if not is_reported_by_first():
             print(clean(line.replace("\n", " ")), file=sys.stderr, flush=True)
-        end(2)
+        sys.exit(2)
 
 
 def hang_up_without_reader(stream: Any) -> None:

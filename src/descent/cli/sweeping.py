@@ -4,338 +4,275 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 
-from descent.cli.build import build_node
+from descent.build import build_node
 from descent.cli.check import check
-from descent.cli.compose import explain, list_fields, resolve_references
-from descent.cli.job import raise_first
-from descent.cli.launching import launch
-from descent.cli.paths import CONF, LOGS, list_groups
-from descent.cli.resuming import list_targets, require_closed
-from descent.cli.words import CommandLine, by_key, parse, quote_literally
-from descent.errors import ConfigError, require
-from descent.run.folder import RunFolder
-from descent.run.resume import is_word, key_of, merge_words, require_harmless
-from descent.sweep.plan import PLAN, Plan, Source, find_plan, hold, read_plan
-from descent.sweep.search import RATE, Range, expand_ranges
-from descent.sweep.workers import Limits
+from descent.cli.compose import compose
+from descent.cli.fields import FIELDS
+from descent.cli.overrides import by_key, key_of, parse, quote
+from descent.cli.main import report
+from descent.errors import ConfigError, blame, require
+from descent.paths import CONF, LOGS, ROOT, list_groups
+from descent.run.folder import RunFolder, command
+from descent.sweep.engines import load
+from descent.sweep.plan import PLAN, Plan, find_plan, hold, read_plan, require_plain
+from descent.sweep.search import Range
 
-OWN = ("folder", "name", "resume", "jobs", "trials", "search")  # about a sweep, and not about its runs
-IMPORTS = (  # what a run needs, beside what its config names
+ALONE = "hydra.mode=RUN"  # of a point whose recipe describes the sweep
+
+
+def check_run(words: Sequence[str]) -> dict[str, Any]:
+    """Return a run's config as plain values, after every value of it has been checked.
+
+    Raises:
+        ConfigError: an override that does not exist, or a value that cannot be.
+    """
+    config = compose("train", words).config
+    if "sampler" in config["search"]:
+        load("optuna", "search")
+    check("train", config, by_key(words))
+    return config
+
+
+def run_command(words: list[str]) -> int:
+    """Do what `python src/train.py` does with these words, in this process, and return the exit code."""
+    from descent.cli.runs import start
+    from descent.notebook import load_job
+
+    try:
+        with report(by_key(words)):
+            start(load_job(), words)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 0
+
+
+IMPORTS = (  # what a run needs, in addition to what its config names: forked processes find it there
     "lightning.pytorch", "torch.utils.tensorboard.summary", "tensorboard.plugins.hparams.plugin_data_pb2",
-    "descent.callbacks.recorder", "descent.callbacks.typed_changes", "descent.metrics", "descent.losses",
-    "descent.run.checkpoints", "descent.run.initial_weights",
+    "descent.callbacks.recorder", "descent.metrics", "descent.losses", "descent.run.checkpoints",
+    "descent.run.initial_weights",
 )  # fmt: skip
+
+# ---- a sweep -----------------------------------------------------------------------------------------------
+
+OWN = ("folder", "name", "resume", "jobs", "executor", "trials", "search")  # not about a sweep's runs
+PLACES = (  # fields with names of files, which the words of a folder may not set
+    "allow", "name", "folder", "resume", "dirpath", "save_dir", "default_root_dir", "root_dir", "log_dir",
+    "filename", "version", "sub_dir",
+)  # fmt: skip
+Space = dict[str, Range | list[str]]
 
 
 @dataclass
 class Sweep:
-    """A sweep that has proved good.
-
-    Attributes:
-        plan: what is to be run.
-        config: of one of the runs, plain values.
-        jobs: runs at a time; None for as many as fit.
-        space: the values of what varies, or the range that a search draws from.
-        trials: of a search, in all.
-        launcher: words to Hydra's launcher; empty where runs are started here.
-    """
+    """A sweep whose words have proved good."""
 
     plan: Plan
-    config: dict[str, Any]
-    jobs: int | None
-    space: dict[str, Range | list[str]]
-    trials: int
-    launcher: list[str]
+    config: dict[str, Any]  # of one of the runs, plain values, with the groups search and executor
+    space: Space  # the values of what varies, or the range that a search draws from
 
 
-def plan_sweep(line: CommandLine, words: Sequence[str]) -> Sweep | None:
+def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None) -> Sweep | None:
     """Return what a command line asks to be run, or None where that is a single run.
 
-    A sweep is what `-m` says, or a file of the group experiment by `hydra.mode: MULTIRUN`, or the folder of
-    one that is resumed.
+    A sweep is what `-m` asks for, or a recipe by `hydra.mode: MULTIRUN`, or the folder of one by `resume=`.
+    `before` is the sweep that goes on, where that is known.
 
     Raises:
-        ConfigError: a word that does not exist, or a folder that holds something else.
+        ConfigError: a word that does not exist, or a folder that contains something else.
     """
-    if any(line.flags[flag] for flag in ("--cfg", "--info", "--run", "--shell-completion")):
+    own = {key_of(word): parse(word).value() for word in words if root_of(word) in OWN}
+    resume = own.get("resume")
+    place = Path(resume).expanduser().resolve() if isinstance(resume, str) else None
+    if before is None and place is not None and (place / PLAN).exists():
+        before = read_plan(place)
+    if not multirun and before is None and ("experiment" not in by_key(words) or ALONE in words):
+        for key, value in own.items():
+            single = root_of(key) in ("folder", "name", "resume")
+            require(single, key, value, "-m with it, and several values of a word")
         return None
-    if line.flags["--config-dir"]:
-        place = Path(line.flags["--config-dir"]).expanduser().resolve()
-        words = [*words, f"hydra.searchpath=[{quote_literally(f'file://{place}')}]"]
-    own = {key_of(word): parse(word).value() for word in words if is_own(word)}
-    before = find_saved(own.get("resume"), by_key(words))
-    flag = bool(line.flags["--multirun"]) or before is not None
-    if not flag and not {"experiment", "hydra.mode"} & by_key(words).keys():
-        for key in ("jobs", "search", "trials"):
-            require(key not in own, key, own.get(key), "-m beside it, and several values of a word")
+    if before is not None:
+        require_plain(before.folder)
+        require_harmless(before, by_key(words))
+    default = [] if any(root_of(word) == "executor" for word in words) else ["executor=local"]
+    about = merge(
+        before.search if before else [], [*default, *(word for word in words if root_of(word) in OWN[3:])]
+    )
+    task = [word for word in words if root_of(word) not in OWN]
+    alone = merge(before.words if before else [], task)
+    found = compose("train", [*(word for word in alone if not parse(word).is_sweep_override()), *about])
+    config, recipe = found.config, found.recipe
+    if not multirun and before is None and not recipe:
         return None
-    launcher = [word for word in words if re.match(r"hydra[./]launcher\b", key_of(word))]
-    known = merge_words(before.typed() if before else [], words)
-    task = [word for word in known if not is_own(word) and word not in launcher]
-    fixed, space, mode = expand_values(task, before.values if before else {})
-    if not flag and mode != RunMode.MULTIRUN:
-        return None
-    if not line.flags["--multirun"] and mode == RunMode.MULTIRUN:
-        fixed = merge_words(fixed, ["hydra.mode=RUN"])
-    name = own.get("name") or name_sweep(fixed, space)
-    require(".." not in Path(str(name)).parts, "name", name, "a name that leads nowhere else")
-    if own.get("folder"):
-        folder = Path(str(own["folder"])).expanduser()
-    elif before:
-        folder = before.folder
-    else:
-        folder = LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    fixed, space = expand(merge([f"{k}={v}" for k, v in recipe.items()], task), before)
+    fixed = merge(fixed, [ALONE] if recipe else [])
+    search = config["search"]
+    of_search = [word for word in about if root_of(word) in ("search", "trials")] if search else []
+    expected = "words with several values, or a range"
+    require(not search or bool(space), "search", " ".join(of_search), expected)
+    texts = {key: list_values(key, part, search) for key, part in space.items()}
+    name = str(own.get("name") or name_sweep(fixed, space))
+    require(".." not in Path(name).parts, "name", name, "a name that leads nowhere else")
+    fresh = before.folder if before else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(str(own.get("folder") or fresh)).expanduser().resolve()
     require("${" not in str(folder), "folder", folder, "the folder of the sweep; its runs get folders in it")
-    search = read_search([word for word in words if key_of(word).partition(".")[0] == "search"], before)
-    if launcher and search.get("reduction"):
-        expected = "null beside a launcher, whose runs cannot be ended early"
-        raise ConfigError("search.reduction", search["reduction"], expected=expected)
-    plan = make_plan(folder.resolve(), fixed, space, search)
-    settle(plan, own.get("resume"), before)
-    config = check_points(plan, space, by_key(words), before)
-    jobs, trials = (own.get(key, config[key]) for key in ("jobs", "trials"))
-    enough = jobs == "auto" or (type(jobs) is int and jobs >= 1)
-    require(enough, "jobs", jobs, "auto, or how many runs at a time, at least 1")
-    require(type(trials) is int and trials >= 1, "trials", trials, "how many runs a search makes, at least 1")
-    return Sweep(plan, config, None if jobs == "auto" else jobs, space, trials, launcher)
+    plan = Plan(folder, fixed, texts, of_search)
+    saved = before
+    if before is None and (plan.folder / PLAN).exists():
+        expected = "a folder without a sweep in it, or resume=true, which goes on with that one"
+        require(bool(resume), "folder", RunFolder(plan.folder), expected)
+        saved = read_plan(plan.folder)
+    elif before is None and resume:
+        saved = find_plan(plan, plan.folder.parent) if resume is True else None
+        expected = f"a sweep of these words in {RunFolder(plan.folder.parent)}; there is none"
+        require(saved is not None, "resume", resume, expected)
+    if saved is not None:
+        expected = f"the sweep of the same words: {' '.join(saved.typed())[:300]}"
+        require(plan.is_like(saved), "resume", RunFolder(saved.folder), expected)
+        if before is None:
+            return plan_sweep(words, True, saved)
+        plan.folder = before.folder
+    return Sweep(plan, check_points(plan, space, about), space)
 
 
-def make_plan(
-    folder: Path, fixed: Sequence[str], space: dict[str, Range | list[str]], search: dict[str, Any]
-) -> Plan:
-    """Return the plan of what a search draws from, or of every combination.
+def root_of(word: str) -> str:
+    """Return the first part of a word's key."""
+    return key_of(word).partition(".")[0]
 
-    Raises:
-        ConfigError: a range without a search, or a search without anything to draw from.
+
+def merge(first: Sequence[str], then: Sequence[str]) -> list[str]:
+    """Return words, each key once; the later one counts."""
+    return list({key_of(word): word for word in (*first, *then)}.values())
+
+
+def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
+    """Refuse saved words that do more than set a key to a plain value, unless they are typed."""
+    groups = list_groups()
+    keys = {*FIELDS["train"].__annotations__, *groups} - {"executor", "jobs"}
+    values = [f"{key}={value}" for key, texts in plan.values.items() for value in texts]
+    for word in (*plan.words, *plan.search, *values):
+        key, equals, value = word.partition("=")
+        parts = key.lstrip("+~").split(".")
+        good = parts[0] in keys and not any(p.startswith("_") or p in PLACES for p in parts)
+        good = good and (bool(equals) or word.startswith("~"))
+        good = good and not re.search(r"[${}/\\]" if key in groups else "[${}]", value)
+        if not good and (key not in typed or value not in (typed[key], *typed[key].split(","))):
+            expected = f"plain values of a run's config, or this word typed again: {word[:200]!r}"
+            raise ConfigError(str(plan.folder / PLAN), expected=expected)
+
+
+def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], Space]:
+    """Return words that all runs share, and the values or the range of each key that varies.
+
+    The values of the sweep that goes on come first.
     """
-    if "epochs" in search:  # lr_range
-        space.setdefault(RATE, Range(search["low"], search["high"], log=True, whole=False))
-        fixed = merge_words(fixed, [f"trainer.max_epochs={search['epochs']}"])
-    ranges = {key: part.text for key, part in space.items() if isinstance(part, Range)}
-    plan = Plan(folder, list(fixed), expand_ranges(space, search.get("steps", 2)), search)
-    if plan.has_trials():
-        require(bool(space), "search", search["sampler"], "words with several values, or with a range")
-        plan.values |= {key: [text] for key, text in ranges.items()}
-    for key, text in ranges.items():
-        expected = "values, such as 0.1,0.2; or search=… beside it, which draws from a range"
-        require(bool(search), key, text, expected)
-    return plan
-
-
-def is_own(word: str) -> bool:
-    """Return whether a word is about the sweep, and not about its runs."""
-    return key_of(word).partition(".")[0] in OWN
-
-
-def read_search(words: Sequence[str], before: Plan | None) -> dict[str, Any]:
-    """Return the fields of the group search, as typed or as of the sweep that goes on; empty without one.
-
-    Raises:
-        ConfigError: a word that does not exist, or a value of the wrong kind.
-    """
-    if not words and before is not None:
-        return before.search
-    config, _ = compose(words)
-    plain = resolve_references(config, by_key(words))
-    raise_first(check(plain, by_key(words), list_fields("train")).problems)
-    if plain["search"]:
-        build_node("search", config.search, {})
-    return {key: value for key, value in plain["search"].items() if key != "_target_"}
-
-
-def find_saved(resume: object, typed: Collection[str]) -> Plan | None:
-    """Return the sweep that `resume=` names, if it names one.
-
-    Args:
-        resume: as typed.
-        typed: keys that the command line sets.
-
-    Raises:
-        ConfigError: its words are none of a run.
-    """
-    if not isinstance(resume, str):
-        return None
-    folder = Path(resume).expanduser().resolve()
-    if not (folder / PLAN).exists():
-        return None
-    plan = read_plan(folder)
-    keys = [*list_fields("train"), "experiment"]
-    for word in (*plan.words, *(f"{key}={value}" for key, v in plan.values.items() for value in v)):
-        if not is_word(word, keys, list_groups()):
-            raise ConfigError(str(folder / PLAN), expected=f"words of a run, and no {word[:200]!r}")
-        require_closed([word], folder / PLAN, typed)
-    return plan
-
-
-def expand_values(
-    words: Sequence[str], varying: Collection[str]
-) -> tuple[list[str], dict[str, Range | list[str]], RunMode | None]:
-    """Return words that all runs have, the values or the range of each key that varies, and Hydra's mode.
-
-    Args:
-        words: as typed.
-        varying: keys that vary, whatever is typed.
-
-    Raises:
-        ConfigError: a word that does not exist.
-    """
-    _, own = compose([word for word in words if not parse(word).is_sweep_override()])
-    more = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
-    fixed: dict[str, str] = {}
-    values: dict[str, Range | list[str]] = {key: [] for key in varying}
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    for word in merge_words(more, words):
-        override = parser.parse_override(word)
-        key = override.get_key_element()
-        if not override.is_sweep_override() and key in values:
-            values[key] = [override.get_value_element_as_str()]
-        elif not override.is_sweep_override():
+        loader = GlobalHydra.instance().config_loader()
+    fixed: dict[str, str] = {}
+    space: Space = {}
+    for word in (*(before.typed() if before else ()), *words):
+        override, text = parse(word), word.partition("=")[2]
+        override.config_loader = loader  # glob(*) asks it for the words of a group
+        key, several = override.get_key_element(), override.is_sweep_override()
+        if several and not override.is_discrete_sweep():
+            space[key] = read_range(key, text, override.value())
+        elif several or (before and key in before.values):
+            with blame(key):
+                more = (
+                    list(override.sweep_string_iterator())
+                    if several
+                    else [override.get_value_element_as_str()]
+                )
+            require(bool(more), key, text, "at least one value")
+            known = space.get(key)
+            space[key] = list(dict.fromkeys([*(known if isinstance(known, list) else ()), *more]))
+        elif root_of(word) not in OWN:
             fixed[key] = word
-        elif not override.is_discrete_sweep():
-            values[key] = read_range(key, word.partition("=")[2], override.value())
-        else:
-            values[key] = list(dict.fromkeys(override.sweep_string_iterator()))
-    return list(fixed.values()), values, own.mode
+    return list(fixed.values()), space
 
 
 def read_range(key: str, text: str, interval: Any) -> Range:
     """Return an interval of Hydra's, such as `tag(log,interval(1e-4,1))` or `int(interval(1,8))`."""
-    log, whole = "log" in interval.tags, isinstance(interval.start, int)
-    least = 0 if log else -math.inf
-    require(least < interval.start < interval.end, key, text, "an interval from a lower to a higher number")
-    return Range(interval.start, interval.end, log, whole, text)
+    log, low, high = "log" in interval.tags, interval.start, interval.end
+    numbers = isinstance(low, int | float) and isinstance(high, int | float)
+    good = numbers and (0 if log else -math.inf) < low < high < math.inf
+    require(good, key, text, "an interval from a lower to a higher number")
+    return Range(low, high, log, text)
 
 
-def name_sweep(fixed: Sequence[str], values: Collection[str]) -> str:
+def list_values(key: str, part: Range | list[str], search: Mapping[str, Any]) -> list[str]:
+    """Return the values of a plan: those that are typed, of a range its text or the steps of a grid."""
+    if isinstance(part, list):
+        return part
+    expected = "values, such as 0.1,0.2; or search=… with it, which draws from a range"
+    require(bool(search), key, part.text, expected)
+    return part.divide(search["steps"]) if "steps" in search else [part.text]
+
+
+def name_sweep(fixed: Sequence[str], space: Collection[str]) -> str:
     """Return `loss-optimizer-seed-max_epochs=3`: what varies, and then what else was typed."""
-    varying = [key.lstrip("+~").rpartition(".")[2] for key in values]
-    words = [word for word in fixed if not key_of(word).startswith("hydra")]
-    typed = [
-        word.partition("=")[2] if key_of(word) == "experiment" else word.rpartition(".")[2] for word in words
-    ]
-    return re.sub(r"[^\w.=+-]+", "_", "-".join([*varying, *typed]))[:100] or "sweep"
+    typed = [word for word in fixed if not word.startswith("hydra")]
+    parts = [part.rpartition(".")[2].removeprefix("experiment=") for part in (*space, *typed)]
+    return re.sub(r"[^\w.=+-]+", "_", "-".join(parts).lstrip("+~"))[:100] or "sweep"
 
 
-def settle(plan: Plan, resume: object, before: Plan | None) -> None:
-    """Go on with the sweep that is there where that was asked for, and make sure that it is the same.
+def check_points(plan: Plan, space: Space, more: Sequence[str]) -> dict[str, Any]:
+    """Compose and check a run with each value of each key, and return the config of the first one.
 
-    Raises:
-        ConfigError: it is another one, or there is none, or one that was not to be resumed.
+    Of several numbers the least and the greatest are tried.
     """
-    again = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
-    if before is None and (plan.folder / PLAN).exists():
-        before = read_plan(plan.folder)
-        expected = "a folder without a sweep in it, or resume=true, which goes on with that one"
-        require(bool(resume) or again, "folder", RunFolder(plan.folder), expected)
-    elif before is None and resume is True:
-        before = find_plan(plan, plan.folder.parent)
-    if before is None and not resume:
-        return
-    if before is None:
-        expected = f"a sweep of these words in {RunFolder(plan.folder.parent)}; there is none"
-        raise ConfigError("resume", resume, expected=expected)
-    if not plan.is_like(before):
-        expected = f"the sweep of the same words: {' '.join(before.typed())}"
-        raise ConfigError("resume", RunFolder(before.folder), expected=expected)
-    plan.folder = before.folder
-    plan.add(before)
-
-
-def check_points(
-    plan: Plan, space: Mapping[str, Range | list[str]], typed: Mapping[str, str], before: Plan | None
-) -> dict[str, Any]:
-    """Compose and check a run with each value of each key, and return the config of the last one.
-
-    Raises:
-        ConfigError: a word that does not exist, or a value of the wrong kind; or, where the words are those
-            of a folder, one that a run may not name without its being typed.
-    """
-    from descent.cli.machine_limits import check_machine
-
-    tried = dict(plan.values)
+    tried = {}
     for key, part in space.items():
-        if isinstance(part, Range):
-            tried[key] = [str(part.low), str(part.high)]
-    first = {key: values[0] for key, values in tried.items()}
-    plain: dict[str, Any] = {}
-    chosen = [first, *({**first, key: v} for key, values in tried.items() for v in values[1:])]
-    for values in chosen:
+        texts = [str(part.low), str(part.high)] if isinstance(part, Range) else plan.values[key]
+        numbers = sorted((t for t in texts if re.fullmatch(r"-?\d+(\.\d+)?(e[-+]?\d+)?", t)), key=float)
+        others = [text for text in texts if text not in set(numbers)] if len(numbers) < len(texts) else []
+        tried[key] = list(dict.fromkeys([*numbers[:1], *numbers[-1:], *others]))
+    first = {key: texts[0] for key, texts in tried.items()}
+    configs = []
+    for values in (first, *({**first, key: text} for key, texts in tried.items() for text in texts[1:])):
         point = plan.point(values)
-        config, _ = compose([*point.words, f"folder={quote_literally(str(point.folder.path))}"])
-        overrides = by_key(point.words)
-        plain = resolve_references(config, overrides)
-        raise_first(check(plain, overrides, list_fields("train")).problems)
-        raise_first(check_machine(plain))
-        if before is not None:
-            require_harmless(point.folder, plain, typed, list_targets())
-    return plain
+        configs.append(check_run([*point.words, *more, f"folder={quote(str(point.folder.path))}"]))
+    return configs[0]
 
 
-def compose(words: Sequence[str]) -> tuple[DictConfig, DictConfig]:
-    """Return the config that words give, and Hydra's own part of it.
-
-    Raises:
-        ConfigError: they give none.
-    """
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra.compose("train", list(words), return_hydra_config=True)
-    except Exception as error:
-        if (wrong := explain(error, words, "train")) is None:
-            raise
-        raise wrong from error
-    HydraConfig.instance().set_config(config)  # as a command does, which knows its words
-    own = config.hydra
-    with open_dict(config):
-        del config["hydra"]
-    return config, own
-
-
-def run_sweep(sweep: Sweep, call: Callable[[list[str]], None], script: str) -> int:
-    """Run what is missing of a sweep and rank all of it, and return how many runs failed.
-
-    Args:
-        sweep: as planned.
-        call: runs one command line, in a process of its own.
-        script: of the command.
-    """
+def run_sweep(sweep: Sweep) -> int:
+    """Run what is missing of a sweep, rank all of it, and return the exit code."""
     for module in IMPORTS:
         import_module(module)
-    from descent.sweep.conduct import Command, conduct
-    from descent.sweep.search import Search, Settings
+    from descent.sweep.conduct import Queue, Sweeping
+    from descent.sweep.ranking import Measure
 
-    plan, monitor, mode = sweep.plan, sweep.config["monitor"], sweep.config["mode"]
-    with hold(plan):
-        plan.write()
-        source, batch = Source(plan.points()), len(plan.points())
-        if plan.has_trials():
-            settings = Settings(**plan.search)
-            source = Search(plan, settings, sweep.space, sweep.trials, (monitor, mode))
-            batch = sweep.trials
-            if settings.sampler == "tpe":  # which proposes by what came of those before
-                batch = sweep.jobs or settings.startup
-        start = None
-        if sweep.launcher:
-            start = partial(launch, plan=plan, words=sweep.launcher, script=str(Path(script).resolve()))
-        limits = find_limits(sweep.config, sweep.jobs)
-        command = Command(call, limits, start, batch, monitor, mode, os.path.relpath(script), to_recipe)
-        return conduct(plan, source, command)
+    plan, config, script = sweep.plan, sweep.config, Path(sys.argv[0]).resolve()
+    source = str(ROOT / "src")  # processes elsewhere find the package where this one did
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    lock = hold(plan.folder)
+    offers = {"call": run_command, "config": config, "folder": plan.folder}
+    engine = build_node("executor", config["executor"], offers)
+    plan.write()
+    if "sampler" in config["search"]:
+        mixed = config["monitor"].endswith("/loss") and any(root_of(key) == "loss" for key in sweep.space)
+        expected = "a metric such as val/acc, and its mode, because values of different losses do not compare"
+        require(not mixed, "monitor", config["monitor"], expected)
+        measure = Measure(config["monitor"], config["mode"] == "min")
+        drawn = {"plan": plan, "space": sweep.space, "trials": config["trials"], "seed": config["seed"]}
+        queue = build_node("search", config["search"], {**drawn, "measure": measure})
+    else:
+        queue = Queue(plan.points())
+    line, apart = command(os.path.relpath(script)), ([sys.executable, str(script)], str(Path.cwd()))
+    try:
+        return Sweeping(plan.folder, queue, engine, config, line, apart).conduct(to_recipe)
+    finally:
+        lock.release()
 
 
 def to_recipe(words: Sequence[str], comment: str) -> str:
@@ -350,24 +287,3 @@ def to_recipe(words: Sequence[str], comment: str) -> str:
             OmegaConf.update(fields, key, parse(word).value())
     lines = ["# @package _global_", f"# {comment}", *(["defaults:", *choices] if choices else [])]
     return "\n".join(lines) + "\n" + (OmegaConf.to_yaml(fields) if fields else "")
-
-
-def find_limits(config: Mapping[str, Any], jobs: int | None) -> Limits:
-    """Return what this machine can run of a config at the same time."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    names = [str(number) for number in range(torch.cuda.device_count())] if cuda else []
-    if cuda and os.environ.get("CUDA_VISIBLE_DEVICES"):
-        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-    trainer, threads = config["trainer"], config["threads"]
-    on_gpu = trainer.get("accelerator") in ("auto", "gpu", "cuda")
-    devices = trainer.get("devices")
-    return Limits(
-        jobs=jobs,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        gpus=names if on_gpu else [],
-        threads=threads if isinstance(threads, int) else None,
-        processes=devices if isinstance(devices, int) and devices > 0 else 1,
-        spawn=cuda or sys.platform in ("darwin", "win32"),
-    )

@@ -1,8 +1,10 @@
-"""NumPy's files: `data=arrays data.inputs=x.npy data.targets=y.npy`, mapped into memory, and files to predict."""
+"""NumPy's files: `data=arrays data.inputs=x.npy data.targets=y.npy`, mapped; and files to predict."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
+from descent.data.scaling import let_go
 from descent.errors import first_line
 
 if TYPE_CHECKING:  # half a second of import that only those who read files pay for
@@ -37,10 +40,12 @@ def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Sam
     x, y = load_array(file, "inputs"), load_array(NamedPath("targets", targets), "targets")
     if len(x) != len(y):
         raise file.error(f"a target each for {len(x):,} inputs, not {len(y):,}")
-    mapped = (
-        torch.from_numpy(x) if x.dtype.isnative else torch.from_numpy(x.astype(x.dtype.newbyteorder("=")))
-    )
-    mapped.mapped = True  # type: ignore[attr-defined]
+    mapped: Any = torch.from_numpy(x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("=")))
+    mapped.mapped = True
+    if isinstance(x.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.release = partial(
+            x.base.madvise, mmap.MADV_DONTNEED
+        )  # the file's pages stay in the system's cache
     values = to_tensor(y)
     require_finite(mapped, file)
     count = int(values.max()) + 1 if not values.is_floating_point() else values.reshape(len(y), -1).shape[1]
@@ -153,3 +158,4 @@ def require_finite(inputs: Tensor, file: NamedPath) -> None:
         if not finite.all():
             row = start * size + int(finite.int().argmin()) + 1
             raise file.error(f"finite numbers, but row {row:,} has one that is infinite or NaN")
+        let_go(inputs)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
+
+from descent.data.scaling import let_go
 
 CHUNK = 1 << 20  # numbers gathered at once: enough to amortise the call, few enough to stay in the cache
 
@@ -128,6 +130,7 @@ class Batches(Ordered):
         for rows in rest.to(self.inputs.device).split(batches_a_chunk * size):
             # on one thread two to four times as fast as `inputs[rows]`
             inputs, targets = self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
+            let_go(self.inputs)
             if self.transform is not None:
                 inputs = self.transform(inputs)
             yield from zip(inputs.split(size), targets.split(size), strict=True)
@@ -162,18 +165,23 @@ class Loader(Ordered):
             KeyedBatches(dataset),
             batch_size=None,
             sampler=order,
+            collate_fn=leave,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             persistent_workers=workers > 0,
-            pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else each epoch would draw a seed from the global one
         )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # a generator begins at its first batch, when Lightning has told the order its epoch
         for batch in self.loader:
-            inputs, targets = (part.to(self.device, non_blocking=True) for part in batch)
+            inputs, targets = (torch.from_numpy(part).to(self.device) for part in batch)
             yield inputs if self.transform is None else self.transform(inputs), targets
+
+
+def leave(batch: Any) -> Any:
+    """Return a batch as it is; torch's own function would make tensors of its arrays."""
+    return batch
 
 
 class KeyedBatches(Dataset[Any]):
@@ -194,7 +202,10 @@ class KeyedBatches(Dataset[Any]):
         np.random.seed(seed)
         torch.manual_seed(seed)
         try:
-            return default_collate([self.dataset[row] for row in rows])
+            # arrays are sent through a pipe; tensors need a socket, shared memory and open files, and where a
+            # worker gets none of these, the process that trains waits for ever
+            inputs, targets = zip(*(self.dataset[row] for row in rows), strict=True)
+            return torch.stack(inputs).numpy(), torch.stack(targets).numpy()
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])

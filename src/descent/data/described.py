@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch.nn.parameter import is_lazy
 
 from descent.task import Task
 
@@ -36,7 +37,7 @@ def describe(data: Any, module: LightningModule, started: str, name: str) -> tup
     """
     plain = type(data).__str__ is LightningDataModule.__str__  # which lists the loaders on four lines
     text = type(data).__name__ if plain else str(data)
-    size = f"{sum(p.numel() for p in module.parameters()):,} parameters"
+    size = f"{sum(p.numel() for p in module.parameters() if not is_lazy(p)):,} parameters"
     preview = getattr(data, "preview", "")
     return f"{shorten(preview)}{started}{name}: {size}, {text}", preview or f"{text}\n"
 
@@ -65,8 +66,5 @@ def compare_data(trainer: Trainer, before: dict[str, Any]) -> str:
     changed = [name for name in now if name != "examples" and before.get(name) != now[name]]
     named = [name for name in changed if name != "fingerprint"]
     if named:
-        shown = "; ".join(
-            f"{name} was {str(before.get(name))[:80]} and is {str(now[name])[:80]}" for name in named
-        )
-        return shown
+        return "; ".join(f"{n} was {str(before.get(n))[:80]} and is {str(now[n])[:80]}" for n in named)
     return "the samples have other values, or come in another order" if changed else ""

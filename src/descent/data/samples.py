@@ -1,6 +1,7 @@
 """A data set is a function that returns `Samples`, and `FromSamples` splits, scales and batches those."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -51,7 +52,7 @@ class Samples:
     """What a data set contains, before it is split and scaled.
 
     Attributes:
-        inputs: `(n, …)`, numbers of any dtype, which stay as they are until they are scaled; or read one by one.
+        inputs: `(n, …)`, numbers of any dtype, which stay as they are until they are scaled; or stored.
         targets: class indices, int64 `(n, …)`; values `(n,)` or `(n, outputs)` in their own precision; or
             answers of 0 and 1, `(n, labels)`.
         names: of the classes, values or labels.
@@ -113,7 +114,8 @@ class FromSamples(LightningDataModule):
             validation and test labels stay right.
         fold: of `folds` parts of the samples, the one that is the test split; None for `test_fraction`.
         folds: how many parts there are.
-        task: what the targets are; "auto" takes whole numbers for classes and others for values.
+        task: what the targets are: "classes" ("classification"), "values" ("regression") or "labels"; "auto"
+            takes whole numbers for classes and others for values.
         drop_last: leave out the last training batch of an epoch where it is smaller than the others.
         like: what is taken over from the run whose weights are the start, so that each weight means the same:
             `descent.run.saved.SavedRun.like`.
@@ -138,19 +140,20 @@ class FromSamples(LightningDataModule):
         label_noise: float,
         fold: int | None = None,
         folds: int = 5,
-        task: Literal["auto", "classes", "values", "labels"] = "auto",
+        task: Literal["auto", "classes", "classification", "values", "regression", "labels"] = "auto",
         drop_last: bool = False,
         like: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__()
+        task = {"classification": "classes", "regression": "values"}.get(task, task)  # type: ignore[assignment]
         require(batch_size >= 1, "batch_size", batch_size, "a whole number of at least 1")
         require(eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "a whole number of at least 1")
         require(0 <= label_noise <= 1, "label_noise", label_noise, "a number from 0 to 1")
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.drop_last = drop_last
-        if "task" in signature(source).parameters:
-            arguments["task"] = task
+        with suppress(ValueError):  # of a function of C, whose arguments are not known
+            arguments |= {"task": task} if "task" in signature(source).parameters else {}
         samples = source(**arguments)
         if not isinstance(samples, Samples):
             kind = type(samples).__name__
@@ -172,7 +175,7 @@ class FromSamples(LightningDataModule):
         if self.reader["kind"] == "array":
             self.reader = {"kind": "array", "shape": list(self.examples.shape[1:])}
         self._scale(samples, like)
-        self._take_targets(samples, kind, like)
+        self.task, self.targets = take_targets(samples, kind, self.rows["train"], like)
         require(not label_noise or classes is not None, "label_noise", label_noise, "0, without classes")
         if label_noise:
             train = self.rows["train"]
@@ -182,7 +185,7 @@ class FromSamples(LightningDataModule):
             counts = self.targets[self.rows["train"]].bincount(minlength=len(self.names))
             self.class_counts = counts.tolist()
         shape = self.scaling(self.examples[:1]).shape[1:]
-        self.sizes = {"input_shape": tuple(shape), "outputs": len(self.names)}
+        self.sizes: dict[str, Any] = {"input_shape": tuple(shape), "outputs": len(self.names)}
         self.fingerprint = take_fingerprint(self.inputs, self.targets, self.scaling)
 
     def _scale(self, samples: Samples, like: Mapping[str, Any] | None) -> None:
@@ -216,20 +219,6 @@ class FromSamples(LightningDataModule):
             size = max(1, NUMBERS // max(1, raw[:1].numel()))
             for block, scaled in zip(raw.split(size), self.inputs.split(size), strict=True):
                 scaled.copy_(self.scaling(block))
-
-    def _take_targets(self, samples: Samples, kind: str, like: Mapping[str, Any] | None) -> None:
-        """Fill the task, and the targets as the loss gets them."""
-        self.targets = samples.targets
-        if kind == "classes":
-            self.task: Task = Classes(self.names)
-        elif kind == "labels":
-            self.task, self.targets = Labels(self.names), self.targets.float()
-        else:
-            mean, variance = find_moments(self.targets, self.rows["train"], (0,))
-            self.task = values = Values(self.names, mean, to_deviation(variance))
-            if like is not None and self.names == list(like["names"]):
-                copy_buffers(values, like["task_state"])
-            self.targets = values.standardise(self.targets)
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in self.rows.items())
@@ -274,6 +263,12 @@ class FromSamples(LightningDataModule):
     def test_dataloader(self) -> Batches | Loader:
         """Return the test batches."""
         return self._load("test", self.eval_batch_size, None)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return a batch on a device; Lightning would look into each one, which takes 20 µs."""
+        if batch[0].device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _load(self, split: str, batch_size: int, seed: int | None) -> Batches | Loader:
         rank, world_size, device = 0, 1, torch.device("cpu")
@@ -345,6 +340,22 @@ def order_targets(samples: Samples, kind: str, like: Mapping[str, Any]) -> Sampl
         targets = torch.where(samples.targets < 0, samples.targets, place[samples.targets])
         return replace(samples, targets=targets, names=names)
     return samples
+
+
+def take_targets(
+    samples: Samples, kind: str, train: Tensor, like: Mapping[str, Any] | None
+) -> tuple[Task, Tensor]:
+    """Return the task, and the targets as the loss gets them."""
+    targets, names = samples.targets, list(samples.names)
+    if kind == "classes":
+        return Classes(names), targets
+    if kind == "labels":
+        return Labels(names), targets.float()
+    mean, variance = find_moments(targets, train, (0,))
+    values = Values(names, mean, to_deviation(variance))
+    if like is not None and names == list(like["names"]):
+        copy_buffers(values, like["task_state"])
+    return values, values.standardise(targets)
 
 
 def copy_buffers(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:

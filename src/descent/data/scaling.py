@@ -1,4 +1,4 @@
-"""What stands between raw inputs and the network: an encoder, then mean and deviation of the training split."""
+"""What stands between raw inputs and the network: an encoder, then the mean and deviation of training."""
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +43,8 @@ def find_moments(
 ) -> tuple[Tensor, Tensor]:
     """Return mean and variance of some rows over `dims`, float64, shaped to broadcast against one sample.
 
-    Blocks of rows are summed in float64 about the first row, so nothing cancels, and what does not vary in its
-    own precision has a variance of exactly 0.
+    Blocks of rows are summed in float64 about the first row, so nothing cancels, and what does not vary in
+    its own precision has a variance of exactly 0.
 
     Args:
         values: `(n, …)`, of any dtype.
@@ -54,7 +54,7 @@ def find_moments(
     """
     shift, n = None, 0
     total = square = torch.zeros(1, dtype=torch.float64)
-    for block in rows.split(max(1, (1 << 20) // max(1, values[:1].numel()))):
+    for block in rows.sort().values.split(max(1, (1 << 20) // max(1, values[:1].numel()))):
         part = (values[block] if encoder is None else encoder(values[block])).double()
         if shift is None:
             shift = part.movedim(dims, tuple(range(len(dims)))).flatten(0, len(dims) - 1)[0]
@@ -62,6 +62,7 @@ def find_moments(
         part = part - shift
         total, square = total + part.sum(dims, keepdim=True), square + part.square().sum(dims, keepdim=True)
         n += part.numel() // total.numel()
+        let_go(values)
     assert shift is not None
     return (shift + total / n)[0], (square / n - (total / n).square()).clamp(min=0)[0]
 
@@ -69,3 +70,9 @@ def find_moments(
 def to_deviation(variance: Tensor) -> Tensor:
     """Return the standard deviation; a constant feature gets 1, so that it becomes 0 and not NaN."""
     return torch.where(variance > 0, variance.sqrt(), 1.0)
+
+
+def let_go(values: Tensor) -> None:
+    """Give back the memory that pages of a mapped file take, which were read by now; see `data.arrays`."""
+    if release := getattr(values, "release", None):
+        release()

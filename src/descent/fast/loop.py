@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.memory import recursive_detach
 from torch import Tensor
 from torch.optim import LBFGS
 
+from descent.data.samples import FromSamples
 from descent.errors import blame
 from descent.fast.kernels import Stepper
 from descent.trainer import Quiet
@@ -107,7 +108,8 @@ class LeanLoop(_TrainingEpochLoop):
         data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
         precision = trainer.precision_plugin
         own = any(overridden(module, name, LightningModule) for name in STEP)
-        own = own or bool(data and any(overridden(data, name, LightningDataModule) for name in TRANSFER))
+        base = FromSamples if isinstance(data, FromSamples) else LightningDataModule
+        own = own or bool(data and any(overridden(data, name, base) for name in TRANSFER))
         return (
             own
             or not self.takes_index

@@ -1,231 +1,204 @@
-"""What a trained run does well and what it does badly: its metrics, a table and a plot."""
+"""What a trained run does well and what it does badly: its own metrics, a table and a picture."""
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from math import isfinite
-from pathlib import Path
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
+from copy import deepcopy
+from io import BytesIO, StringIO
+from math import ceil, isfinite
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+import polars as pl
 import torch
-from torch import Tensor, nn
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import CatMetric
+from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelConfusionMatrix
 
-from descent.data.module import DataModule
+from descent.build import build_node, builder
 from descent.data.named_path import NamedPath
-from descent.errors import ConfigError, blame, require
-from descent.inference.plots import plot_confusion, plot_values, shorten
-from descent.inference.predictor import Predictor
-from descent.losses import adapt, size_loss
-from descent.metrics import size_metrics
+from descent.data.samples import FromSamples
+from descent.errors import ConfigError, require
+from descent.inference.output import printable, to_json
+from descent.inference.predictor import Predictor, refuse_misfits
+from descent.losses import weigh_classes
+from descent.metrics import count_samples
 from descent.run.folder import RunFolder, make
-from descent.run.initial_weights import like_that_of
-from descent.run.trust import build
+from descent.task import IGNORED
 
-CLASSES_SHOWN = 20  # most classes of a confusion matrix as text; the plot and metrics.json have all
+REPORT = "_report"  # the name, among the run's metrics, of the one that the report is made from
+COUNTS, NAMES, NAME = 20, 60, 24  # most classes whose counts and names are drawn; most letters of a name
+POINTS = 2_000  # most points of a picture
 
 
-def read_own_split(model: Predictor, split: str, allow: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield scaled inputs and scaled targets of a run's own data, read and split as in training.
-
-    Args:
-        model: of the run.
-        split: "train", "val" or "test".
-        allow: modules of your own that the data may come from.
+def read_split(model: Predictor, split: str) -> Iterable[Any]:
+    """Return the batches of a split of a run's own data, in a fixed order and without augmentation.
 
     Raises:
         ConfigError: the data is no longer what the run has seen.
     """
-    node = dict(model.run.config["data"])
-    if "path" in node:  # the absolute path, because the run may have started in another folder
-        node["path"] = model.run.data["reader"].get("path", node["path"])
-    started = model.run.config.get("init_from") is not None  # then another run's rules hold for the data
-    like = like_that_of(model.run, model.folder) if started else {}
-    data = build("data", node, allow, **like)
-    require(isinstance(data, DataModule), "data", node.get("_target_"), "something that builds a DataModule")
-    changed = data.tell_changes(model.run.data)
-    if not changed and not same_scaling(model, data):
-        changed = "numbers have another mean or deviation"
-    if changed:
-        expected = f"its data as it was in training, but {changed}; evaluate on a file with input=…"
-        raise ConfigError("run", model.folder, expected=expected)
-    loaders = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}
-    yield from loaders[split]()
-
-
-def same_scaling(model: Predictor, data: DataModule) -> bool:
-    """Whether data has its mean and deviation of training, up to the rounding of another machine."""
-    now, before = data.scaling.state_dict(), model.scaling.state_dict()
-    return all(
-        now[name].shape == old.shape and torch.allclose(now[name].to(old), old, rtol=1e-4)
-        for name, old in before.items()
-    )
+    run = model.run
+    require(bool(run.config["data"]), "input", None, "a file, because this folder is without the run's data")
+    node = dict(run.config["data"])
+    if "path" in node:  # the absolute one, because the run may have started in another folder
+        node["path"] = run.data["reader"].get("path", node["path"])
+    if "eval_batch_size" in node:
+        node["eval_batch_size"] = model.batch_size
+    # read by the run's own rules, so that how another machine rounds is no change
+    data = build_node("data", node, {"like": run.like()}, run.allowed)
+    data.prepare_data()
+    data.setup("test" if split == "test" else "fit")
+    if changed := [name for name, now in data.describe().items() if run.data.get(name) != now]:
+        expected = f"its data as it was in training, but it has another {changed[0]}; input=… takes any file"
+        raise ConfigError("run", str(run.folder), expected=expected)
+    if split == "train" and isinstance(data, FromSamples):
+        data.rows["val"], split = data.rows["train"], "val"
+    return getattr(data, f"{split}_dataloader")()
 
 
 def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield scaled inputs and scaled targets of a file or folder; samples without a target are left out.
+    """Yield batches of a file or folder, scaled; samples without a target are left out.
 
     Raises:
         ConfigError: it cannot be read, or its targets are not those of the run.
     """
-    file, outputs = NamedPath("input", path), len(model.names)
-    for inputs, targets in model.reader.read_with_targets(file, model.classes):
-        known = torch.ones(len(targets), dtype=torch.bool)
-        if not model.classes:
-            if targets.shape[1:] != (outputs,):
-                raise file.error(f"{outputs} target values a sample, not {tuple(targets.shape[1:])}")
-            known = targets.isfinite().all(1)
-        scaled = model.scaling.scale_targets(targets[known].to(model.device))
-        yield model.scaling.scale(inputs[known].to(model.device)), scaled
+    task: Any = model.task
+    classes = task.names if task.kind == "classes" else []
+    for inputs, targets in model.reader.read_with_targets(NamedPath("input", path), classes):
+        flat = targets.reshape(len(targets), -1)
+        fits = bool(classes) or flat.shape[1] == len(task.names)
+        require(fits, "input", path, f"{len(task.names)} target values a sample, not {flat.shape[1]}")
+        for rows in flat.isfinite().all(1).nonzero().flatten().split(model.batch_size):
+            y = targets[rows] if classes else flat[rows]
+            yield model.scaling(inputs[rows]), task.standardise(y) if hasattr(task, "standardise") else y
 
 
-def measure(
-    model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
-) -> tuple[dict[str, float], Tensor, Tensor]:
-    """Return the loss and the metrics of a run by name, then outputs and targets in the data's own units.
+def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict[str, Any], str]:
+    """Test a run's module as `Trainer.test` does after training, and write a report into the run's folder.
 
-    Args:
-        model: of the run.
-        samples: blocks of scaled inputs and scaled targets.
-        batch_size: samples that go through the network at once.
-        allow: modules of your own that the loss and the metrics may come from.
+    Returns:
+        The metrics and what else was found, by name, NaN where one is not defined; and the report as text.
 
     Raises:
-        ConfigError: there are no samples, or too few for one of the metrics.
+        ConfigError: there are no samples.
     """
-    module = build_module(model, allow)
-    metrics, scaling = module.test_metrics, model.scaling
-    metrics.reset(model.device)
-    outputs: list[Tensor] = []
-    targets: list[Tensor] = []
-    with torch.inference_mode():
-        for block, expected in samples:
-            pairs = zip(block.split(batch_size), expected.split(batch_size), strict=True)
-            for x, y in ((x.to(scaling.input_mean), y.to(model.device)) for x, y in pairs if len(x)):
-                output = module.model(x)
-                metrics.add(len(outputs), module.compute_loss(x, output, y), output, y)
-                outputs.append(scaling.unscale(output).cpu())
-                targets.append((scaling.unscale_values(y) if y.is_floating_point() else y).cpu())
-    require(bool(outputs), "run", model.folder, "samples with targets, but there are none")
-    with blame("metrics"):
-        figures = {name: float(value) for name, value in metrics.compute().items()}
-    return figures, torch.cat(outputs), torch.cat(targets)
+    sizes: list[int] = []
+    module, precision = build_module(model), model.run.config.get("trainer", {}).get("precision")
+    trainer = Trainer(
+        accelerator=model.device.type, devices=1, precision=precision, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, inference_mode=False,
+    )  # fmt: skip  # `Supervised` tries a batch with gradients
+    with redirect_stdout(StringIO()) as said, refuse_misfits(model.run):  # why a metric is not defined
+        logged = trainer.test(module, count(batches, sizes), verbose=False)[0]
+    require(sum(sizes) > 0, "run", str(model.run.folder), "samples with targets, but there are none")
+    metrics = {name.removeprefix("test/"): value for name, value in logged.items() if REPORT not in name}
+    shown = ", ".join(f"{n} {f'{v:.4f}' if isfinite(v) else 'not defined'}" for n, v in metrics.items())
+    details, table, pictures = report(module, model)
+    lines = [title, "", f"{sum(sizes):,} samples: {shown}", said.getvalue(), table, *model.reader.notes()]
+    values, text = {"samples": sum(sizes), **metrics, **details}, printable("\n".join(lines))
+    texts = {"metrics.json": to_json(values), "report.txt": f"{text}\n", **pictures}
+    folder = RunFolder(model.run.folder.evaluation)
+    folder = make(folder, lambda folder: {folder.path / name: text for name, text in texts.items()})
+    return values, f"{text}\nWritten to {folder}: {', '.join(texts)}"
 
 
-def build_module(model: Predictor, allow: Sequence[str]) -> Any:
-    """Return the run's LightningModule, with its loss, the loss's weights of classes, and its metrics."""
-    config, task, outputs = model.run.config, model.task, len(model.names)
-    weights = size_loss(config["loss"], task, model.run.data["class_counts"])
-    criterion = adapt(build("loss", {**config["loss"], **weights}, allow), task, outputs)
-    chosen = build("metrics", config.get("metrics", {}), allow)
-    require(isinstance(chosen, dict), "metrics", config.get("metrics"), "metrics, each with its name")
-    metrics = size_metrics(chosen, task, outputs)
-    parts = {"model": model.model, "criterion": criterion, "metrics": metrics, "scaling": model.scaling}
-    module = build("module", config["module"], allow, **parts, optimizer=None, schedule=None)
-    require(isinstance(module, nn.Module), "module", config["module"], "a module, by its _target_")
-    with blame("run"):
-        module.load_state_dict(model.run.checkpoint["state_dict"])
-    return module.eval().to(model.device, model.scaling.input_mean.dtype)
+def count(batches: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
+    """Yield batches that are not empty, and add their sizes to a list."""
+    for batch in batches:
+        if size := count_samples(batch):
+            sizes.append(size)
+            yield batch
 
 
-def report(
-    model: Predictor, samples: Iterable[tuple[Tensor, Tensor]], batch_size: int, allow: Sequence[str]
-) -> tuple[dict[str, Any], str, str]:
-    """Return metrics as plain values, a report as text, and a plot as SVG; see `measure`."""
-    figures, outputs, targets = measure(model, samples, batch_size, allow)
-    head = f"{len(targets):,} samples: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-    if model.classes:
-        details, text = report_classes(outputs.argmax(1), targets, model.classes)
-        plot = plot_confusion(details["confusion"], model.classes)
+def build_module(model: Predictor) -> LightningModule:
+    """Return the run's module with its weights, its loss, its metrics, and one more for the report."""
+    run, task, n = model.run, model.task, len(model.names)
+    build = builder({"metrics": {}, **run.config}, run.allowed)
+    with refuse_misfits(run):
+        reports = {
+            "classes": MulticlassConfusionMatrix(n, ignore_index=IGNORED, validate_args=False),
+            "labels": MultilabelConfusionMatrix(n, validate_args=False),
+            "values": Pairs("disable"),
+        }
+        metrics = build("metrics", task=task, **model.sizes) or {}
+        module = build(
+            "module",
+            model=model.model,
+            criterion=build(
+                "loss", task=task, **weigh_classes(run.config["loss"], SimpleNamespace(**run.data))
+            ),
+            metrics={**metrics, **({REPORT: reports[task.kind]} if task.kind in reports else {})},
+            task=deepcopy(task),  # the trainer moves its own to the device
+            scaling=deepcopy(model.scaling),
+            optimizer=None,
+        )
+        module.load_state_dict(run.checkpoint["state_dict"])
+    return module
+
+
+class Pairs(CatMetric):
+    """Keeps predicted and true values, `(n, 2, outputs)`."""
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:  # type: ignore[override]
+        super().update(torch.stack([outputs, targets], 1))
+
+
+def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], str, dict[str, str]]:
+    """Return what a tested module collected: plain values, a table, and pictures by the names of their files.
+
+    A number that is not defined, such as the precision of a class that was never predicted, is NaN.
+    """
+    metric = getattr(getattr(module, "test_metrics", None), "metrics", {}).get(REPORT)
+    if metric is None:  # a task, or a module, of which no more is known
+        return {}, "", {}
+    found, kind, more, picture = metric.compute().cpu(), model.task.kind, {}, ""
+    if kind == "values":
+        error, true = found[:, 0] - found[:, 1], found[:, 1]
+        # torchmetrics squares the values themselves, and large ones such as Unix seconds lose their digits
+        square, variance = error.square().mean(0), true.var(0, correction=0)
+        r2 = torch.where(variance > 0, 1 - square / variance, torch.nan)
+        columns, picture = (
+            {"R²": r2, "MAE": error.abs().mean(0), "RMSE": square.sqrt()},
+            "predicted_against_true",
+        )
     else:
-        details, text = report_values(outputs, targets, model.names)
-        plot = plot_values(outputs, targets, model.names)
-    values = {"samples": len(targets), **{n: to_json(v) for n, v in figures.items()}, **details}
-    return values, f"{head}\n\n{text}\n", plot
+        if kind == "classes":
+            right, taken, samples = found.diagonal(), found.sum(0), found.sum(1)
+            more, picture = {"confusion": found.long().tolist()}, "confusion_matrix"
+        else:
+            right, taken, samples = found[:, 1, 1], found[:, :, 1].sum(1), found[:, 1].sum(1)
+        columns = {"precision": right / taken, "recall": right / samples, "samples": samples.long()}
+    frame = pl.DataFrame({kind: model.names, **{name: column.numpy() for name, column in columns.items()}})
+    form: Any = {"tbl_formatting": "ASCII_MARKDOWN", "tbl_hide_column_data_types": True, "tbl_rows": -1}
+    with pl.Config(**form, tbl_hide_dataframe_shape=True, fmt_str_lengths=NAME, tbl_width_chars=-1):
+        table = f"{frame}\n"
+    pictures = {f"{picture}.svg": draw(metric, found, model.names)} if picture else {}
+    return {kind: frame.to_dicts(), **more}, table, pictures
 
 
-def write_report(run: str, values: dict[str, Any], text: str, plot: str) -> RunFolder:
-    """Write what `report` returned into a new folder within the run's, all at once; return that folder."""
-    metrics = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    texts = {"metrics.json": metrics, "report.txt": text, "plot.svg": plot}
-    evaluation = RunFolder(RunFolder(Path(run).expanduser()).evaluation)
-    return make(evaluation, lambda folder: {folder.path / name: file for name, file in texts.items()})
+def draw(metric: Any, found: Tensor, names: list[str]) -> str:
+    """Return, as SVG, a confusion matrix, or a plot of predicted against true values for each output."""
+    import matplotlib
+    from matplotlib.figure import Figure
 
-
-def report_classes(predicted: Tensor, expected: Tensor, names: list[str]) -> tuple[dict[str, Any], str]:
-    """Return precision, recall and F1 of each class, their means, and the confusion matrix, also as text.
-
-    Precision is the share of the samples predicted as a class that belong to it, recall the share of a
-    class's samples that are predicted as it, F1 their harmonic mean; each is 0 where it would divide by 0.
-
-    Args:
-        predicted, expected: class indices, int64 `(n,)`.
-        names: of the classes.
-    """
-    count = len(names)
-    matrix = torch.bincount(expected * count + predicted, minlength=count**2).reshape(count, count)
-    right, support, taken = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
-    precision, recall = right / taken.clamp(min=1), right / support.clamp(min=1)
-    f1 = 2 * right / (taken + support).clamp(min=1)
-    table = torch.stack([precision, recall, f1], 1)
-    means = {"macro avg": table.mean(0), "weighted avg": support.double() @ table / len(expected)}
-    accuracy = float(right.sum()) / len(expected)
-
-    columns = ("precision", "recall", "f1-score", "support")
-    side = max(12, *(len(shorten(name)) for name in names))
-    lines = [f"{'':>{side}} " + "".join(f"{column:>10}" for column in columns), ""]
-    rows = [*zip(names, table, support.tolist(), strict=True)]
-    rows += [(name, values, len(expected)) for name, values in means.items()]
-    shown = [
-        f"{shorten(name):>{side}} " + "".join(f"{value:>10.4f}" for value in values) + f"{n:>10}"
-        for name, values, n in rows
-    ]
-    shown[count:count] = ["", f"{'accuracy':>{side}} {accuracy:>30.4f}{len(expected):>10}"]
-    lines += [*shown, "", show_confusion(matrix, names)]
-    by_name = [(n, dict(zip(columns, [*values.tolist(), total], strict=True))) for n, values, total in rows]
-    details = {
-        "classes": dict(by_name[:count]),
-        "averages": {"accuracy": accuracy, **dict(by_name[count:])},
-        "confusion": matrix.tolist(),
-    }
-    return details, "\n".join(lines)
-
-
-def show_confusion(matrix: Tensor, names: list[str]) -> str:
-    """Return the confusion matrix as text, or for many classes the most frequent confusions."""
-    shown, size = [shorten(name) for name in names], len(names)
-    if size > CLASSES_SHOWN:
-        wrong = matrix - matrix.diagonal().diag()
-        counts, places = (values.tolist() for values in wrong.flatten().topk(20))
-        lines = [
-            f"{count:>7,}  {shown[place // size]} taken for {shown[place % size]}"
-            for count, place in zip(counts, places, strict=True)
-            if count
-        ]
-        return "Most frequent confusions\n" + "\n".join(lines or ["none"])
-    width, side = max(6, len(f"{int(matrix.max()):,}") + 1), max(map(len, shown)) + 2
-    lines = ["Confusion: a row a true class, a column a predicted one, in the same order"]
-    for name, row in zip(shown, matrix.tolist(), strict=True):
-        lines.append(f"{name:<{side}}" + "".join(f"{n:>{width},}" for n in row))
-    return "\n".join(lines)
-
-
-def report_values(outputs: Tensor, targets: Tensor, names: list[str]) -> tuple[dict[str, Any], str]:
-    """Return how far values `(n, targets)` are off, target by target, also as text."""
-    columns = ("MAE", "RMSE", "R²", "bias", "5 %", "median", "95 %")
-    side = max(6, *(len(shorten(name)) for name in names)) + 2
-    lines = [" " * side + "".join(f"{column:>12}" for column in columns)]
-    details = {}
-    for name, output, target in zip(names, outputs.double().T, targets.double().T, strict=True):
-        residual = output - target
-        r2 = 1 - residual.square().sum() / (target - target.mean()).square().sum()
-        quantiles = np.quantile(residual.numpy(), [0.05, 0.5, 0.95])  # torch's takes at most 2^24 values
-        values = [residual.abs().mean(), residual.square().mean().sqrt(), r2, residual.mean(), *quantiles]
-        details[name] = {column: to_json(float(value)) for column, value in zip(columns, values, strict=True)}
-        lines.append(f"{shorten(name):<{side}}" + "".join(f"{value:>12.5g}" for value in values))
-    lines.append("bias and quantiles are of the residuals, predicted minus true")
-    return {"targets": details}, "\n".join(lines)
-
-
-def to_json(value: float) -> float | None:
-    """Return a number that JSON can hold: None for NaN, such as the R² of targets that are all alike."""
-    return value if isfinite(value) else None
+    stream, labels, size = BytesIO(), [name[:NAME] for name in names], min(16.0, max(4.0, 0.6 * len(names)))
+    # text stays text, the same evaluation gives the same file, and a $ in a name is a $
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "descent", "text.parse_math": False}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about letters that matplotlib's font lacks but a browser has
+        if isinstance(metric, Pairs):
+            figure = Figure(figsize=(4, 4 * len(names)), layout="constrained")
+            for place, (predicted, true) in enumerate(found[:: ceil(len(found) / POINTS)].movedim(2, 0).mT):
+                axes = figure.add_subplot(len(names), 1, place + 1)
+                axes.axline((float(true[0]),) * 2, slope=1, color="tab:red")  # where all are right
+                axes.scatter(true, predicted, s=9, alpha=0.4, zorder=2)
+                axes.set(xlabel=f"true {labels[place]}", ylabel=f"predicted {labels[place]}")
+        else:
+            figure = Figure(figsize=(size, size), layout="constrained")
+            axes = figure.subplots()
+            metric.plot(found.long(), ax=axes, add_text=len(names) <= COUNTS, labels=labels, cmap="Blues")
+            if len(names) > NAMES:
+                axes.set(xticks=[], yticks=[])
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue().decode()

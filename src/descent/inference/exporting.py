@@ -1,112 +1,190 @@
-"""A run's whole model, from raw inputs to probabilities or values, as a file that needs no descent."""
+"""A run's whole model for elsewhere: a file that needs no descent, or a folder for Hugging Face's hub."""
 
 import json
 import logging
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export import Dim, ExportedProgram
 
-from descent.data.table.table_reader import TableReader
-from descent.errors import ConfigError, blame
-from descent.inference.predictor import Predictor
+from descent.data.described import shorten
+from descent.errors import ConfigError, blame, first_line, require
+from descent.inference.output import open_output, printable, require_free, to_json
+from descent.inference.predictor import HUB, UNITS, Predictor
+from descent.run.folder import RunFolder
+from descent.run.saved import SavedRun, find_fault
+from descent.run.trust import read_text
 
-TOLERANCE = 1e-3  # share of the largest output: float32 sums in another order, over many layers
+Files = dict[Path, bytes]
+TOLERANCE = 1e-3  # of the largest output: float32 sums in another order, over many layers
+PARTS = (
+    "name",
+    "model",
+    "loss",
+    "metrics",
+    "module",
+)  # of the config, by which a run is loaded and evaluated
+CARD = """---
+library_name: descent
+tags: [pytorch, lightning, {task}]
+---
+# {name}
+
+Takes {inputs[type]} {inputs[shape]}; returns {outputs[values]} {outputs[shape]}: {some}.
+
+{metrics}
+
+```python
+from descent.inference import load  # of the project that trained it
+
+model = load("folder")  # as huggingface_hub.snapshot_download returns it
+model.predict("new.csv")  # or an array of inputs
+```
+
+What it learned from:
+
+{preview}
+"""
 
 
-def describe_model(model: Predictor) -> str:
-    """Return, as JSON, what a model takes and returns, and how a file becomes what it takes.
+def export(model: Predictor, form: str, output: str | None, overwrite: bool) -> str:
+    """Write a model in one of `FORMATS`, and return a line about it.
 
-    A table's columns are in the order of the inputs, with their words and the values that fill gaps.
+    Raises:
+        ConfigError: a package is missing, a file may not be replaced, or the export gives something else.
     """
-    inputs, reader = model.run.data["inputs"], dict(model.run.data["reader"])
-    reader.pop("path", None)  # it is of the machine that trained
-    units = "probabilities" if model.classes else "in the targets' own units"
-    values = {
-        "task": model.task,
-        "inputs": {"type": str(inputs.dtype).removeprefix("torch."), "shape": ["batch", *inputs.shape[1:]]},
-        "outputs": {"names": model.names, "values": units, "shape": ["batch", len(model.names)]},
-        "reader": reader,
-    }
-    return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
+    folder, (convert, name) = model.run.folder.path, FORMATS[form]
+    files, line = convert(model, Path(output or folder / name).expanduser())
+    for path, content in files.items():
+        if not path.is_file() or path.read_bytes() != content:  # two formats share a description
+            require_free(str(path), overwrite, str(folder))
+    for path, content in files.items():
+        with open_output(str(path)) as stream:
+            stream.write(content)
+    return line
 
 
-def list_companions(model: Predictor, output: Path) -> dict[Path, str]:
-    """Return the texts to write beside an exported model: its description, and for tables a reader."""
-    texts = {output.with_suffix(".json"): describe_model(model)}
-    if isinstance(model.reader, TableReader):
-        source = Path(__file__).with_name("plain_reader.py").read_text(encoding="utf-8")
-        source = source.replace("model.json", f"{output.stem}.json")
-        texts[output.with_name(f"{output.stem}_reader.py")] = source
-    return texts
+def describe(model: Predictor) -> dict[str, Any]:
+    """Return what a model takes and returns, and how a file becomes what it takes."""
+    inputs, outputs = (
+        {"type": str(values.dtype).removeprefix("torch."), "shape": ["batch", *values.shape[1:]]}
+        for values in (model.examples, model(model.examples[:1]))
+    )
+    outputs |= {"names": model.names, "values": UNITS.get(model.task.kind, "predictions")}
+    reader = {**model.run.data["reader"], "path": ""}  # which is of the machine that trained
+    return {"task": model.task.kind, "inputs": inputs, "outputs": outputs, "reader": reader}
 
 
-def trace(model: Predictor, inputs: Tensor) -> ExportedProgram:
-    """Return the model as torch.export traces it, for batches of any size."""
-    with torch.inference_mode(False), torch.no_grad(), blame("format"):
-        sizes = {"inputs": {0: Dim("batch", min=1)}}
-        return torch.export.export(model, (inputs[:2].clone(),), dynamic_shapes=sizes)
-
-
-def to_torch_export(model: Predictor, inputs: Tensor) -> tuple[bytes, float]:
-    """Return a file for `torch.export.load`, and how far its outputs are off; see `find_difference`."""
-    program, buffer = trace(model, inputs), BytesIO()
-    texts = {"names.json": json.dumps(model.names), "model.json": describe_model(model)}
+def to_torch_export(model: Predictor, place: Path) -> tuple[Files, str]:
+    """Return a file for `torch.export.load`."""
+    buffer = BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about tensors that share their memory
-        torch.export.save(program, buffer, extra_files=texts)
-    loaded = torch.export.load(BytesIO(buffer.getvalue())).module()
-    return buffer.getvalue(), find_difference(model, inputs, loaded)
+        torch.export.save(trace(model), buffer, extra_files={"model.json": to_json(describe(model))})
+    content = buffer.getvalue()
+    return compare(model, torch.export.load(BytesIO(content)).module(), place, content)
 
 
-def to_onnx(model: Predictor, inputs: Tensor) -> tuple[bytes, float]:
-    """Return an ONNX file, and how far its outputs are off when onnxruntime computes them."""
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  # torch.onnx needs it
-    except ImportError as error:
-        packages = "onnx, onnxscript and onnxruntime; `uv sync --extra onnx` or `pip install -e '.[onnx]'`"
-        raise ConfigError("format", "onnx", expected=f"{packages} ({error})") from error
+def to_onnx(model: Predictor, place: Path) -> tuple[Files, str]:
+    """Return a file for onnxruntime."""
+    runtime = find_package("onnx", "onnxruntime", "onnxscript")
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    names: Any = {"input_names": ["inputs"], "output_names": ["outputs"], "verbose": False, "dynamo": True}
     with warnings.catch_warnings(), blame("format"):
         warnings.simplefilter("ignore")  # about the exporter's own code
-        program = torch.onnx.export(
-            trace(model, inputs),
-            input_names=["inputs"],
-            output_names=["probabilities" if model.classes else "values"],
-            dynamic_shapes={"inputs": {0: "batch"}},  # the trace has the dimension, this gives it its name
-            verbose=False,
-            dynamo=True,
-        )
+        # the trace has the dimension, this gives it its name
+        program = torch.onnx.export(trace(model), **names, dynamic_shapes={"inputs": {0: "batch"}})
     assert program is not None
-    program.model.metadata_props.update(names=json.dumps(model.names), model=describe_model(model))
+    program.model.metadata_props.update(model=to_json(describe(model)))
     content = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-
-    def run(batch: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"inputs": batch.numpy()})[0])
-
-    return content, find_difference(model, inputs, run)
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return compare(model, lambda x: torch.tensor(session.run(None, {"inputs": x.numpy()})[0]), place, content)
 
 
-def find_difference(model: Predictor, inputs: Tensor, exported: Callable[[Tensor], Tensor]) -> float:
-    """Return the largest difference of an exported model's outputs, as a share of the largest output.
+def trace(model: Predictor) -> torch.export.ExportedProgram:
+    """Return the model as torch.export traces it, for batches of any size."""
+    sizes = {"inputs": {0: torch.export.Dim("batch", min=1)}}
+    with torch.no_grad(), blame("format"):
+        return torch.export.export(model, (model.examples[[0, 0]],), dynamic_shapes=sizes)
 
-    It is given all inputs in one batch, and then eight samples one by one.
-    """
+
+def compare(
+    model: Predictor, exported: Callable[[Tensor], Tensor], place: Path, content: bytes
+) -> tuple[Files, str]:
+    """Return the files of an exported model, once it gives what the original gives."""
     with torch.no_grad():
-        expected = model(inputs)
-        found = [exported(inputs), torch.cat([exported(sample) for sample in inputs[:8].split(1)])]
-    difference = max(float((f - expected[: len(f)]).abs().max()) for f in found)
-    return difference / max(1e-12, float(expected.abs().max()))
+        inputs, expected = model.examples, model(model.examples)
+        found = torch.cat([exported(inputs), *map(exported, inputs[:8].split(1))])
+    unit = getattr(
+        model.task, "std", expected.abs().max().clamp(min=1e-12)
+    )  # of values that may all be large
+    difference = float(((found - torch.cat([expected, expected[:8]])) / unit).abs().max())
+    same = f"outputs within {TOLERANCE:g} of the run's, not {difference:.2g}; nothing is written"
+    require(difference <= TOLERANCE, "format", place.suffix, same)
+    beside = place.with_suffix(".json")
+    line = (
+        f"{place}: {inputs.dtype} inputs {tuple(inputs.shape[1:])}, in batches of any size; on {len(inputs)} samples"
+        f" of the run it differs from the original by at most {difference:.2g}\n{beside}: what it takes and gives"
+    )
+    return {beside: to_json(describe(model)).encode(), place: content}, line
 
 
-FORMATS: dict[str, tuple[Callable[[Predictor, Tensor], tuple[bytes, float]], str]] = {
-    "onnx": (to_onnx, ".onnx"),
-    "torch_export": (to_torch_export, ".pt2"),
+def to_hub(model: Predictor, place: Path) -> tuple[Files, str]:
+    """Return weights, a model card and the config, which comes last: without it a folder is no model."""
+    run, safetensors = model.run, find_package("hub", "safetensors.torch")
+    with blame("output"):
+        place.mkdir(exist_ok=True)
+    result = json.loads(read_text(run.folder.result)).get("test", {}) if run.folder.result.exists() else {}
+    metrics = "\n".join(f"- {n}: {'not defined' if v is None else f'{v:.4g}'}" for n, v in result.items())
+    preview = shorten(read_text(run.folder.data)) if run.folder.data.exists() else ""
+    words = {
+        "some": ", ".join(model.names[:20]),
+        "metrics": metrics,
+        "preview": preview.replace("\n", "  \n"),
+    }
+    data = {name: value for name, value in run.data.items() if name != "examples"}
+    config = {part: run.config.get(part, {}) for part in PARTS}
+    config |= {"data": None, "described": {**data, "reader": describe(model)["reader"]}}
+    tensors = {**run.checkpoint["state_dict"], "examples": model.examples}
+    files = {
+        place / HUB: safetensors.save({name: t.contiguous().clone() for name, t in tensors.items()}),
+        place / "README.md": printable(CARD.format(name=config["name"], **describe(model), **words)).encode(),
+        place / "config.json": to_json(config).encode(),
+    }
+    return files, f"{place}: {', '.join(path.name for path in files)}; `hf upload NAME {place}` uploads it"
+
+
+def read_hub(folder: Path) -> SavedRun:
+    """Return the run that a folder for the hub contains; a `ConfigError` where it is of something else."""
+    safetensors = find_package("hub", "safetensors.torch")
+    try:
+        config, tensors = json.loads(read_text(folder / "config.json")), safetensors.load_file(folder / HUB)
+        data = {**config.pop("described"), "examples": tensors.pop("examples", None)}
+        fault = find_fault({"state_dict": tensors, "data": data})
+    except Exception as error:  # a crafted file makes safetensors and json stumble in ways of their own
+        fault = first_line(error)
+    if fault:
+        raise ConfigError("run", str(folder), expected=f"a folder that export.py wrote ({fault})")
+    return SavedRun(RunFolder(folder), config, {"state_dict": tensors, "data": data})
+
+
+def find_package(extra: str, *names: str) -> Any:
+    """Return the first package of an extra, once all that are needed are there."""
+    try:
+        return next(iter([import_module(name) for name in names]))
+    except ImportError as error:
+        way = f"{' and '.join(names)}; `uv sync --extra {extra}` or `pip install -e '.[{extra}]'` ({error})"
+        raise ConfigError("format", extra, expected=way) from error
+
+
+FORMATS: dict[str, tuple[Callable[[Predictor, Path], tuple[Files, str]], str]] = {
+    "onnx": (to_onnx, "model.onnx"),
+    "torch_export": (to_torch_export, "model.pt2"),
+    "hub": (to_hub, "hub"),
 }

@@ -1,144 +1,106 @@
-"""A trained run, ready to use: `model = load("logs/…")`, then `model.predict("new.csv")` or `model(inputs)`.
-
-It needs the run's folder (`config.yaml` and `checkpoints/`), but not Hydra, Lightning or `conf/`.
-"""
-
-from __future__ import annotations
+"""A trained run, ready to use: `load("logs/houses").predict("new.csv")`, in plain Python, without Hydra."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor, nn
 
-from descent.data.images.image_reader import ImageReader
+from descent.build import build_node, locate
+from descent.data.arrays import require_finite
 from descent.data.named_path import NamedPath
-from descent.data.readers import Reader, reader_of, require_finite
-from descent.data.table.columns import as_values
-from descent.data.table.table_reader import TableReader
-from descent.errors import ConfigError, blame, require
-from descent.run.folder import SavedRun, read_run
-from descent.run.trust import build
-from descent.scaling import Scaling
+from descent.data.scaling import Scaling
+from descent.errors import ConfigError, require
+from descent.inference.output import printable
+from descent.run.saved import SavedRun, read_run
+from descent.run.trust import list_allowed
+from descent.task import Task
 
-if TYPE_CHECKING:  # half a second of import that only those who read files pay for
-    import numpy as np
-    import polars as pl
-
-    Source = str | Path | pl.DataFrame | np.ndarray | Any
+READERS = {  # imported by name, so that each room can be taken out
+    "array": "descent.data.arrays.ArrayReader",
+    "images": "descent.images.reader.ImageReader",
+    "table": "descent.table.reader.TableReader",
+}
+HUB = "model.safetensors"  # makes a folder one for the hub
+UNITS = {"classes": "probabilities", "labels": "probabilities", "values": "values in their own units"}
 
 
 class Predictor(nn.Module):
-    """The whole model of a run, from a file's numbers to probabilities, or to values in the target's units.
+    """The whole model of a run: the reader of its files, the scaling of inputs, the network, and its task."""
 
-    Attributes:
-        model: the network, `(batch, *input_shape)` to `(batch, outputs)`.
-        scaling: between raw inputs, the network, and the targets' units.
-        reader: turns files into raw inputs, as in training.
-        run: the config and the checkpoint that all this is from.
-        folder: of the run, as the caller named it.
-        task: "classification" or "regression".
-        names: of the classes or of the target values, in the order of the outputs.
-        classes: the names in classification; empty in regression.
-        input_shape: of one sample, as the network sees it.
-    """
+    batch_size = 1024  # samples that go through the network at once
+    device = torch.device(
+        "cpu"
+    )  # of the network; scaling and task stay on the CPU: some devices lack float64
+    sizes: dict[str, Any]  # that the model and the metrics may name
 
-    def __init__(
-        self, model: nn.Module, scaling: Scaling, reader: Reader, run: SavedRun, folder: str | Path
-    ) -> None:
+    def __init__(self, run: SavedRun, model: nn.Module, scaling: Scaling, task: Task, reader: Any) -> None:
         super().__init__()
-        self.model, self.scaling, self.reader, self.run = model, scaling, reader, run
-        self.folder, self.task, self.names = str(folder), run.data["task"], run.data["names"]
-        self.classes: list[str] = self.names if self.task == "classification" else []
-        self.input_shape = tuple(run.data["input_shape"])
+        self.run, self.model, self.scaling, self.task, self.reader = run, model, scaling, task, reader
+        self.examples, self.names = run.data["examples"], [printable(name) for name in task.names]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return probabilities `(batch, classes)` or values `(batch, targets)` for raw inputs."""
-        return self.scaling.unscale(self.model(self.scaling.scale(inputs)))
+        """Return probabilities, or values in their own units, for raw inputs `(batch, …)`."""
+        return self.task.predict(self.model(self.scaling(inputs)))
 
-    @property
-    def device(self) -> torch.device:
-        """Return where the weights are."""
-        return self.scaling.input_mean.device
+    def predict(self, source: Any, keep: Sequence[str] = ()) -> pl.DataFrame:
+        """Return what `predict_blocks` yields, as one frame."""
+        return pl.concat(list(self.predict_blocks(source, keep)))
 
     @torch.inference_mode()
-    def predict_blocks(
-        self, source: Source, keep: Sequence[str] = (), batch_size: int = 1024
-    ) -> Iterator[pl.DataFrame]:
-        """Yield predictions for the rows of a file, or the images of a folder, in order, in constant memory.
+    def predict_blocks(self, source: Any, keep: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
+        """Yield predictions in the order of the rows or images, in constant memory.
 
         Args:
-            source: a file of the same kind as the run's data: a CSV or Parquet file, a folder of images, or
-                an `.npy` array; or the content of such a file as an array or as a frame of polars or pandas.
-                An array for a table has the columns that the run learned from, in their order.
-            keep: columns of the file to copy. For images, "file" is always copied.
-            batch_size: samples that go through the network at once.
+            source: a file or folder like that of the run, an array of raw inputs, or a frame for a table.
+            keep: columns of the file to copy. Of images, "file" is always copied.
 
         Yields:
-            Frames of the kept columns, then `predicted_<target>`. A predicted class is written as in the
-            table (a name, a whole number, or true and false), and each class's probability, `p(<name>)`,
-            follows. A source without rows gives one frame without rows.
+            Frames of the kept columns, and of classes `predicted_<target>` and each one's probability
+            `p(<class>)`, of labels `p(<label>)`, of values `predicted_<value>`, float64.
 
         Raises:
-            ConfigError: the source cannot be read, a column is missing, or an array holds infinity or NaN.
+            ConfigError: the source cannot be read, a column is missing, or the model gives NaN or infinity.
         """
-        import polars as pl
-
-        empty = True
         for rows, inputs in self._read(source):
-            outputs = torch.cat([self(batch.to(self.device)).cpu() for batch in inputs.split(batch_size)])
-            empty = False
-            if not bool(outputs.isfinite().all()):
-                name = str(source) if isinstance(source, str | Path) else "…"
-                raise ConfigError("input", name, expected="values for which the model gives numbers, not NaN")
-            yield self._frame(rows, keep, outputs)
-        if empty:
-            rows = pl.DataFrame({name: [] for name in keep})
-            yield self._frame(rows, keep, torch.empty(0, len(self.names)))
+            batches = (self.scaling(batch).to(self.device) for batch in inputs.split(self.batch_size))
+            answers = torch.cat([self.task.predict(self.model(batch).cpu()) for batch in batches])
+            if not bool(answers.isfinite().all()):
+                expected = "values for which the model gives numbers, not NaN"
+                raise ConfigError("input", str(source)[:200], expected=expected)
+            yield self._frame(rows, keep, answers)
 
-    def predict(self, source: Source, keep: Sequence[str] = (), batch_size: int = 1024) -> pl.DataFrame:
-        """Return what `predict_blocks` yields, as one frame."""
-        import polars as pl
-
-        return pl.concat(list(self.predict_blocks(source, keep, batch_size)))
-
-    def _read(self, source: Source) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+    def _read(self, source: Any) -> Iterator[tuple[pl.DataFrame, Tensor]]:
         """Yield blocks of rows and their raw inputs."""
-        import polars as pl
-
         if isinstance(source, str | Path):
             yield from self.reader.read(NamedPath("input", str(source)))
-        elif isinstance(self.reader, TableReader):
-            yield self.reader.read_frame(as_frame(source, [column.name for column in self.reader.columns]))
         elif hasattr(source, "columns"):
-            expected = "an array or a path, for this run did not learn from a table"
-            raise ConfigError("input", "a frame", expected=expected)
+            require(hasattr(self.reader, "read_frame"), "input", "a frame", "a path or an array")
+            if not isinstance(source, pl.DataFrame):  # polars itself would need pyarrow for one of pandas
+                plain = source.astype(object).where(source.notna(), None)
+                source = pl.DataFrame({str(name): plain[name].to_list() for name in plain}, strict=False)
+            yield self.reader.read_frame(source)
         else:
-            file = NamedPath("input", "an array")
-            shape = tuple(self.run.data["inputs"].shape[1:])
-            if tuple(source.shape[1:]) != shape:
-                raise file.error(f"samples like those that the run learned from, of shape {shape}")
-            with blame("input"):
-                inputs = torch.as_tensor(source)
-            require_finite(inputs, file, 0)
+            shape, inputs = self.examples.shape[1:], torch.as_tensor(source)
+            require(inputs.shape[1:] == shape, "input", "an array", f"samples of shape {tuple(shape)}")
+            require_finite(inputs, NamedPath("input", "an array"))
             yield pl.DataFrame(), inputs
 
-    def _frame(self, rows: pl.DataFrame, keep: Sequence[str], outputs: Tensor) -> pl.DataFrame:
-        """Put the kept columns and the outputs beside each other."""
-        import polars as pl
-
-        values, target = outputs.float().numpy(), self.reader.targets[0]
-        columns: dict[str, Any] = {}
-        if self.classes:
-            best = pl.Series(outputs.argmax(1).numpy())
-            of_table = isinstance(self.reader, TableReader)
-            names = as_values(self.classes) if of_table else pl.Series(self.classes, dtype=pl.String)
-            columns[f"predicted_{target}"] = names.gather(best)
-            columns |= {f"p({name})": pl.Series(values[:, i]) for i, name in enumerate(self.classes)}
-        else:
-            columns = {f"predicted_{name}": pl.Series(values[:, i]) for i, name in enumerate(self.names)}
-        if isinstance(self.reader, ImageReader) and "file" in rows.columns:
+    def _frame(self, rows: pl.DataFrame, keep: Sequence[str], answers: Tensor) -> pl.DataFrame:
+        """Put kept columns and predictions beside each other, by names that depend on the kind of task."""
+        kind, values = self.task.kind, answers.unsqueeze(-1).flatten(1)
+        names = [f"p({n})" if UNITS.get(kind) == "probabilities" else f"predicted_{n}" for n in self.names]
+        if len(names) != values.shape[1]:
+            names = [f"output_{number}" for number in range(values.shape[1])]
+        columns = {name: pl.Series(value.numpy()) for name, value in zip(names, values.T, strict=True)}
+        if kind == "classes" and answers.dim() == 2:
+            to_series = getattr(self.reader, "name_classes", lambda names: pl.Series(names, dtype=pl.String))
+            best = to_series(self.names)[values.argmax(1).numpy()]
+            columns = {f"predicted_{self.reader.targets[0]}": best, **columns}
+        if self.run.data["reader"]["kind"] == "images" and rows.columns:
             keep = list(dict.fromkeys(["file", *keep]))
         for name in keep:
             if name not in rows.columns:
@@ -150,62 +112,50 @@ class Predictor(nn.Module):
 def load(
     folder: str | Path, weights: str = "best", device: str = "cpu", allow: Sequence[str] = ()
 ) -> Predictor:
-    """Return the model of a run, in evaluation mode.
-
-    No code from the folder runs: weights and rules are plain values, and what `config.yaml` names is built
-    only if it is a network of descent, torch, torchvision or timm, or from a module that you allow.
+    """Return the model of a run, or of a folder for the hub; no code from the folder runs.
 
     Args:
-        folder: of the run, such as "logs/mae-sgd-mlp-digits-20260101-120000".
-        weights: "best" (by the run's monitored metric) or "last".
-        device: where the model goes, "cpu" or "cuda".
-        allow: modules of your own, such as "my_models".
+        folder: such as "logs/houses".
+        weights: of a run, "best" (by what it monitored) or "last".
+        device: where the network goes, "cpu", "cuda" or "mps".
+        allow: names that its config may use beside those in conf/, or modules, such as "my_models".
 
     Raises:
-        ConfigError: the folder holds no run or not that checkpoint, or names a class that is not allowed.
+        ConfigError: no such folder or checkpoint, a name that is not allowed, or parts that do not fit.
     """
-    run = read_run(folder, weights)
-    node = run.config["model"]
-    shape, outputs = tuple(run.data["input_shape"]), run.data["outputs"]
-    model = build("model", node, allow, input_shape=shape, outputs=outputs)
-    require(isinstance(model, nn.Module), "model", node.get("_target_"), "something that builds a network")
+    if (Path(folder).expanduser() / HUB).is_file():
+        from descent.inference.exporting import read_hub
+
+        run = read_hub(Path(folder).expanduser())
+    else:
+        run = read_run(folder, weights)
+    kind, run.allowed = run.data["reader"].get("kind"), list_allowed(allow)
+    require(kind in READERS, "run", str(folder), f"a run whose data comes from one of {', '.join(READERS)}")
+    with refuse_misfits(run):
+        kind_of_reader: Any = locate("run.reader", READERS[kind])
+        reader = kind_of_reader.from_description(run.data["reader"])
+        task = build_node("task", run.data["task"], run.weights("task"), run.allowed)
+        sizes = {"input_shape": tuple(run.data["input_shape"]), "outputs": len(task.names), **task.sizes()}
+        model = build_node("model", run.config["model"], sizes, run.allowed)
+        moments, state = run.weights("scaling"), run.checkpoint["state_dict"]
+        scaling = Scaling(moments["mean"], moments["std"], reader.encoder())
+        predictor = Predictor(run, model, scaling, task, reader).eval()
+        own = ("model.", "scaling.", "task.")
+        predictor.load_state_dict({name: state[name] for name in state if name.startswith(own)})
+        predictor(predictor.examples[:1])
+    predictor.sizes, predictor.device = sizes, torch.device(device)
+    model.to(device)
+    return predictor
+
+
+@contextmanager
+def refuse_misfits(run: SavedRun) -> Iterator[None]:
+    """Turn into a `ConfigError` what files that do not fit each other raise where they are put together."""
     try:
-        reader = reader_of(run.data["reader"], shape)
-        scaling = Scaling(
-            **run.weights("scaling"), encoder=reader.encoder(), activation=run.data["activation"]
-        )
-        model.to(scaling.input_mean.dtype).load_state_dict(run.weights("model"))
         with torch.no_grad():
-            zeros = scaling.input_mean.new_zeros(1, *shape)
-            sample = (zeros - scaling.input_mean) / scaling.input_std
-            fits = scaling.unscale(model.eval()(sample)).shape == (1, outputs)
-    # a file of another run, or a crafted one, fails in any of these ways
+            yield
+    except ConfigError:
+        raise
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-        expected = f"weights and data that fit its model ({' '.join(str(error).split())[:300]})"
-        raise ConfigError("run", str(folder), expected=expected) from error
-    require(fits, "run", str(folder), f"a model of {shape} to {outputs} outputs")
-    return Predictor(model, scaling, reader, run, folder).eval().to(device)
-
-
-def as_frame(source: Any, names: Sequence[str]) -> pl.DataFrame:
-    """Return a frame of polars or pandas, or an array `(rows, columns)` with these names, as a polars frame.
-
-    Polars itself would need pyarrow for a frame of pandas.
-    """
-    import polars as pl
-
-    if isinstance(source, pl.DataFrame):
-        return source
-    if hasattr(source, "columns"):
-        columns: dict[str, Any] = {}
-        for name in source.columns:
-            column = source[name]
-            if getattr(column.dtype, "kind", "O") in "biuf" and not column.hasnans:
-                columns[str(name)] = column.to_numpy()
-            else:
-                columns[str(name)] = column.astype(object).where(column.notna(), None).to_list()
-        return pl.DataFrame(columns, strict=False)
-    if getattr(source, "ndim", 0) != 2 or source.shape[1] != len(names):
-        expected = f"a frame, or an array of the columns {', '.join(names)}"
-        raise ConfigError("input", "an array", expected=expected)
-    return pl.DataFrame(source, schema=list(names))
+        expected = f"weights, data and config that fit each other ({' '.join(str(error).split())[:300]})"
+        raise ConfigError("run", str(run.folder), expected=expected) from error

@@ -40,6 +40,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.last, self.previous = self.checkpoints / "last.ckpt", self.checkpoints / "previous.ckpt"
         self.new = self.checkpoints / "new.ckpt"  # about to become the last one
+        self.tracking = self.path / "wandb.txt"  # the id of the run in Weights & Biases
         self.lock = self.path / ".lock"
 
     def __str__(self) -> str:
@@ -191,9 +192,17 @@ def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
     """Remove what a new run made, unless it has something to show, and then the folders that are empty."""
     if not made or not folder.path.is_dir() or folder.worth_keeping():
         return
-    own = (folder.config, folder.overrides, folder.environment, folder.revision, folder.changes, folder.data)
+    texts = (folder.environment, folder.revision, folder.changes, folder.data, folder.tracking)
     hparams = folder.path.rglob("hparams.yaml")
-    for file in (*own, folder.lock, *folder.events(), *hparams, *folder.path.rglob(f".*{MARK}")):
+    for file in (
+        folder.config,
+        folder.overrides,
+        *texts,
+        folder.lock,
+        *folder.events(),
+        *hparams,
+        *folder.path.rglob(f".*{MARK}"),
+    ):
         file.unlink(missing_ok=True)
     below = sorted((path for path in folder.path.rglob("*") if path.is_dir()), reverse=True)
     for empty in (*below, *made):
@@ -288,5 +297,6 @@ def list_sizes(folder: RunFolder) -> dict[str, int]:
 def find_runs(parent: Path) -> list[RunFolder]:
     """Return the runs in a folder, at any depth, the newest first."""
     files = [path for path in parent.rglob(RunFolder(parent).config.name) if path.is_file()]
+    files = [path for path in files if RunFolder(path.parent).overrides.exists()]  # W&B has such a file too
     files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     return [RunFolder(path.parent) for path in files]

@@ -1,6 +1,6 @@
 """A run as it is read back: its config and its weights, checked for what everything else relies on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,15 @@ DATA = {"task": dict, "input_shape": list, "names": list, "class_counts": list, 
 
 @dataclass
 class SavedRun:
-    """A run as it was read: its config, and one of its checkpoints, both plain values and tensors."""
+    """A run as it was read: its config, and one of its checkpoints, both plain values and tensors.
+
+    `allowed` are the names that its config may use, once somebody has said so.
+    """
 
     folder: RunFolder
     config: dict[str, Any]
     checkpoint: dict[str, Any]
+    allowed: Collection[str] = ()
 
     @property
     def data(self) -> dict[str, Any]:
@@ -78,6 +82,9 @@ def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
         there = ", ".join(sorted(p.stem for p in folder.checkpoints.glob("*.ckpt"))) or "no checkpoint"
         raise ConfigError(key, str(path), expected=f"{file}; there is {there}")
     checkpoint = read(file)
+    if "data" not in checkpoint and "state_dict" in checkpoint:
+        expected = "a run whose data has a method describe(), as FromSamples has, to read new files by"
+        raise ConfigError(key, str(path), expected=expected)
     if (wrong := find_fault(checkpoint)) is not None:
         expected = f"a checkpoint of this template; {file.name} is of something else ({wrong})"
         raise ConfigError(key, str(path), expected=expected)

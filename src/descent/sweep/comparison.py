@@ -1,119 +1,52 @@
-"""Any runs side by side: ranked, with what differs in their configs, in words and as a page of its own."""
+"""Any runs side by side: ranked, a row for each choice that was typed."""
 
-import io
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from glob import glob
-from html import escape
 from pathlib import Path
-from typing import Any
 
-from descent.errors import ConfigError, as_typed, require
-from descent.run.atomic import write_text
-from descent.run.folder import RunFolder, find_runs, read_yaml
-from descent.run.resume import flatten
-from descent.sweep.pictures import draw_curves
+from descent.errors import ConfigError
+from descent.run.folder import RunFolder, find_runs
+from descent.run.trust import read_yaml
 from descent.sweep.plan import Point
-from descent.sweep.ranking import (
-    Measure,
-    Row,
-    choose_measure,
-    collect,
-    explain_marks,
-    is_less_better,
-    rank,
-    tabulate,
-    to_text,
-)
+from descent.sweep.ranking import Measure, choose_measure, collect, is_less_better, publish, rank, show
 
-PLACES = ("name", "folder", "resume", "jobs")  # fields of a config that say nothing of what a run computes
-GENERATOR = '<meta name="generator" content="descent">'
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem }
-table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0 }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
-svg { max-width: 100%; height: auto }
-"""
+PLACES = ("name", "folder", "resume", "jobs", "hydra.mode")  # words that say nothing of what a run computes
+FILES = {"ranking.csv", "ranking.md", "curves.png", "line.png", "map.png"}
 
 
-@dataclass
-class Comparison:
-    """Runs side by side.
-
-    Attributes:
-        rows: the choices, ranked.
-        measure: what they are ranked by.
-        points: all runs, those that have not ended included.
-        differences: of their configs: the values of each key, in the order of the runs.
-    """
-
-    rows: list[Row]
-    measure: Measure
-    points: list[Point]
-    differences: dict[str, list[str]]
-
-    def text(self) -> str:
-        """Return the comparison for a terminal."""
-        lines = [to_text(tabulate(self.rows, self.measure)), "", explain_marks(self.rows, self.measure)]
-        if left_out := [str(point.folder) for point in self.points if point.state() != "done"]:
-            lines.append(f"Not at their end: {', '.join(left_out)}")
-        table = [[key, ", ".join(dict.fromkeys(values))] for key, values in self.differences.items()]
-        if table:
-            lines += ["", "What differs in their configs:", to_text(table)]
-        return "\n".join(lines)
-
-    def page(self) -> str:
-        """Return the comparison as HTML that loads nothing."""
-        picture = io.StringIO()
-        draw_curves(self.rows, self.measure, picture)
-        svg = picture.getvalue()
-        names = [str(point.folder) for point in self.points]
-        differences = [["", *names], *([key, *values] for key, values in self.differences.items())]
-        head = escape(f"{len(self.points)} runs by {self.measure.metric}")
-        parts = [
-            f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>{GENERATOR}",
-            f"<title>{head}</title><style>{STYLE}</style></head><body><h1>{head}</h1>",
-            to_html(tabulate(self.rows, self.measure)),
-            f"<p>{escape(explain_marks(self.rows, self.measure))}</p>",
-            svg[svg.index("<svg") :],
-            "<h2>What differs in their configs</h2>",
-            to_html(differences),
-            "</body></html>\n",
-        ]
-        return "\n".join(parts)
-
-
-def compare_runs(paths: Sequence[str], by: str | None) -> Comparison:
-    """Read and rank runs.
+def compare(paths: Sequence[str], by: str | None, output: str | None) -> str:
+    """Rank runs, write table and pictures into a folder where one is named, and return the ranking in words.
 
     Args:
         paths: folders of runs, or with runs in them, or patterns.
         by: the metric to rank by; None for what the first run monitors.
+        output: a new folder, or one of an earlier comparison; None to write nothing.
 
     Raises:
         ConfigError: there are no runs that have ended, or none with that metric.
     """
     folders = find_folders(paths)
-    configs = [read_settings(folder) for folder in folders]
-    differences = list_differences(configs)
-    choices = leave_out_followers(differences)
-    points = []
-    for number, folder in enumerate(folders):
-        values = {title(key): title(column[number]) for key, column in choices.items()}
-        words = read_yaml(folder.overrides) if folder.overrides.is_file() else []
-        points.append(Point(values, tuple(map(str, words)), folder))
-    rows = collect(points)
-    if not rows:
-        raise ConfigError("runs", list(paths), expected="runs that have come to their end")
+    config, values = read_yaml(folders[0].config), tell_apart(folders)
+    points = [Point(chosen, (), folder) for chosen, folder in zip(values, folders, strict=True)]
+    if not (rows := collect(points)):
+        raise ConfigError("runs", " ".join(paths), expected="runs that have come to their end")
     figures = next(iter(rows[0].figures.values()))
-    measure = Measure(str(by), is_less_better(str(by)), f"{by} at each run's best epoch")
-    if by is None:
-        usual = [str(configs[0].get(key)) for key in ("monitor", "mode")]
-        measure = choose_measure(usual[0], usual[1], list(differences), figures)
+    measure = choose_measure(str(config["monitor"]), str(config["mode"]), values[0], figures)
+    if by is not None:
+        measure = Measure(by, is_less_better(by), f"{by} at each run's best epoch")
     if not (ranked := rank(rows, measure)):
         raise ConfigError("by", measure.metric, expected=f"one of {', '.join(figures)}", choices=figures)
-    return Comparison(ranked, measure, points, differences)
+    text = show(ranked, measure)
+    if unfinished := [str(point.folder) for point in points if point.state() != "done"]:
+        text += f"\nNot at their end: {', '.join(unfinished)}"
+    if output is not None:
+        folder = Path(output).expanduser()
+        if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
+            raise ConfigError("output", output, expected="a new folder, or one of an earlier comparison")
+        folder.mkdir(parents=True, exist_ok=True)
+        publish(ranked, measure, folder)
+        text += f"\nWritten to {output}"
+    return text
 
 
 def find_folders(paths: Sequence[str]) -> list[RunFolder]:
@@ -125,77 +58,21 @@ def find_folders(paths: Sequence[str]) -> list[RunFolder]:
     found: dict[Path, RunFolder] = {}
     for path in paths:
         places = [path] if Path(path).exists() else sorted(glob(path))  # noqa: PTH207 (may be absolute)
-        for place in places:
-            runs = sorted(find_runs(Path(place).resolve()), key=lambda run: run.path)
-            found |= {run.path: run for run in runs}
-        if not found:
-            raise ConfigError("runs", path, expected="the folder of a run, or one with runs in it")
-    require(bool(found), "runs", list(paths), "folders of runs: python src/compare.py logs/a logs/b")
+        runs = [run for place in places for run in find_runs(Path(place).resolve())]
+        if not runs:
+            siblings = [str(p.with_name(p.name)) for p in Path(path).parent.glob("*") if p.is_dir()]
+            expected = "the folder of a run, or one with runs in it"
+            raise ConfigError("runs", path, expected=expected, choices=siblings)
+        found |= {run.path: run for run in sorted(runs, key=lambda run: run.path)}
+    if not found:
+        raise ConfigError("runs", [], expected="folders of runs: python src/compare.py logs/a logs/b")
     return list(found.values())
 
 
-def read_settings(folder: RunFolder) -> dict[str, Any]:
-    """Return every value of a run's config by its key, without those that say where it is."""
-    config = read_yaml(folder.config)
-    if not isinstance(config, dict):
-        raise ConfigError(str(folder.config), expected="the config of a run")
-    here = str(config.get("folder"))
-    values = {key: value for key, value in flatten(config) if key not in PLACES}
-    return {k: v.replace(here, "…") if isinstance(v, str) else v for k, v in values.items()}
-
-
-def list_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the values of each key in which configs differ, `–` where one has no such key.
-
-    Of keys that differ in the same way, such as `seed` and `data.seed`, the first one is kept.
-    """
-    found: dict[str, list[str]] = {}
-    for key in dict.fromkeys(key for config in configs for key in config):
-        column = [as_typed(config[key]) if key in config else "–" for config in configs]
-        if len(set(column)) > 1 and column not in found.values():
-            found[key] = column
-    return found
-
-
-def leave_out_followers(differences: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Return the keys that all configs have and that tell them apart in ways of their own.
-
-    `optimizer.lr` is left out where it is another one for each optimizer, and only there.
-    """
-    found: dict[tuple[int, ...], str] = {}
-    for key, column in differences.items():
-        if "–" not in column:
-            found.setdefault(tuple(map(column.index, column)), key)
-    return {key: differences[key] for key in found.values()}
-
-
-def title(text: str) -> str:
-    """Return `loss` for `loss._target_`, and `MeanAbsoluteError` for `descent.losses.MeanAbsoluteError`."""
-    if text.endswith("._target_"):
-        return text.removesuffix("._target_")
-    return re.sub(r"^([A-Za-z_]\w*\.)+(?=[A-Z]\w*$)", "", text)
-
-
-def to_html(table: Sequence[Sequence[str]]) -> str:
-    """Return a table in HTML, whose first line is its head."""
-    lines = []
-    for number, cells in enumerate(table):
-        tag = "td" if number else "th"
-        lines.append("<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>")
-    return "<table>" + "\n".join(lines) + "</table>"
-
-
-def write_page(comparison: Comparison, output: str) -> None:
-    """Write the page.
-
-    Raises:
-        ConfigError: the file is there and is something else, or cannot be written.
-    """
-    path = Path(output).expanduser()
-    try:
-        if path.exists() and GENERATOR not in path.read_text(encoding="utf-8", errors="replace")[:200]:
-            raise ConfigError("output", output, expected="a new file, or a page that this command wrote")
-        write_text(path, comparison.page())
-    except OSError as error:
-        expected = f"a file that can be written ({error.strerror})"
-        raise ConfigError("output", output, expected=expected) from error
+def tell_apart(folders: Sequence[RunFolder]) -> list[dict[str, str]]:
+    """Return of each run the typed words that differ between runs, by key; `–` where it was not typed."""
+    lines = [read_yaml(folder.overrides) if folder.overrides.is_file() else [] for folder in folders]
+    typed = [dict(str(word).lstrip("+").partition("=")[::2] for word in line or ()) for line in lines]
+    keys = [key for key in dict.fromkeys(key for run in typed for key in run) if key not in PLACES]
+    apart = [key for key in keys if len({run.get(key) for run in typed}) > 1]
+    return [{key: run.get(key, "–") for key in apart} for run in typed]

@@ -4,191 +4,211 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from statistics import mean
+from typing import Any
 
-from descent.errors import ConfigError, Stopped
+from descent.errors import ConfigError, Stopped, first_line
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
-from descent.sweep.pictures import draw
-from descent.sweep.plan import Plan, Point, Source
-from descent.sweep.ranking import (
-    choose_measure,
-    collect,
-    explain_marks,
-    rank,
-    tabulate,
-    to_csv,
-    to_markdown,
-    to_text,
-)
-from descent.sweep.search import RATE, suggest_rate
-from descent.sweep.workers import Call, Limits, Workers
+from descent.run.signals import Signals
+from descent.sweep.engines import run_apart
+from descent.sweep.plan import STOP, Point, read_json
+from descent.sweep.ranking import choose_measure, collect, publish, rank, show
 
+POLL = 0.1  # seconds between two looks at what the runs have come to
 RARELY = 10.0  # seconds between two lines of progress where there is no terminal
 
 
-class Line:
-    """One line on all runs: on a terminal it stays up to date, elsewhere it comes again now and then.
+class Queue:
+    """The points of a sweep, and those that are still to be run; a search proposes them as it goes."""
 
-    Args:
-        done: runs that had ended before.
-        lenient: whether runs may fail, as those of a learning rate that is too high do.
-    """
+    def __init__(self, points: Iterable[Point]) -> None:
+        self.all = list(points)
+        self.waiting = deque(point for point in self.all if not point.is_over())
 
-    def __init__(self, done: int, lenient: bool) -> None:
-        self.done, self.told, self.at = done, 0, time.monotonic()
-        self.lenient = lenient
-        self.terminal = sys.stdout.isatty()
+    def left(self) -> int:
+        """Return how many are to come."""
+        return len(self.waiting)
 
-    def tell(self, workers: Workers) -> None:
-        """Show how far it is, and once of each run that it failed."""
-        failed = list(workers.failed.items())
-        if not workers.signals.received and not self.lenient:
-            for point, code in failed[self.told :]:
-                self.say(describe_failure(point, code))
-        self.told = len(failed)
-        done = self.done + len(workers.seconds) + workers.pruned
-        text = f"{done} done, {len(workers.running)} running, {workers.waiting} to come"
-        text += f", {workers.pruned} ended early" if workers.pruned else ""
-        text += f", {len(failed)} failed" if failed else ""
-        if workers.seconds:
-            usual, now = mean(workers.seconds), time.monotonic()
-            rest = sum(max(0.0, usual - (now - worker.begun)) for worker in workers.running)
-            left = (workers.waiting * usual + rest) / max(1, len(workers.running))
-            text += f", about {timedelta(seconds=round(left))} left"
-        if self.terminal:
-            sys.stdout.write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1])
-            sys.stdout.flush()
-        elif time.monotonic() - self.at > RARELY:
-            self.at = time.monotonic()
-            self.say(text)
+    def take(self) -> Point | None:
+        """Return the next point to run; one that a sweep that was killed left at work waits for its end."""
+        for _ in range(len(self.waiting)):
+            point = self.waiting.popleft()
+            if point.is_live():
+                self.waiting.append(point)
+            elif point.is_over():
+                self.ended(point, 0)
+            else:
+                return point
+        return None
 
-    def say(self, text: str) -> None:
-        """Print a line in the place of the one that moves."""
-        print(("\r\x1b[2K" if self.terminal else "") + text, flush=True)
+    def look(self, point: Point) -> None:
+        """See how far a run at work has come."""
 
-
-def describe_failure(point: Point, code: int) -> str:
-    """Return in a line which run failed and why."""
-    log, why = point.folder.log, f"signal {-code} ended it"
-    if code > 0:
-        said = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-        why = next((line.strip() for line in reversed(said) if line.strip()), "")
-    return f"failed: {point.name}: {why} (all it said: {RunFolder(log)})"
+    def ended(self, point: Point, code: int) -> None:
+        """Learn with which exit code a run has ended."""
 
 
 @dataclass
-class Command:
-    """How runs are started.
+class Sweeping:
+    """A sweep that runs."""
 
-    Attributes:
-        call: runs a command line; see `Workers`.
-        limits: of what runs at the same time.
-        launch: has something else run points, and waits for them; None where they are run here.
-        batch: how many points that gets at a time.
-        monitor, mode: what runs look at.
-        script: the command, as typed.
-        to_recipe: makes a file of the group experiment of a run's words and a comment.
-    """
+    folder: Path
+    queue: Queue
+    engine: Any  # see `descent.sweep.engines`
+    config: Mapping[str, Any]  # of one of the runs, plain values
+    command: str  # as a person types it in this shell, such as `uv run python src/train.py`
+    apart: tuple[list[str], str]  # the same for a machine, and the folder in which it was typed
 
-    call: Call
-    limits: Limits
-    launch: Callable[[list[Point]], None] | None
-    batch: int
-    monitor: str
-    mode: str
-    script: str
-    to_recipe: Callable[[Sequence[str], str], str]
+    def __post_init__(self) -> None:
+        jobs, threads = (self.config[key] for key in ("jobs", "threads"))
+        self.jobs = jobs if isinstance(jobs, int) else None  # as many as the engine has places for
+        self.threads = threads if isinstance(threads, int) else None  # as the first run reports
+        self.running: dict[Point, tuple[Any, float]] = {}  # its future, and when it began
+        self.seconds: list[float] = []  # that runs took which ended as they should
+        self.failed: dict[Point, str] = {}  # and why
+        self.signals, self.shown, self.terminal = Signals(), time.monotonic(), sys.stdout.isatty()
 
+    def conduct(self, to_recipe: Callable[[Sequence[str], str], str]) -> int:
+        """Run what is missing, rank all runs, and return the exit code.
 
-def conduct(plan: Plan, source: Source, command: Command) -> int:
-    """Run what is missing of a sweep, rank all of it, tell, and return how many runs failed.
+        Args:
+            to_recipe: makes a file of the group experiment of a run's words and a comment.
 
-    Raises:
-        Stopped: by a signal; every run that was at work has saved.
-    """
-    begun, done = time.monotonic(), sum(point.is_over() for point in plan.points())
-    total = done + source.left()
-    print(f"{plan.folder.name}: {total} runs" + (f", {done} of them done" if done else ""), flush=True)
-    go_on = f"python {command.script} -m {shlex.quote(f'resume={RunFolder(plan.folder)}')}"
-    lenient, pruned = "epochs" in plan.search, 0
-    if command.launch is not None:
-        failed = launch_batches(source, command.launch, command.batch)
-    else:
-        line = Line(done, lenient)
-        workers = Workers(command.call, command.limits, line.tell)
-        received = workers.run(source)
-        line.say("")
-        if received:
-            done = sum(point.is_over() for point in plan.points())
-            text = f"Stopped and saved: {done} of {total} runs are done. Go on with: {go_on}"
-            raise Stopped(text, code=128 + received)
-        failed, pruned = workers.failed, workers.pruned
-    print(conclude(plan, command))
-    if pruned:
-        print(f"{pruned} runs were ended early")
-    failed = {} if lenient else failed
-    for point, code in failed.items():
-        print(describe_failure(point, code))
-    if failed:
-        print(f"Try those again with: {go_on}")
-    ended = sum(point.is_over() for point in plan.points()) - done - pruned
-    print(f"{ended} runs in {time.monotonic() - begun:.1f} s")
-    return len(failed)
+        Raises:
+            Stopped: by a signal; every run that was at work has saved.
+        """
+        begun, done = time.monotonic(), len(self.queue.all) - len(self.queue.waiting)
+        total = done + self.queue.left()
+        print(f"{self.folder.name}: {total} runs" + (f", {done} of them done" if done else ""), flush=True)
+        go_on = f"{self.command} -m {shlex.quote(f'resume={RunFolder(self.folder)}')}"
+        if received := self.run():
+            text = f"Stopped and saved: {done + len(self.seconds)} of {total} runs are done"
+            raise Stopped(f"{text}. Go on with: {go_on}", code=128 + received)
+        good = self.conclude(to_recipe)
+        print(*self.failed.values(), sep="\n", end="\n" * bool(self.failed))
+        if self.failed:
+            print(f"Try those again with: {go_on}")
+        print(f"{len(self.seconds)} runs in {time.monotonic() - begun:.1f} s")
+        return 0 if good and not self.failed else 1
 
-
-def launch_batches(source: Source, launch: Callable[[list[Point]], None], size: int) -> dict[Point, int]:
-    """Have something else run what a source has, and return what is not done, as of `Workers.failed`.
-
-    Raises:
-        ConfigError: not one run was started.
-    """
-    failed: dict[Point, int] = {}
-    while points := list(filter(None, (source.take() for _ in range(min(size, source.left()))))):
+    def run(self) -> int | None:
+        """Run what is missing, and return the number of the signal that ended it before, if one did."""
+        stop = self.folder / STOP
+        stop.unlink(missing_ok=True)
+        self.signals.catch()
         try:
-            launch(points)
-        except ConfigError as error:  # it has lost one of its jobs, or takes no such words
-            if all(point.state() == "missing" for point in points):
-                raise
-            print(error.line({}))
-        for point in points:
-            source.ended(point)
-        failed |= {point: 1 for point in points if not point.is_over()}
-    return failed
+            while self.running or (self.queue.left() and not self.signals.received):
+                while not self.signals.received and len(self.running) < self._count_places():
+                    if (point := self.queue.take()) is None:
+                        break
+                    self._start(point)
+                if self.signals.received and not stop.exists():
+                    stop.touch()
+                    for point, (future, _) in self.running.items():
+                        if not point.is_live():  # it waits in its engine's queue
+                            future.cancel()
+                time.sleep(POLL)
+                self._look()
+                self._show()
+        finally:
+            self.signals.release()
+            self._say("")
+        return self.signals.received
+
+    def _count_places(self) -> int:
+        if self.threads is None:
+            reports = (read_json(point.folder.path / "environment.json") for point in self.running)
+            found = [report["threads"] for report in reports if isinstance(report.get("threads"), int)]
+            self.threads = found[0] if found else 1 if self.seconds or self.failed else None
+        return self.jobs or self.engine.places(self.threads)
+
+    def _start(self, point: Point) -> None:
+        try:
+            self.running[point] = self.engine.submit(run_apart, point, *self.apart), time.monotonic()
+        except Exception as error:
+            if not self.running and not self.seconds:  # it takes nothing
+                raise ConfigError("executor", expected=f"one that runs this ({first_line(error)})") from error
+            self.failed[point] = f"failed: {point.name}: {first_line(error)}"
+
+    def _look(self) -> None:
+        """See which runs have ended, and what the others have come to."""
+        for point, (future, begun) in list(self.running.items()):
+            if not future.done():
+                self.queue.look(point)
+                continue
+            del self.running[point]
+            try:
+                code, why = future.result(), ""
+            except Exception as error:  # the engine has lost it
+                code, why = -1, first_line(error)
+            self.queue.ended(point, code)
+            if point.is_over():
+                self.seconds.append(time.monotonic() - begun)
+            elif not self.signals.received:
+                self.failed[point] = describe_failure(point, code, why)
+                self._say(self.failed[point])
+
+    def _show(self) -> None:
+        """Show on one line how far all is: a terminal's stays up to date, elsewhere it comes now and then."""
+        left, now = self.queue.left(), time.monotonic()
+        text = f"{len(self.seconds)} done, {len(self.running)} running, {left} to come"
+        text += f", {len(self.failed)} failed" if self.failed else ""
+        if self.seconds and self.running:
+            usual = mean(self.seconds)
+            rest = sum(max(0.0, usual - (now - begun)) for _, begun in self.running.values())
+            text += f", about {timedelta(seconds=round((left * usual + rest) / len(self.running)))} left"
+        if self.terminal:
+            print("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+        elif now - self.shown > RARELY:
+            self.shown = now
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        """Print a line in the place of the one that moves."""
+        print(("\r\x1b[2K" if self.terminal else "") + text, flush=True)
+
+    def conclude(self, to_recipe: Callable[[Sequence[str], str], str]) -> bool:
+        """Rank all runs, in words and in the sweep's folder; return whether any could be ranked."""
+        place, rows = RunFolder(self.folder), collect(self.queue.all)
+        if not rows:
+            print("No run has come to its end.")
+            return False
+        figures = next(iter(rows[0].figures.values()))
+        measure = choose_measure(self.config["monitor"], self.config["mode"], rows[0].values, figures)
+        if not (ranked := rank(rows, measure)):
+            print(
+                f"No run has {measure.metric}, by which they would be ranked; there is {', '.join(figures)}."
+            )
+            return False
+        best = ranked[0].find_best(measure)
+        typed = f"{self.command} {shlex.join(best.words)}"
+        publish(ranked, measure, self.folder, f"\n```sh\n{typed}\n```\n")
+        (self.folder / "experiment").mkdir(exist_ok=True)
+        recipe = to_recipe(best.words, f"the best of {self.folder.name} by {measure.metric}")
+        write_text(self.folder / "experiment" / "best.yaml", recipe)
+        print(show(ranked, measure))
+        if without := [row.name for row in rows if row not in ranked]:
+            print(f"Without {measure.metric}: {'; '.join(without)}")
+        if pruned := sum(point.state() == "pruned" for point in self.queue.all):
+            print(f"Ended early: {pruned} runs")
+        print(f"\nBest run:    {typed}\nIts folder:  {best.folder}")
+        print(f"As a recipe: {self.command} --config-dir {shlex.quote(str(place))} experiment=best")
+        print(f"All of it:   {place}\nTensorBoard: tensorboard --logdir {shlex.quote(str(place))}")
+        return True
 
 
-def conclude(plan: Plan, command: Command) -> str:
-    """Rank runs, leave the ranking and the pictures in the sweep's folder, and return it in words."""
-    rows, folder, place = collect(plan.points()), plan.folder, RunFolder(plan.folder)
-    if not rows:
-        return "No run has come to its end."
-    figures = next(iter(rows[0].figures.values()))
-    measure = choose_measure(command.monitor, command.mode, rows[0].values, figures)
-    ranked = rank(rows, measure)
-    if not ranked:
-        return f"No run has {measure.metric}."
-    best = ranked[0].find_best(measure)
-    typed = f"python {command.script} {shlex.join(best.words)}"
-    table, marks = tabulate(ranked, measure), explain_marks(ranked, measure)
-    recipe = folder / "experiment" / "best.yaml"
-    recipe.parent.mkdir(exist_ok=True)
-    write_text(folder / "ranking.csv", to_csv(ranked))
-    write_text(folder / "ranking.md", f"{to_markdown(table)}\n{marks}\n\n```sh\n{typed}\n```\n")
-    write_text(recipe, command.to_recipe(best.words, f"the best of {folder.name} by {measure.metric}"))
-    draw(ranked, measure, folder)
-    lines = [to_text(table), "", marks, ""]
-    if RATE in plan.values and "epochs" in plan.search:
-        values = {float(row.values[RATE]): mean(row.of(measure.metric)) for row in ranked}
-        rate = suggest_rate(values, [float(rate) for rate in plan.values[RATE]], measure.lower)
-        lines.append(f"Suggestion:  {RATE}={rate:g}, the best together with its neighbours")
-    lines += [
-        f"Best run:    {typed}",
-        f"Its folder:  {best.folder}",
-        f"As a recipe: python {command.script} --config-dir {place} experiment=best",
-        f"All of it:   {place}",
-        f"TensorBoard: tensorboard --logdir {place}",
-    ]
-    return "\n".join(lines)
+def describe_failure(point: Point, code: int, why: str) -> str:
+    """Return in a line which run failed and why."""
+    log = point.find_log()
+    if not why and code < 0:
+        why = f"signal {-code} ended it"
+    elif not why and log.is_file():
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+        why = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"failed: {point.name}: {why} (its output: {RunFolder(log)})"

@@ -1,186 +1,181 @@
-"""What a sweep consists of: the words that all its runs have, and the values that make them differ."""
+"""What a sweep consists of: the words that all its runs share, the values that differ, and who is at work."""
 
 import json
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import product
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout  # comes with torch
 
-from descent.errors import ConfigError
+from descent.errors import ConfigError, require
 from descent.run.atomic import write_text
-from descent.run.folder import RunFolder, read_text, read_yaml
+from descent.run.folder import RunFolder
+from descent.run.trust import read_text, read_yaml
 
-PLAN = "sweep.yaml"
-DONE = ".done"  # a run that ended as it should, though it may have tested nothing
-PRUNED = ".pruned"  # a run that a search has ended before its time
+PLAN, STOP = "sweep.yaml", ".stop"  # the second one asks every run of a sweep to save and end
+DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended as it should; a search ends it early
+MOST = 100_000  # runs of a sweep
 LONGEST = 120  # characters of a folder's name
-PATIENCE = 60.0  # seconds for the runs of a sweep that was killed to save what they have
+PATIENCE = 5.0  # seconds for the runs of a sweep that was killed to let go of it
+STALE = 60.0  # seconds after which a process of another machine that shows no sign of life is gone
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One combination of values, and its run.
+    """One combination of values, and its run; processes on other machines get it as it is."""
 
-    Attributes:
-        values: what differs from the other runs, as typed, by key.
-        words: of the run's command line, without its folder.
-        folder: of the run.
-    """
-
-    values: Mapping[str, str]
-    words: tuple[str, ...]
-    folder: RunFolder
+    values: Mapping[str, str]  # what differs from the other runs, as typed, by key
+    words: tuple[str, ...]  # of the run's command line, without its folder
+    folder: RunFolder  # which the run makes itself, once its words have proved good
 
     @property
     def name(self) -> str:
         """Its name in the sweep, such as `loss=mae,seed=0`."""
         return self.folder.path.name
 
+    def beside(self, suffix: str) -> Path:
+        """Return a hidden file beside the run's folder: ".live" or ".log"."""
+        return self.folder.path.with_name(f".{self.name}{suffix}")
+
+    def find_log(self) -> Path:
+        """Return the file of what the run prints."""
+        return self.folder.log if self.folder.log.exists() else self.beside(".log")
+
+    def line(self) -> list[str]:
+        """Return the words of the run's command line: it goes on with what it has begun."""
+        path = str(self.folder.path).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+        return [*self.words, f"folder='{path}'", *([f"resume='{path}'"] if self.state() == "begun" else [])]
+
     def state(self) -> str:
-        """Return whether its run is "done", "pruned", "begun" or "missing"."""
+        """Return whether the run is "done", "pruned", "begun" or "missing"."""
+        if (self.folder.path / DONE).exists():
+            return "done"
         if not self.folder.config.exists():
             return "missing"
-        if (self.folder.path / DONE).exists() or "test" in read_result(self.folder):
+        if "test" in read_json(self.folder.result):  # it was killed before it could note that
             return "done"
         return "pruned" if (self.folder.path / PRUNED).exists() else "begun"
 
     def is_over(self) -> bool:
-        """Return whether nothing is to be done for it any more."""
+        """Return whether nothing is left to do."""
         return self.state() in ("done", "pruned")
 
+    def is_live(self) -> bool:
+        """Return whether a process is at work on it, on this machine or on another one."""
+        mark = self.beside(".live")
+        with suppress(OSError, ValueError):
+            host, process = mark.read_text().split()
+            if time.time() - mark.stat().st_mtime < STALE:
+                if host == gethostname() and os.name == "posix":
+                    os.kill(int(process), 0)  # raises where there is none
+                return True
+        return self.folder.lock.exists() and take_lock(self.folder) is None
 
-class Source:
-    """Where points come from: here those of a list that are not over, one after another."""
-
-    def __init__(self, points: Iterable[Point]) -> None:
-        self.waiting = [point for point in points if not point.is_over()]
-
-    def take(self) -> Point | None:
-        """Return the next point to run; None where there is none."""
-        return self.waiting.pop(0) if self.waiting else None
-
-    def left(self) -> int:
-        """Return how many are still to be taken."""
-        return len(self.waiting)
-
-    def ended(self, point: Point) -> None:
-        """Learn that a run is no longer at work."""
-
-    def is_hopeless(self, point: Point) -> bool:
-        """Return whether a run that is at work had better end."""
+    def claim(self) -> bool:
+        """Note that this process is at work on the run, unless another one is."""
+        if self.is_live():
+            return False
+        mark = self.beside(".live")
+        mark.unlink(missing_ok=True)
+        with suppress(FileExistsError), mark.open("x") as file:
+            return file.write(f"{gethostname()} {os.getpid()}") > 0
         return False
+
+    def look(self) -> bool:
+        """From the process at work: show that it lives, put its log in place; return whether it is to end."""
+        with suppress(OSError):
+            os.utime(self.beside(".live"))
+        if self.folder.metrics.exists() and self.beside(".log").exists():  # the folder is there to stay
+            self.beside(".log").replace(self.folder.log)
+        return (self.folder.path.parent / STOP).exists() or (self.folder.path / PRUNED).exists()
+
+    def leave(self, code: int) -> int:
+        """From the process at work: note that the run has ended, and return its exit code."""
+        if self.folder.config.exists():
+            with suppress(FileNotFoundError):
+                self.beside(".log").replace(self.folder.log)
+            if code == 0:
+                (self.folder.path / DONE).touch()
+        self.beside(".live").unlink(missing_ok=True)
+        return code
 
 
 @dataclass
 class Plan:
-    """A sweep: a run for each combination of values.
-
-    Attributes:
-        folder: of the sweep.
-        words: that all runs have.
-        values: of each key that varies, as typed; of a search, what it draws from.
-        search: settings of the group search, if there are any.
-    """
+    """A sweep: a run for each combination of values, or the trials of a search."""
 
     folder: Path
-    words: list[str]
-    values: dict[str, list[str]]
-    search: dict[str, Any] = field(default_factory=dict)
+    words: list[str]  # that all runs share
+    values: dict[str, list[str]]  # of each key that varies, as typed; a range that a search draws from
+    search: list[str] = field(default_factory=list)  # words about the search
 
-    def points(self) -> list[Point]:
-        """Return every combination, the last key varying fastest; of a search, the trials that there are."""
-        if self.has_trials():
-            return list(self.trials().values())
-        return [
-            self.point(dict(zip(self.values, chosen, strict=True)))
-            for chosen in product(*self.values.values())
-        ]
+    def __post_init__(self) -> None:
+        for key, values in self.values.items():
+            good = 1 <= len(values) <= MOST // 4
+            require(good, key, f"{len(values)} values", f"at least one value, and at most {MOST // 4}")
+        size = math.prod(map(len, self.values.values()))
+        require(size <= MOST, "sweep", f"{size:.4g} runs", f"at most {MOST} runs")
 
-    def point(self, values: Mapping[str, str]) -> Point:
-        """Return the run of some values."""
+    def points(self) -> Iterator[Point]:
+        """Yield every combination, the last key varying fastest."""
+        for chosen in product(*self.values.values()):
+            yield self.point(dict(zip(self.values, chosen, strict=True)))
+
+    def point(self, values: Mapping[str, str], number: int | None = None) -> Point:
+        """Return the run of some values, of a search with its number."""
         varying = [f"{key}={value}" for key, value in values.items()]
-        folder = RunFolder(self.folder / name_folder(varying))
-        return Point(values, (*self.words, *varying), folder)
-
-    def has_trials(self) -> bool:
-        """Return whether runs are proposed as it goes; else all combinations are run."""
-        return "sampler" in self.search
-
-    def trial(self, number: int, values: Mapping[str, str]) -> Point:
-        """Return a run of a search, from 0."""
-        point = self.point(values)
-        return Point(values, point.words, RunFolder(self.folder / f"{number:03},{point.name}"))
-
-    def trials(self) -> dict[int, Point]:
-        """Return the runs of a search that have a folder, by their numbers."""
-        found = {}
-        for path in sorted(self.folder.glob("[0-9]*,*")):
-            number, words = path.name.partition(",")[0], RunFolder(path).overrides
-            if number.isdecimal() and words.is_file():
-                saved = dict(str(word).partition("=")[::2] for word in read_yaml(words))
-                values = {key: saved[key] for key in self.values if key in saved}
-                if values.keys() == self.values.keys():
-                    found[int(number)] = Point(values, self.point(values).words, RunFolder(path))
-        return found
-
-    def is_like(self, other: "Plan") -> bool:
-        """Return whether another sweep differs in the values alone."""
-        same = sorted(self.saved()) == sorted(other.saved()) and set(self.values) == set(other.values)
-        return same and self.search == other.search and (not self.has_trials() or self.values == other.values)
-
-    def add(self, other: "Plan") -> None:
-        """Take another sweep's values first, and then what is new in this one."""
-        self.words = [*other.saved(), *(word for word in self.words if word not in self.saved())]
-        self.values = {
-            key: list(dict.fromkeys([*values, *self.values[key]])) for key, values in other.values.items()
-        }
-
-    def saved(self) -> list[str]:
-        """Return the words that all runs have, without those to Hydra itself."""
-        return [word for word in self.words if not word.startswith("hydra")]
+        name = ("" if number is None else f"{number:03},") + name_folder(varying)
+        return Point(values, (*self.words, *varying), RunFolder(self.folder / name))
 
     def typed(self) -> list[str]:
-        """Return the words of a command line that means this sweep."""
-        return [*self.words, *(f"{key}={','.join(values)}" for key, values in self.values.items())]
+        """Return the words of a command line that asks for it."""
+        values = [f"{key}={','.join(texts)}" for key, texts in self.values.items()]
+        return [*self.words, *self.search, *values]
+
+    def is_like(self, other: "Plan") -> bool:
+        """Return whether another sweep differs in the values alone, a search not even in those."""
+        words = {*self.words, *self.search} ^ {*other.words, *other.search}
+        same = (
+            all(w.startswith(("hydra", "trials=")) for w in words)
+            and self.values.keys() == other.values.keys()
+        )
+        return same and (not self.search or self.values == other.values)
 
     def write(self) -> None:
         """Write the plan into its folder."""
-        content = {"words": self.saved(), "values": self.values, "search": self.search}
+        words = [word for word in self.words if not word.startswith("hydra")]
+        content = {"words": words, "values": self.values, "search": self.search}
         write_text(self.folder / PLAN, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def read_plan(folder: Path) -> Plan:
-    """Return the plan in a folder.
-
-    Raises:
-        ConfigError: there is none, or something else in its file.
-    """
-    if not (folder / PLAN).is_file():
-        raise ConfigError("resume", str(folder), expected=f"the folder of a sweep; it has no {PLAN}")
+    """Return the plan in a folder; a ConfigError where it is none, or larger than a sweep may be."""
     content = read_yaml(folder / PLAN)
-    content = content if isinstance(content, dict) else {}
-    words, values, search = (content.get(key) for key in ("words", "values", "search"))
-    lists: list[Any] = [words, *values.values()] if isinstance(values, dict) else [None]
+    parts = content if isinstance(content, dict) else {}
+    words, values, search = (parts.get(key) for key in ("words", "values", "search"))
+    lists: list[Any] = [words, search, *values.values()] if isinstance(values, dict) else [None]
     if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
         raise ConfigError(str(folder / PLAN), expected="what a sweep writes: words, and values by key")
-    by_key = {str(key): texts for key, texts in zip(values or (), lists[1:], strict=True)}
-    return Plan(folder, lists[0], by_key, search if isinstance(search, dict) else {})
+    return Plan(folder, lists[0], dict(zip(map(str, values or ()), lists[2:], strict=True)), lists[1])
 
 
 def find_plan(wanted: Plan, parent: Path) -> Plan | None:
     """Return the newest sweep in a folder that is like another one, or None."""
-    files = [file for file in parent.glob(f"*/{PLAN}") if file.is_file()]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
-        plan = read_plan(file.parent)
-        if plan.is_like(wanted):
-            return plan
+    for file in sorted(parent.glob(f"*/{PLAN}"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        with suppress(ConfigError):  # it is no sweep
+            if (plan := read_plan(file.parent)).is_like(wanted):
+                return plan
     return None
 
 
@@ -193,11 +188,6 @@ def name_folder(words: Sequence[str]) -> str:
     return f"{name}-{blake2b(repr(words).encode(), digest_size=3).hexdigest()}"
 
 
-def read_result(folder: RunFolder) -> dict[str, Any]:
-    """Return what came of a run: seconds, "final", "best" and "test" figures; empty before its end."""
-    return read_json(folder.result)
-
-
 def read_json(file: Path) -> dict[str, Any]:
     """Return what a run wrote into a file; empty where it has not done so yet."""
     try:
@@ -207,44 +197,35 @@ def read_json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def best_figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures of a run's best epoch, or of the last where no best was kept, and of its test."""
-    rows = [result.get("best") or result.get("final"), result.get("test")]
-    figures = {name: value for row in rows if isinstance(row, dict) for name, value in row.items()}
-    return {name: float(v) for name, v in figures.items() if isinstance(v, int | float) and math.isfinite(v)}
-
-
-@contextmanager
-def hold(plan: Plan) -> Iterator[None]:
-    """Make a sweep's folder and keep other processes out, once runs that it may still have are at their end.
-
-    Raises:
-        ConfigError: the folder cannot be made; or the sweep is running, or one of its runs is.
-    """
+def hold(folder: Path) -> FileLock:
+    """Make a sweep's folder, and return the lock that keeps other sweeps out until it is released."""
     try:
-        plan.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         expected = f"a folder that can be made ({error.strerror})"
-        raise ConfigError("folder", str(plan.folder), expected=expected) from error
-    with lock(RunFolder(plan.folder), patience=0):
-        for point in plan.points():
-            if point.state() == "begun":
-                with lock(point.folder, PATIENCE):
-                    pass
-        yield
+        raise ConfigError("folder", str(folder), expected=expected) from error
+    require_plain(folder)
+    if (lock := take_lock(RunFolder(folder), PATIENCE)) is None:
+        raise ConfigError("resume", str(RunFolder(folder)), expected="what has ended; this is running")
+    return lock
 
 
-@contextmanager
-def lock(folder: RunFolder, patience: float) -> Iterator[None]:
-    """Hold the lock of a folder, after so many seconds at most."""
-    from filelock import FileLock, Timeout  # comes with torch
-
-    held = FileLock(folder.lock, timeout=patience)
+def take_lock(folder: RunFolder, patience: float = 0) -> FileLock | None:
+    """Return the lock of a folder, held until it is forgotten; None where another process holds it."""
+    lock = FileLock(folder.lock, timeout=patience)
     try:
-        held.acquire()
-    except Timeout as error:
-        raise ConfigError("resume", str(folder), expected="what has ended; this is running") from error
-    try:
-        yield
-    finally:
-        held.release()
+        lock.acquire()
+    except Timeout:
+        return None
+    return lock
+
+
+def require_plain(folder: Path) -> None:
+    """Refuse a folder to write to in which a link, a pipe or a device leads elsewhere."""
+    for parent, folders, files in os.walk(folder):
+        for path in (f"{parent}/{name}" for name in (*folders, *files)):
+            with suppress(FileNotFoundError):  # a run at work has removed it
+                kind = os.lstat(path).st_mode
+                good = stat.S_ISREG(kind) or stat.S_ISDIR(kind)
+                expected = "a folder of plain files; this is a link, a pipe or a device"
+                require(good, "resume", os.path.relpath(path), expected)

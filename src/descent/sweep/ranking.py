@@ -1,56 +1,58 @@
-"""Which choice is the best: means over seeds, and what their spread says."""
+"""Which choice is the best: means over seeds, and what their spread allows to say."""
 
-import csv
-import io
+import math
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from pathlib import Path
 from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
 
-from descent.sweep.plan import Point, best_figures, read_result
+from descent.run.atomic import write_text
+from descent.run.folder import RunFolder
+from descent.sweep.pictures import draw
+from descent.sweep.plan import Point, read_json
+
+if TYPE_CHECKING:
+    import polars as pl  # not before the runs are over: a process that is forked from one with it may hang
 
 REPEATS = ("seed", "data.seed", "fold", "data.fold")  # what does not make another choice
 LOWER = ("loss", "mae", "mse", "rmse", "mape", "calibration_error")  # metrics of which less is better
-# Student's t that 2.5 % lie above, by degrees of freedom from 1
-T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
-    2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
-)  # fmt: skip
-BEYOND = 2.0
+FEW = 5  # seeds in common, below which their spread is too uncertain to call a difference noise
+# Student's t that 2.5 % lie above, by degrees of freedom from 4
+T = (2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101)
+SHOWN, ENDLESS = 20, 10_000  # rows on the terminal; columns of a file
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measure:
-    """What runs are ranked by: a figure of their best epoch, and whether less of it is better."""
+    """What runs are ranked by: a figure of their best epoch."""
 
     metric: str
-    lower: bool
-    note: str
+    lower: bool  # is better
+    note: str = ""  # what it is, in words
+    without: str = ""  # a figure that does not compare
 
 
 @dataclass
 class Row:
-    """A choice, and what came of its runs.
-
-    Attributes:
-        values: of the choice, by key.
-        points: of its runs that have ended, by seed and fold.
-        figures: of each run, by the same.
-        seconds: of training, of each run.
-        near: whether the difference to the best is within the noise; None where that cannot be told.
-    """
+    """A choice, and what came of its runs."""
 
     values: dict[str, str]
-    points: dict[tuple[str, ...], Point]
-    figures: dict[tuple[str, ...], dict[str, float]]
-    seconds: list[float]
-    near: bool | None = None
+    points: dict[tuple[str, ...], Point]  # its runs that have ended, by seed and fold
+    figures: dict[tuple[str, ...], dict[str, float]]  # of each run, by the same
+    near: bool | None = False  # whether the best is within the noise; None where too few seeds can tell
+
+    @property
+    def name(self) -> str:
+        """Its values, such as `loss=mae, optimizer=sgd`."""
+        return ", ".join(f"{key}={value}" for key, value in self.values.items()) or "run"
 
     def of(self, metric: str) -> list[float]:
         """Return a figure of each run that has it."""
         return [figures[metric] for figures in self.figures.values() if metric in figures]
 
-    def find_best(self, measure: "Measure") -> Point:
+    def find_best(self, measure: Measure) -> Point:
         """Return the best one of its runs."""
         having = {repeat: f[measure.metric] for repeat, f in self.figures.items() if measure.metric in f}
         chosen = min if measure.lower else max
@@ -58,20 +60,13 @@ class Row:
 
 
 def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Iterable[str]) -> Measure:
-    """Return the monitored metric; where runs differ in their loss, and that is monitored, another one.
-
-    Args:
-        monitor, mode: of the runs.
-        varying: the keys in which they differ.
-        figures: that one run has, by their names.
-    """
+    """Return the monitored metric; where the loss is monitored and `varying`, another one of `figures`."""
     of_loss = monitor.endswith("/loss") and any(key.partition(".")[0] == "loss" for key in varying)
     others = [name for name in figures if name.startswith("val/") and name != "val/loss"]
     if not of_loss or not others:
         return Measure(monitor, mode == "min", f"{monitor} at each run's best epoch")
-    metric = others[0]
-    note = f"{metric} at each run's best epoch by {monitor}, for values of different losses do not compare"
-    return Measure(metric, is_less_better(metric), note)
+    note = f"{others[0]} at the best epoch by {monitor}, because losses do not compare"
+    return Measure(others[0], is_less_better(others[0]), note, "test/loss")
 
 
 def is_less_better(metric: str) -> bool:
@@ -79,105 +74,122 @@ def is_less_better(metric: str) -> bool:
     return metric.partition("/")[2] in LOWER
 
 
-def collect(points: Sequence[Point]) -> list[Row]:
+def best_figures(folder: RunFolder) -> dict[str, float]:
+    """Return the figures of a run's best epoch, or of its last if none was kept, its test and its seconds."""
+    result = read_json(folder.result)
+    rows = [result.get("best") or result.get("final"), result.get("test"), {"seconds": result.get("seconds")}]
+    figures = {name: value for row in rows if isinstance(row, dict) for name, value in row.items()}
+    return {k: float(v) for k, v in figures.items() if isinstance(v, int | float) and math.isfinite(v)}
+
+
+def collect(points: Iterable[Point]) -> list[Row]:
     """Return a row for each choice that has runs that are done."""
     rows: dict[tuple[tuple[str, str], ...], Row] = {}
     for point in points:
-        if point.state() != "done":
-            continue
-        choice = {key: value for key, value in point.values.items() if key not in REPEATS}
-        repeat = tuple(value for key, value in point.values.items() if key in REPEATS)
-        row = rows.setdefault(tuple(choice.items()), Row(choice, {}, {}, []))
-        result = read_result(point.folder)
-        row.points[repeat], row.figures[repeat] = point, best_figures(result)
-        row.seconds.append(float(result.get("seconds", 0.0)))
+        if point.state() == "done":
+            choice = {key: value for key, value in point.values.items() if key not in REPEATS}
+            repeat = tuple(value for key, value in point.values.items() if key in REPEATS)
+            row = rows.setdefault(tuple(choice.items()), Row(choice, {}, {}))
+            row.points[repeat], row.figures[repeat] = point, best_figures(point.folder)
     return list(rows.values())
 
 
 def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
     """Return the rows that have the figure, the best first, each compared with that one.
 
-    Runs of one seed share their splits and their initial weights, so the differences are taken seed by seed:
-    a row is near the best where a 95 % interval of their mean, by Student's t, holds 0.
+    Runs of one seed share their splits and their initial weights, so the differences are taken seed by seed.
     """
-    ranked = [row for row in rows if row.of(measure.metric)]
-    ranked.sort(key=lambda row: mean(row.of(measure.metric)), reverse=not measure.lower)
+    metric = measure.metric
+    ranked = [row for row in rows if row.of(metric)]
+    ranked.sort(key=lambda row: mean(row.of(metric)), reverse=not measure.lower)
     for row in ranked[1:]:
-        best = ranked[0].figures
-        pairs = [(figures, best[repeat]) for repeat, figures in row.figures.items() if repeat in best]
-        row.near = holds_zero([one[measure.metric] - other[measure.metric] for one, other in pairs])
+        best = {repeat: f[metric] for repeat, f in ranked[0].figures.items() if metric in f}
+        row.near = is_near(
+            [(f[metric], best[r]) for r, f in row.figures.items() if r in best and metric in f]
+        )
     return ranked
 
 
-def holds_zero(differences: Sequence[float]) -> bool | None:
-    """Return whether a 95 % interval of the mean difference holds 0; None of fewer than two."""
-    n = len(differences)
+def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
+    """Return whether two choices differ by no more than noise; None where too few seeds can tell.
+
+    They do not where each one's mean is outside the other's spread of one standard deviation. Otherwise a
+    95 % interval of the mean difference, by Student's t, decides. The pairs are their values, seed by seed.
+    """
+    n, gaps = len(pairs), [one - other for one, other in pairs]
     if n < 2:
         return None
-    t = T[n - 2] if n - 2 < len(T) else BEYOND
-    return abs(mean(differences)) <= t * stdev(differences) / sqrt(n)
+    if abs(mean(gaps)) > max(stdev(values) for values in zip(*pairs, strict=True)):
+        return False
+    return abs(mean(gaps)) <= T[min(n - FEW, len(T) - 1)] * stdev(gaps) / math.sqrt(n) if n >= FEW else None
 
 
-def tabulate(rows: Sequence[Row], measure: Measure) -> list[list[str]]:
-    """Return the ranking as texts, its head first."""
-    tests = [name for name in rows[0].figures[next(iter(rows[0].figures))] if name.startswith("test/")]
-    table = [["", *rows[0].values, measure.metric, *tests, "runs", "seconds"]]
-    unsure = "?" if has_repeats(rows) else ""
-    for number, row in enumerate(rows, 1):
-        mark = {True: "≈", False: "", None: unsure}[row.near] if number > 1 else "best"
-        figures = [mean_and_spread(row.of(name)) for name in (measure.metric, *tests)]
-        table.append(
-            [mark, *row.values.values(), *figures, str(len(row.figures)), f"{mean(row.seconds):.1f}"]
-        )
-    return table
+# ---- in words and files ------------------------------------------------------------------------------------
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
+def show(rows: Sequence[Row], measure: Measure) -> str:
+    """Return the best rows as a table that fits the terminal, and what it means."""
+    table, columns = tabulate(rows[:SHOWN], measure), shutil.get_terminal_size().columns
+    while len(draw_table(table, ENDLESS).split("\n")[0]) > columns and table.columns[-1] != "runs":
+        table = table.drop(table.columns[-1])
+    more = f"\n… and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return f"{draw_table(table, columns)}{more}\n\n{explain(rows, measure)}"
+
+
+def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
+    """Return the ranking as texts, a column for each thing that differs."""
+    import polars as pl
+
+    tests = dict.fromkeys(name for row in rows for f in row.figures.values() for name in f if "test/" in name)
+    unsure = "?" if any(len(row.points) > 1 for row in rows) else ""
+    table = {"": ["best", *({True: "≈", False: "", None: unsure}[row.near] for row in rows[1:])]}
+    table |= {key: [row.values[key] for row in rows] for key in rows[0].values}
+    table[measure.metric] = [write_spread(row.of(measure.metric)) for row in rows]
+    table["runs"] = [str(len(row.points)) for row in rows]
+    table |= {name: [write_spread(row.of(name)) for row in rows] for name in tests if name != measure.without}
+    table["seconds"] = [f"{mean(row.of('seconds') or [0.0]):.1f}" for row in rows]
+    return pl.DataFrame(table)
+
+
+def write_spread(values: Sequence[float]) -> str:
     """Return `0.9731 ± 0.0052`: the mean and the standard deviation; `–` of nothing."""
-    if not values:
-        return "–"
-    return f"{mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{mean(values):.4g}{spread}" if values else "–"
 
 
-def has_repeats(rows: Sequence[Row]) -> bool:
-    """Return whether there is a choice with several runs."""
-    return any(len(row.figures) > 1 for row in rows)
+def draw_table(table: "pl.DataFrame", width: int, form: Any = "NOTHING") -> str:
+    """Return a table in so many columns; a longer text goes on below."""
+    import polars as pl
+
+    with pl.Config(
+        tbl_formatting=form, tbl_width_chars=width, tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=ENDLESS,
+        tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True,
+    ):  # fmt: skip
+        return "\n".join(line.removeprefix(" ").rstrip() for line in str(table).splitlines())
 
 
-def explain_marks(rows: Sequence[Row], measure: Measure) -> str:
-    """Return what the table says, in words."""
-    lines = [f"Ranked by {measure.note}: mean ± standard deviation."]
+def explain(rows: Sequence[Row], measure: Measure) -> str:
+    """Return what the ranking and its marks mean, in words."""
+    lines = [f"Ranked by {measure.note}.", "Mean ± standard deviation."]
     if any(row.near for row in rows):
-        lines.append("≈: within the noise of the best (95 % interval of the paired differences holds 0).")
-    if not has_repeats(rows):
-        lines.append("One run of each, so nothing is said of noise: seed=0,1,2 would tell.")
-    elif any(row.near is None for row in rows[1:]):
-        lines.append("?: fewer than two seeds in common with the best, so nothing is said of noise.")
+        lines.append("≈: within the noise of the best (95 % of the paired differences contain 0).")
+    if any(row.near is None for row in rows):
+        lines.append(f"?: too few seeds to tell a difference from noise; {FEW} in common would do.")
     return "\n".join(lines)
 
 
-def to_text(table: Sequence[Sequence[str]]) -> str:
-    """Return a table for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
+def publish(rows: Sequence[Row], measure: Measure, folder: Path, note: str = "") -> None:
+    """Write the ranking and its pictures into a folder."""
+    import polars as pl
 
-
-def to_markdown(table: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in table]
-    return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]]) + "\n"
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """Return the ranking with all figures, each a column of means and one of standard deviations."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    names = list(dict.fromkeys(name for row in rows for figures in row.figures.values() for name in figures))
-    figures = [f"{name} {kind}" for name in names for kind in ("mean", "std")]
-    writer.writerow(["rank", *rows[0].values, *figures, "runs", "seconds", "near"])
-    for number, row in enumerate(rows, 1):
-        columns = [row.of(name) for name in names]
-        pairs = [(mean(c) if c else "", stdev(c) if len(c) > 1 else "") for c in columns]
-        last = [len(row.figures), mean(row.seconds), "" if row.near is None else row.near]
-        writer.writerow([number, *row.values.values(), *(cell for pair in pairs for cell in pair), *last])
-    return text.getvalue()
+    columns: dict[str, Any] = {"rank": range(1, len(rows) + 1)}
+    columns |= {key: [row.values[key] for row in rows] for key in rows[0].values}
+    for name in dict.fromkeys(name for row in rows for figures in row.figures.values() for name in figures):
+        values = [row.of(name) for row in rows]
+        columns[f"{name} mean"] = [mean(column) if column else None for column in values]
+        columns[f"{name} std"] = [stdev(column) if len(column) > 1 else None for column in values]
+    columns |= {"runs": [len(row.points) for row in rows], "near": [row.near for row in rows]}
+    write_text(folder / "ranking.csv", pl.DataFrame(columns).write_csv())
+    table = draw_table(tabulate(rows, measure), ENDLESS, "ASCII_MARKDOWN")
+    write_text(folder / "ranking.md", f"{table}\n\n{explain(rows, measure)}\n{note}")
+    draw(rows, measure, folder)

@@ -1,106 +1,25 @@
-"""Search: trials that are proposed one after another, by what came of those before.
+"""Search: trials that Optuna proposes one after another, by what came of those before.
 
-All that a search knows is in its runs' folders, so one that was killed goes on with what it would have
-proposed: each proposal has a random generator of its own, made of the seed and the trial's number.
+Its journal in the sweep's folder is the state. Each proposal has a sampler of its own, whose seed is made of
+the run's seed and the trial's number, so a search that was killed goes on with what it would have proposed.
 """
 
 import math
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import count
-from statistics import mean
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-from descent.errors import require
-from descent.sweep.pictures import read_curve, read_metrics
-from descent.sweep.plan import Plan, Point, Source, best_figures, read_result
-from descent.sweep.ranking import Measure, choose_measure
+from descent.errors import ConfigError, first_line, require
+from descent.sweep.conduct import Queue
+from descent.sweep.pictures import read_curve
+from descent.sweep.plan import PRUNED, Plan, Point
+from descent.sweep.ranking import Measure, best_figures
 
-RATE = "optimizer.lr"
-BOARD = "optuna.log"  # in a sweep's folder: a study of Optuna's
+BOARD = "optuna.log"
 DIGITS = 4  # of a number that is drawn, so that it can be typed again
-
-
-@dataclass
-class Settings:
-    """How trials are chosen, and which of them end early; the fields of conf/search.
-
-    Args:
-        sampler: "random", or "tpe" by Optuna.
-        startup: trials that are drawn at random before the sampler begins.
-        reduction: of the trials that have come to epoch 1, r, r², …, one in r goes on; None: all do.
-    """
-
-    sampler: Literal["random", "tpe"]
-    startup: int
-    reduction: int | None
-
-    def __post_init__(self) -> None:
-        require(self.startup >= 1, "startup", self.startup, "a whole number of at least 1")
-        enough = self.reduction is None or self.reduction >= 2
-        require(enough, "reduction", self.reduction, "null, or a whole number of at least 2")
-        usable = self.sampler == "random" or find_spec("optuna") is not None
-        require(usable, "sampler", self.sampler, "random, or Optuna installed: uv sync --extra search")
-
-
-@dataclass
-class Grid:
-    """Every combination of values, with ranges cut into steps.
-
-    Args:
-        steps: values of a range, its ends included.
-    """
-
-    steps: int
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 2, "steps", self.steps, "a whole number of at least 2")
-
-
-@dataclass
-class Rates:
-    """Short runs that show which learning rates an optimizer takes here.
-
-    Each rate has a run of its own, which begins anew: what is compared is where they come to in the same
-    time, and not the slope of one run whose rate grows, which noise decides.
-
-    Args:
-        low, high: of the learning rates, evenly over their logarithms.
-        steps: how many.
-        epochs: that each is tried for.
-    """
-
-    low: float
-    high: float
-    steps: int
-    epochs: int
-
-    def __post_init__(self) -> None:
-        require(self.low > 0, "low", self.low, "a number above 0")
-        require(self.high > self.low, "high", self.high, "a number above search.low")
-        require(self.steps >= 3, "steps", self.steps, "a whole number of at least 3")
-        require(self.epochs >= 1, "epochs", self.epochs, "a whole number of at least 1")
-
-
-def suggest_rate(values: Mapping[float, float], tried: Sequence[float], lower: bool) -> float | None:
-    """Return the rate that is best by the mean of its value and its neighbours'; None where there is none.
-
-    Args:
-        values: what runs came to, by rate.
-        tried: all rates; one without a value, whose run has failed, counts as the worst.
-        lower: whether lower values are better.
-    """
-    if not values:
-        return None
-    signed = {rate: value if lower else -value for rate, value in values.items()}
-    worst, rates = max(signed.values()), sorted(tried)
-    found = [signed.get(rate, worst) for rate in rates]
-    found = [found[0], *found, found[-1]]
-    smooth = {rate: mean(found[place : place + 3]) for place, rate in enumerate(rates) if rate in signed}
-    return min(smooth, key=smooth.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -110,206 +29,121 @@ class Range:
     low: float
     high: float
     log: bool
-    whole: bool
-    text: str = ""
+    text: str
 
-    def draw(self, chance: random.Random) -> float:
-        """Return one of them at random."""
-        return self.find(chance.random())
-
-    def divide(self, steps: int) -> list[float]:
+    def divide(self, steps: int) -> list[str]:
         """Return as many of them at equal distances, the ends included."""
-        return list(dict.fromkeys(self.find(step / (steps - 1)) for step in range(steps)))
+        require(steps >= 2, "search.steps", steps, "a whole number of at least 2")
+        turn, back = (math.log, math.exp) if self.log else (float, float)
+        low, high = turn(self.low), turn(self.high)
+        return list(
+            dict.fromkeys(self.write(back(low + (high - low) * n / (steps - 1))) for n in range(steps))
+        )
 
-    def find(self, share: float) -> float:
-        """Return the number that so large a share of the way from `low` to `high` leads to."""
-        if self.log:
-            low, high = math.log(self.low), math.log(self.high)
-            return self.keep(math.exp(low + (high - low) * share))
-        return self.keep(self.low + (self.high - self.low) * share)
+    def write(self, value: float) -> str:
+        """Return a number as it can be typed."""
+        if isinstance(self.low, int):
+            return str(min(max(round(value), self.low), round(self.high)))
+        return str(min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high))
 
-    def keep(self, value: float) -> float:
-        """Return the number as it can be typed."""
-        if self.whole:
-            return min(max(round(value), round(self.low)), round(self.high))
-        return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+    def distribute(self) -> Any:
+        """Return what Optuna calls it."""
+        from optuna.distributions import FloatDistribution, IntDistribution
 
-
-Space = Mapping[str, Range | list[str]]
+        kind = IntDistribution if isinstance(self.low, int) else FloatDistribution
+        return kind(self.low, self.high, log=self.log)  # type: ignore[arg-type]
 
 
-class Search(Source):
-    """The source of a search's trials.
+@dataclass
+class Grid:
+    """Every combination of values, with ranges cut into so many steps, their ends included."""
 
-    Args:
-        plan: of the sweep, whose folder holds the trials that there are.
-        settings: how it searches.
-        space: what each key is drawn from.
-        trials: how many in all.
-        look: what runs monitor, and its mode.
+    steps: int
+
+
+class Search(Queue):
+    """The trials of a search: those that were begun, and then what a sampler of Optuna's proposes.
+
+    `sampler` makes one from a seed, a `pruner` ends trials early, and `space` is what each key is drawn from.
     """
 
     def __init__(
-        self, plan: Plan, settings: Settings, space: Space, trials: int, look: tuple[str, str]
-    ) -> None:
-        self.plan, self.settings, self.space, self.trials, self.look = plan, settings, space, trials, look
-        self.seed = next((word for word in plan.words if word.startswith("seed=")), "seed=0")
-        self.points = plan.trials()
-        super().__init__(self.points.values())
-        self.at_work: set[Point] = set()
-        self.rungs: dict[Point, int] = {}  # the epoch at which a trial is looked at next
-        self.measure: Measure | None = None
-        self.board: Any = None  # the study that optuna-dashboard opens
-        self.to_show: list[Point] = []
-        for point in self.points.values():
-            if point.is_over():
-                self._show(point)
+        self, sampler: Callable[..., Any], pruner: Any, plan: Plan, space: Mapping[str, Range | list[str]],
+        trials: int, seed: int, measure: Measure,
+    ) -> None:  # fmt: skip
+        import optuna
+        from optuna.storages import JournalStorage, journal
 
-    def take(self) -> Point | None:
-        """Return a trial that was begun, or the next one."""
-        point = super().take()
-        if point is None and len(self.points) < self.trials:
-            point = self._propose()
-        if point is not None:
-            self.at_work.add(point)
-        return point
+        super().__init__([])
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self.sampler, self.plan, self.space, self.wanted = sampler, plan, space, trials
+        self.seed, self.measure, self.trials = seed, measure, dict[Point, Any]()
+        file = str(plan.folder / BOARD)
+        Path(f"{file}.lock").unlink(missing_ok=True)  # of a sweep that was killed; this one is alone
+        try:
+            storage = JournalStorage(journal.JournalFileBackend(file, journal.JournalFileOpenLock(file)))
+            self.study = optuna.create_study(
+                storage=storage, study_name="sweep", load_if_exists=True, pruner=pruner,
+                direction="minimize" if measure.lower else "maximize",
+            )  # fmt: skip
+            before = self.study.trials
+        except Exception as error:  # whatever a damaged one makes of Optuna
+            raise ConfigError(file, expected=f"a journal of Optuna's ({first_line(error)})") from error
+        for found in before:
+            study = storage.get_study_id_from_name("sweep")
+            identity = storage.get_trial_id_from_study_id_trial_number(study, found.number)
+            point = self._add(optuna.trial.Trial(self.study, identity))
+            if not found.state.is_finished() and point.is_over():  # the sweep was killed before it noted that
+                self.ended(point, 0)
+            elif not found.state.is_finished():
+                self.waiting.append(point)
 
-    def _propose(self) -> Point:
-        """Return the next trial, of the first number that is free."""
-        number = next(number for number in count() if number not in self.points)
-        chance = random.Random(f"{self.seed} {number}")
-        if self.settings.sampler == "random" or number < self.settings.startup:
-            values = {
-                key: space.draw(chance) if isinstance(space, Range) else chance.choice(space)
-                for key, space in self.space.items()
-            }
-        else:
-            values = self._ask(chance.randrange(2**32))
-        point = self.plan.trial(number, {key: str(value) for key, value in values.items()})
-        self.points[number] = point
+    def _add(self, trial: Any) -> Point:
+        """Return the run of a trial, whose journal may come from elsewhere."""
+        values = {}
+        for key, part in self.space.items():
+            value = trial.params.get(key)
+            good = isinstance(value, int | float) if isinstance(part, Range) else value in part
+            require(good, str(self.plan.folder / BOARD), f"{key}={value}", "values of this search")
+            values[key] = part.write(value) if isinstance(part, Range) else str(value)
+        point = self.plan.point(values, trial.number)
+        self.all.append(point)
+        self.trials[point] = trial
         return point
 
     def left(self) -> int:
-        """Return how many trials are still to be taken."""
-        return max(0, self.trials - len(self.points)) + super().left()
+        """Return how many are to come."""
+        return len(self.waiting) + max(0, self.wanted - len(self.all))
 
-    def ended(self, point: Point) -> None:
-        """Learn that a trial is no longer at work."""
-        self.at_work.discard(point)
-        self._show(point)
+    def take(self) -> Point | None:
+        """Return a trial that was begun, or the next one."""
+        from optuna.distributions import CategoricalDistribution
 
-    def is_hopeless(self, point: Point) -> bool:
-        """Return whether a trial is not among the best of those that have come as far."""
-        if self.settings.reduction is None or not (measure := self._find_measure(point)):
-            return False
-        best = min if measure.lower else max
-        values = read_curve(point.folder, measure.metric)[1]
-        rung = self.rungs.get(point, 1)
-        while rung <= len(values):
-            self.rungs[point] = rung * self.settings.reduction
-            curves = [read_curve(other.folder, measure.metric)[1] for other in self.points.values()]
-            reached = [best(curve[:rung]) for curve in curves if len(curve) >= rung]
-            reached.sort(reverse=not measure.lower)
-            last = reached[max(1, len(reached) // self.settings.reduction) - 1]
-            mine = best(values[:rung])
-            if mine != best(mine, last):
-                return True
-            rung = self.rungs[point]
-        return False
+        if (point := super().take()) is not None or self.waiting or not self.left():
+            return point
+        seed = random.Random(f"{self.seed} {len(self.all)}").getrandbits(31)
+        self.study.sampler = self.sampler(seed=seed)
+        parts = self.space.items()
+        space = {k: p.distribute() if isinstance(p, Range) else CategoricalDistribution(p) for k, p in parts}
+        return self._add(self.study.ask(space))
 
-    def _find_measure(self, point: Point) -> Measure | None:
-        """Return what trials are compared by, once one of them has come to a figure."""
-        if self.measure is None and (rows := read_metrics(point.folder)):
-            self.measure = choose_measure(*self.look, self.space, rows[0])
-        return self.measure
+    def look(self, point: Point) -> None:
+        """Report the epochs that a run has come to, and mark it where the pruner ends it."""
+        trial = self.trials[point]
+        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        for epoch, value in zip(*read_curve(point.folder, self.measure.metric), strict=True):
+            if int(epoch) not in known:
+                trial.report(value, int(epoch))
+                if trial.should_prune():
+                    (point.folder.path / PRUNED).touch()
 
-    def _value(self, point: Point) -> float | None:
-        """Return what came of a trial; None if it has not ended as it should."""
-        measure = self._find_measure(point)
-        if measure is None or point.state() != "done":
-            return None
-        return best_figures(read_result(point.folder)).get(measure.metric)
+    def ended(self, point: Point, code: int) -> None:
+        """Report a run; one that failed by itself counts as the worst, one that was killed runs again."""
+        from optuna.trial import TrialState
 
-    def _ask(self, seed: int) -> dict[str, Any]:
-        """Return what Optuna proposes, whose study is made anew of what the folders hold."""
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=1, multivariate=True, constant_liar=True
-        )
-        trials = [self._to_trial(point) for _, point in sorted(self.points.items())]
-        lower = self.measure is None or self.measure.lower
-        study = optuna.create_study(direction="minimize" if lower else "maximize", sampler=sampler)
-        study.add_trials(trials)
-        found = study.ask({key: to_distribution(space) for key, space in self.space.items()}).params
-        return {k: s.keep(found[k]) if isinstance(s, Range) else found[k] for k, s in self.space.items()}
-
-    def _to_trial(self, point: Point, **more: Any) -> Any:
-        """Return a trial as Optuna knows it."""
-        from optuna.trial import TrialState, create_trial
-
-        value = self._value(point)
-        state = TrialState.COMPLETE if value is not None else TrialState.PRUNED  # as the worst, if it failed
-        return create_trial(
-            params={key: read_value(self.space[key], text) for key, text in point.values.items()},
-            distributions={key: to_distribution(space) for key, space in self.space.items()},
-            value=value,
-            state=TrialState.RUNNING if point in self.at_work else state,
-            **more,
-        )
-
-    def _show(self, point: Point) -> None:
-        """Add a trial that has ended to a file that optuna-dashboard opens, and that is never read here."""
-        self.to_show.append(point)
-        measure = self._find_measure(point)
-        if measure is None or not find_spec("optuna"):
-            return
-        import optuna
-        from optuna.storages import journal
-
-        if self.board is None:  # made anew of what the folders hold
-            optuna.logging.set_verbosity(optuna.logging.WARNING)
-            file = self.plan.folder / BOARD
-            file.unlink(missing_ok=True)
-            backend = journal.JournalFileBackend(str(file), journal.JournalFileOpenLock(str(file)))
-            self.board = optuna.create_study(
-                storage=optuna.storages.JournalStorage(backend),
-                direction="minimize" if measure.lower else "maximize",
-                study_name=f"{self.plan.folder.name} by {measure.metric}",
-            )
-        while self.to_show:
-            point = self.to_show.pop(0)
-            epochs, values = read_curve(point.folder, measure.metric)
-            curve = dict(zip(map(int, epochs), values, strict=True))
-            trial = self._to_trial(point, intermediate_values=curve, user_attrs={"folder": point.name})
-            if not point.is_over():
-                trial.state = optuna.trial.TrialState.FAIL
-            self.board.add_trial(trial)
-
-
-def to_distribution(space: Range | list[str]) -> Any:
-    """Return what Optuna calls it."""
-    from optuna import distributions as kinds
-
-    if isinstance(space, list):
-        return kinds.CategoricalDistribution(space)
-    if space.whole:
-        return kinds.IntDistribution(int(space.low), int(space.high), log=space.log)
-    return kinds.FloatDistribution(space.low, space.high, log=space.log)
-
-
-def read_value(space: Range | list[str], text: str) -> Any:
-    """Return a value as it is in a trial's words, or the nearest one that can be drawn."""
-    if isinstance(space, list):
-        return text if text in space else space[0]
-    return space.keep(float(text))
-
-
-def expand_ranges(space: Space, steps: int) -> dict[str, list[str]]:
-    """Return the values of a grid: those that are listed, and of each range as many as `steps`."""
-    return {
-        key: list(map(str, part.divide(steps))) if isinstance(part, Range) else part
-        for key, part in space.items()
-    }
+        value = best_figures(point.folder).get(self.measure.metric)
+        if point.state() == "done" and value is not None:
+            self.study.tell(self.trials[point], value)
+        elif point.is_over() or 0 < code < 128:
+            self.study.tell(self.trials[point], state=TrialState.PRUNED)

@@ -1,0 +1,100 @@
+"""Image files in folders that have the names of their classes. What is passed over is counted."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unicodedata import normalize
+
+from PIL import ExifTags, Image, ImageOps
+
+from descent.data.named_path import NamedPath
+
+Image.init()
+# none of these has Pillow start another program, as EPS does
+KINDS = sorted({"AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"} & {*Image.OPEN})
+SUFFIXES = sorted(suffix for suffix, kind in Image.registered_extensions().items() if kind in KINDS)
+SPLIT = re.compile(r"(?:^|[^a-z])(train|val|test)(?:ing|id|idation)?(?:set|data|images)?(?:[^a-z]|$)")
+
+
+def show(path: str | Path) -> str:
+    """Return a path as text: bytes of a name that are not UTF-8 become `\\xb0`, so two names stay two."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def open_image(file: Path) -> Iterator[Image.Image]:
+    """Open an image of the kinds that are taken, whatever its name is."""
+    if not file.is_file():  # a pipe would be waited for
+        raise ValueError("it is no regular file")
+    # by a stream, because Pillow 13 mixes up the pixels of a turned raw TIFF that it opens by a path
+    with file.open("rb") as stream, Image.open(stream, formats=KINDS) as image:
+        yield image
+
+
+def read_header(file: Path) -> tuple[tuple[int, int], str] | None:
+    """Return height and width, as the camera was held, and Pillow's mode; None where there is no image."""
+    try:
+        with open_image(file) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            upright = ImageOps.exif_transpose(image) if turned else image
+            return (upright.height, upright.width), upright.mode
+    except Exception:  # each of Pillow's formats raises what it likes
+        return None
+
+
+def count_passed(passed: Counter[str]) -> list[str]:
+    """Return a line that counts what is passed over, or no line."""
+    kinds = [f"{n:,} {kind}" for kind, n in passed.most_common() if n]
+    return [f"passed over {passed.total():,}: {', '.join(kinds)}"] if kinds else []
+
+
+def find_images(root: Path, passed: Counter[str]) -> list[Path]:
+    """Return what is an image by name or content at any depth, in order, and count the rest in `passed`."""
+    images, folders, met = [], [root] if root.is_dir() else [], set()
+    for folder in folders:  # which grows meanwhile
+        if folder.resolve() in met:  # linked folders are read, each once
+            passed["links to folders that were read"] += 1
+            continue
+        met.add(folder.resolve())
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):
+                passed["hidden"] += 1
+            elif path.is_dir():
+                folders.append(path)
+            elif not path.is_file():
+                passed["pipes or broken links"] += 1
+            elif path.suffix.lower() in SUFFIXES or read_header(path):
+                images.append(path)
+            else:
+                passed[show(path.suffix.lower()) or "without a suffix"] += 1
+    return sorted(images)
+
+
+def find_labelled(root: Path, named: NamedPath, passed: Counter[str]) -> list[tuple[Path, str, str]]:
+    """Return images in a folder for each class, with their class and split: "train", "val" or "test".
+
+    Folders of splits, such as `Training`, may be around. Names that only look alike (NFD) are one class.
+    """
+    images = find_images(root, passed)
+    folders = [path for path in sorted(root.glob("[!.]*")) if path.is_dir()]
+    splits = {path.name: match[1] for path in folders if (match := SPLIT.search(path.name.lower()))}
+    within = [path for top in folders if top.name in splits for path in top.glob("[!.]*") if path.is_dir()]
+    trained = any(splits[path.parent.name] == "train" for path in within)
+    given = trained and (len(splits) > 1 or len(folders) == 1)
+    found, empty = [], {*within} if given else {*folders}
+    for image in images:
+        top, *below = image.relative_to(root).parts
+        split, place = (splits.get(top), below) if given else ("train", [top, *below])
+        if split is None or len(place) < 2:
+            passed["beside the folders of classes"] += 1
+            continue
+        found.append((image, normalize("NFC", show(place[0])), split))
+        empty.discard(root / top / place[0] if given else root / top)
+    if empty or not found:
+        lacks = f", but {show(min(empty))} has none" if empty else ""
+        why = "".join(f" ({line})" for line in count_passed(passed))
+        raise named.error(f"a folder with a folder of images for each class{lacks}{why}")
+    return found

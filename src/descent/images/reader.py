@@ -1,0 +1,118 @@
+"""Images as a trained model takes them: with the size, the channels and the pixels that it was trained on."""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from threading import Lock
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from descent.data.named_path import NamedPath
+from descent.errors import first_line
+from descent.images.files import SUFFIXES, count_passed, find_images, find_labelled, open_image, show
+
+MANY = 1 << 24  # pixels of decoded images that are in memory at once
+alone = Lock()  # while an image with more pixels than those is decoded
+# Pillow refuses 178 million pixels, which a small file can claim, and warns of half as many, as cameras take
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+def find_pixels(mode: str) -> str:
+    """Return what the pixels are in a mode of Pillow: uint8, int32 (16 bits and more) or float32."""
+    return {"I": "int32", "F": "float32"}.get(mode[0], "uint8")
+
+
+@dataclass
+class ImageReader:
+    """A reader (see `descent.data.readers`) of image files."""
+
+    path: str  # of the folder that the run learned from
+    size: list[int]  # height and width
+    channels: int  # 1 for grey, 3 for colour
+    pixels: str  # as of `find_pixels`; an image of others cannot be decoded
+    corrupt: str  # "skip" leaves out images that cannot be decoded, "fail" ends with a list of them
+
+    def __post_init__(self) -> None:
+        self.targets, self.left_out, self.passed = ["class"], list[str](), Counter[str]()
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """Return the reader with these values of its fields."""
+        return cls(*(description[part.name] for part in fields(cls)))
+
+    def encoder(self) -> None:
+        """Return None: an image's pixels are the numbers that are normalised."""
+
+    def decode(self, file: Path) -> Tensor | str:
+        """Return an image `(channels, height, width)`, or a line that says why it cannot be decoded.
+
+        It is turned as its camera says, laid on white where it is transparent, and scaled so that it fills
+        the size; what sticks out on two sides is cut off.
+        """
+        try:
+            with open_image(file) as opened, alone if opened.width * opened.height > MANY else nullcontext():
+                image = ImageOps.exif_transpose(opened)
+                if (found := find_pixels(image.mode)) != self.pixels:
+                    return f"its pixels are {found}, not {self.pixels}"
+                if found != "uint8":
+                    image = Image.fromarray(np.asarray(image, found))
+                else:
+                    if image.has_transparency_data:
+                        image = image.convert("RGBA")
+                        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+                    image = image.convert("L" if self.channels == 1 else "RGB")
+                image = ImageOps.fit(image, (self.size[1], self.size[0]), Image.Resampling.BILINEAR)
+                pixels = torch.from_numpy(np.array(image)).reshape(*self.size, -1).permute(2, 0, 1)
+        except Exception as error:  # each of Pillow's formats raises what it likes
+            return show(first_line(error)).partition(" <")[0]
+        if not pixels.isfinite().all():
+            return "it has NaN or infinite pixels"
+        return pixels.expand(self.channels, *self.size).contiguous()
+
+    def decode_all(self, files: Sequence[Path], named: NamedPath) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield blocks of the images that can be decoded, in order, and which of the files they are."""
+        at_once = min(256, 1 + MANY // (self.channels * self.size[0] * self.size[1]))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases Python's lock while it decodes
+            for first in range(0, len(files), at_once):
+                block = list(enumerate(pool.map(self.decode, files[first : first + at_once]), first))
+                self.left_out += [f"{show(files[row])} ({why})" for row, why in block if isinstance(why, str)]
+                images = {row: image for row, image in block if isinstance(image, Tensor)}
+                if images:
+                    yield list(images), torch.stack(list(images.values()))
+        if self.left_out and self.corrupt == "fail":
+            some = ", ".join(self.left_out[:5]) + (", …" if len(self.left_out) > 5 else "")
+            damaged = f"{len(self.left_out):,} of {len(files):,} can not be decoded: {some}"
+            raise named.error(f"images, but {damaged}; a run with data.corrupt=skip leaves them out")
+
+    def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+        """Yield blocks of a folder's images, or the one at the path: a frame of "file", and pixels."""
+        root = file.locate("folder")
+        files = find_images(root, self.passed) if root.is_dir() else [root]
+        if not files:
+            raise file.error(f"images ({', '.join(SUFFIXES)}), but there is none")
+        for rows, images in self.decode_all(files, file):
+            names = [files[row].relative_to(root if root.is_dir() else root.parent) for row in rows]
+            yield pl.DataFrame({"file": [show(name.as_posix()) for name in names]}), images
+
+    def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield blocks of images and of class indices, int64, from a folder with a folder for each class."""
+        files, labels, splits = zip(*find_labelled(file.locate("folder"), file, self.passed), strict=True)
+        if unknown := {*labels} - {*classes} or {*splits} - {"train"}:
+            raise file.error(f"folders of the classes {', '.join(classes)}, not {min(unknown)}")
+        targets = torch.tensor([classes.index(label) for label in labels])
+        for rows, images in self.decode_all(files, file):
+            yield images, targets[rows]
+
+    def notes(self) -> list[str]:
+        """Return a line that counts what was passed over, and one for each image that was left out."""
+        return count_passed(self.passed) + [f"left out {line}" for line in self.left_out]

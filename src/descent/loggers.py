@@ -1,0 +1,72 @@
+"""Loggers that go on with the curves of a resumed run: Weights & Biases and MLflow.
+
+A run that was killed logs the steps after its last checkpoint once more, with the same values. TensorBoard's
+files are cut back to the checkpoint; what a service has got stays there.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from descent.run.atomic import write_text
+from descent.run.folder import RunFolder
+from descent.run.trust import read_text
+
+
+class Wandb(WandbLogger):
+    """Lightning's `WandbLogger`, whose files lie beside the run's folder, because there are links among them.
+
+    Args:
+        save_dir: the run's folder, in which it keeps the id of the run in Weights & Biases.
+        arguments: those of `lightning.pytorch.loggers.WandbLogger` and of `wandb.init`.
+    """
+
+    def __init__(self, save_dir: str, id: str | None = None, **arguments: Any) -> None:
+        file = RunFolder(save_dir).tracking
+        id = id or (read_text(file) if file.exists() else uuid4().hex[:8])
+        super().__init__(save_dir=Path(save_dir).parent, id=id, resume="allow", **arguments)
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            write_text(file, id)
+
+
+class MLflow(MLFlowLogger):
+    """Lightning's `MLFlowLogger`, by default with a database beside the run's folder that all runs share.
+
+    Args:
+        save_dir: the run's folder.
+        tracking_uri: of a server or a database; None is `mlflow.db` beside the folder.
+        arguments: those of `lightning.pytorch.loggers.MLFlowLogger`.
+    """
+
+    def __init__(
+        self, save_dir: str, experiment_name: str, tracking_uri: str | None = None, **arguments: Any
+    ) -> None:
+        uri = tracking_uri or f"sqlite:///{Path(save_dir).parent}/mlflow.db"
+        if RunFolder(save_dir).checkpoints.exists() and not arguments.get("run_id"):
+            arguments["run_id"] = find_mlflow_run(uri, experiment_name, save_dir)
+        own = {"save_dir": save_dir, "experiment_name": experiment_name, "tracking_uri": uri}
+        super().__init__(tags={**(arguments.pop("tags", None) or {}), "folder": save_dir}, **own, **arguments)
+
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Log what is not there yet, because MLflow lets no value be changed."""
+        known = self.experiment.get_run(self.run_id).data.params
+        super().log_hyperparams({name: value for name, value in params.items() if name not in known})
+
+
+def find_mlflow_run(uri: str, experiment: str, folder: str) -> str | None:
+    """Return the id of the newest run in MLflow that logged this run's folder; None if there is none."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    newest = ["attributes.start_time DESC"]
+    runs = client.search_runs(
+        [found.experiment_id], f'tags.folder = "{folder}"', order_by=newest, max_results=1
+    )
+    return runs[0].info.run_id if runs else None

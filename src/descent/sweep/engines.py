@@ -1,0 +1,168 @@
+"""Where the runs of a sweep compute.
+
+An engine has `places`, how many runs fit, and `submit`, which returns a future; one of your own is such a
+class, named by a file in conf/executor. What it runs is `run_apart`, on any machine that sees the sweep's
+folder. Processes of this machine start warm instead.
+"""
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+from descent.errors import ConfigError
+from descent.run.signals import ENDING
+from descent.sweep.plan import Point
+
+POLL = 0.25  # seconds between two looks of a run at whether it is to end
+Run = Callable[..., int]
+
+
+def run_apart(point: Point, command: Sequence[str], place: str) -> int:
+    """Run a point by a command of its own, typed in a `place`, on any machine, and return its exit code.
+
+    Where another process is at work on it, that one is waited for first.
+    """
+    while not point.claim():
+        time.sleep(POLL)
+    if point.is_over() or (stops := point.look()):
+        return point.leave(0 if point.is_over() else 128 + signal.SIGTERM)
+    with point.find_log().open("ab") as log:
+        line = [*command, *point.line()]
+        process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, cwd=place)
+    while process.poll() is None:
+        time.sleep(POLL)
+        if point.look() and not stops:
+            stops = True
+            process.terminate()  # which saves
+    return point.leave(process.returncode)
+
+
+def run_warm(
+    point: Point, call: Callable[[list[str]], int], environment: Mapping[str, str], threads: int
+) -> None:
+    """In a new process: run a point, until it ends, or is asked to, or the sweep's process is gone."""
+    import torch
+
+    def follow() -> None:
+        while os.getppid() == parent and not point.look():
+            time.sleep(POLL)
+        os.kill(os.getpid(), signal.SIGTERM)  # which saves
+
+    parent = os.getppid()
+    if hasattr(os, "setsid"):
+        os.setsid()  # Linux shares its cores among sessions first, and Ctrl-C is the sweep's own
+    for number in ENDING:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    while not point.claim():
+        time.sleep(POLL)
+    log = os.open(point.find_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    threading.Thread(target=follow, daemon=True).start()
+    sys.exit(point.leave(0 if point.is_over() else call(point.line())))
+
+
+class Local:
+    """Processes of this machine, forked with everything imported; where there are GPUs, each has its own.
+
+    The process that forks computes with one thread: children of one with more can wait for those for ever.
+    Where nothing can be forked, processes are spawned. `call` runs a command line and returns its exit code;
+    `config` is that of one of the runs.
+    """
+
+    def __init__(self, call: Callable[[list[str]], int], config: Mapping[str, Any]) -> None:
+        import torch
+
+        trainer, devices = config["trainer"], torch.cuda.device_count()  # which leaves CUDA alone
+        names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
+        on_gpu = devices and trainer.get("accelerator") in ("auto", "gpu", "cuda")
+        self.gpus, count = names.split(",") if on_gpu else [], trainer.get("devices")
+        self.processes = count if isinstance(count, int) and count > 0 else 1  # of a run
+        forks = sys.platform == "linux" and not torch.cuda.is_initialized()
+        self.context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+        self.call, self.threads, self.jobs = call, torch.get_num_threads(), list[Any]()
+        torch.set_num_threads(1)
+        gc.freeze()  # what is imported stays in pages that all processes share
+
+    def places(self, threads: int | None) -> int:
+        """Return how many runs fit; one, while nobody knows how many threads each has."""
+        if self.gpus:
+            return max(1, len(self.gpus) // self.processes)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // (threads * self.processes)) if threads else 1
+
+    def submit(self, run: Run, point: Point, *apart: Any) -> Any:
+        """Start a run; the sweep's stop file ends it, and nothing else."""
+        self.jobs = [job for job in self.jobs if not job.done()]
+        taken = [gpu for job in self.jobs for gpu in job.gpus]
+        gpus = sorted(self.gpus, key=taken.count)[: self.processes]
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+        process = self.context.Process(target=run_warm, args=(point, self.call, visible, self.threads))
+        process.start()
+        job = SimpleNamespace(gpus=gpus, cancel=lambda: False, result=lambda: process.exitcode)
+        job.done = lambda: process.exitcode is not None
+        self.jobs.append(job)
+        return job
+
+
+class Slurm:
+    """Jobs of SLURM, by submitit; conf/executor/slurm.yaml says what the settings are."""
+
+    def __init__(
+        self, folder: Path, cluster: str, jobs: int, partition: str | None, gpus: int | None,
+        cpus: int | None, minutes: int | None, more: dict[str, Any],
+    ) -> None:  # fmt: skip
+        place = folder / ".slurm" / uuid4().hex  # unforeseeable, because submitit reads pickles there
+        self.engine, self.jobs = load("submitit", "slurm").AutoExecutor(place, cluster=cluster), jobs
+        named = {"slurm_partition": partition, "gpus_per_node": gpus, "cpus_per_task": cpus}
+        settings = {"name": "sweep", "timeout_min": minutes, **named, **more}
+        self.engine.update_parameters(**{k: v for k, v in settings.items() if v is not None})
+
+    def places(self, threads: int | None) -> int:
+        """Return how many jobs may be in the queue."""
+        return self.jobs
+
+    def submit(self, run: Run, *arguments: Any) -> Any:
+        """Start a run; what it returns is polled as a future is."""
+        return self.engine.submit(run, *arguments)
+
+
+class Ray:
+    """Tasks of a Ray cluster; conf/executor/ray.yaml says what the settings are."""
+
+    def __init__(self, address: str | None, cpus: float, gpus: float) -> None:
+        self.ray, self.share = load("ray", "ray"), {"CPU": cpus, "GPU": gpus}
+        self.ray.init(address or "local", log_to_driver=False, logging_level="ERROR")
+
+    def places(self, threads: int | None) -> int:
+        """Return how many runs the cluster has room for."""
+        room = self.ray.cluster_resources()
+        return max(1, min(int(room.get(name, 0) / need) for name, need in self.share.items() if need))
+
+    def submit(self, run: Run, *arguments: Any) -> Any:
+        """Start a run."""
+        remote = self.ray.remote(num_cpus=self.share["CPU"], num_gpus=self.share["GPU"], max_retries=0)(run)
+        return remote.remote(*arguments).future()
+
+
+def load(name: str, extra: str) -> Any:
+    """Import what an engine or a search needs, or name the extra that contains it."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        key = "search" if extra == "search" else "executor"
+        raise ConfigError(key, extra, expected=f"{name} installed: uv sync --extra {extra}") from error

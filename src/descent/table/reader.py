@@ -1,0 +1,157 @@
+"""New tables as a trained model takes them, by the rules that were fitted in training."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from math import pi
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from descent.data.named_path import NamedPath
+from descent.errors import ConfigError, nearest
+from descent.table.columns import TRUTHS, Column
+from descent.table.files import Format, read_blocks, tidy
+from descent.task import Precise
+
+DAY = 86_400.0  # seconds
+
+
+class Encoder(Precise):
+    """Turns one number for each column into the features that a model sees.
+
+    Numbers, booleans and dates come first, and a missing one is the training rows' median. Where values were
+    missing in training, a feature is 1 if the value is. Then come sine and cosine of a date's place in the
+    year, the week and the day, and for each category a feature that is 1 where it is: all of them are 0 for
+    one that training never saw. The first `scaled` features are of any size; the others are from -1 to 1.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__()
+        numbers = [i for i, column in enumerate(columns) if column.kind != "category"]
+        words = [len(c.words) + c.flagged if c.kind == "category" else 0 for c in columns]
+        self.scaled = len(numbers)
+        self.numbers = constant(numbers)
+        self.fill = constant([columns[i].fill for i in numbers], torch.float64)
+        self.flagged = constant([k for k, i in enumerate(numbers) if columns[i].flagged])
+        self.dates = constant([k for k, i in enumerate(numbers) if columns[i].kind == "date"])
+        self.periods = constant([365.2425 * DAY, 7 * DAY, DAY], torch.float64)
+        self.categories = constant([i for i, count in enumerate(words) for _ in range(count)])
+        self.codes = constant([code for count in words for code in range(count)])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the features `(rows, features)` of inputs `(rows, columns)` of a `TableReader`, float64."""
+        numbers = inputs[:, self.numbers]
+        missing = numbers.isnan()
+        numbers = torch.where(missing, self.fill, numbers)
+        angles = 2 * pi * (numbers[:, self.dates].unsqueeze(2) / self.periods).frac().flatten(1)
+        words = inputs[:, self.categories].eq(self.codes)
+        parts = (numbers, missing[:, self.flagged], angles.sin(), angles.cos(), words)
+        return torch.cat([part.to(numbers.dtype) for part in parts], 1)
+
+
+def constant(values: Sequence[float], dtype: torch.dtype = torch.int64) -> nn.Buffer:
+    """Return a tensor that goes where its module goes, and is not in its state."""
+    return nn.Buffer(torch.tensor(values, dtype=dtype), persistent=False)
+
+
+class TableReader:
+    """A reader (see `descent.data.readers`) of CSV and Parquet files, and of frames.
+
+    Args:
+        path: the file that the rules were fitted on.
+        goals: the rules of the columns to predict.
+        format: how the text of files is written.
+        columns: the rules of the columns to learn from.
+    """
+
+    def __init__(self, path: str, goals: list[Column], format: Format, columns: list[Column]) -> None:
+        self.path, self.goals, self.format, self.columns = path, goals, format, columns
+        self.targets = [goal.name for goal in goals]
+        self.unseen: Counter[str] = Counter()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the schema as plain values."""
+        goals, columns = ([asdict(column) for column in part] for part in (self.goals, self.columns))
+        rules = {"targets": goals, "format": asdict(self.format), "columns": columns}
+        return {"kind": "table", "path": self.path, **rules}
+
+    @classmethod
+    def from_description(cls, values: Mapping[str, Any]) -> "TableReader":
+        """Return the reader that `describe` described; a TypeError where that is none."""
+        goals, columns = ([Column(**column) for column in values[part]] for part in ("targets", "columns"))
+        for column in goals + columns:
+            if any(type(v) is not type(getattr(Column("", ""), n)) for n, v in vars(column).items()):
+                raise TypeError(f"no column of a table: {column}")
+        return cls(values["path"], goals, Format(**values["format"]), columns)
+
+    def encoder(self) -> Encoder:
+        """Return what makes features of the columns."""
+        return Encoder(self.columns)
+
+    def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
+        """Yield blocks of a file's rows, in order, as they are and as float64 inputs `(rows, columns)`.
+
+        Raises:
+            ConfigError: no such file, a column is missing, or a value is of another kind than its column's.
+        """
+        first = 0
+        for frame in read_blocks(file, self.format):
+            yield frame, self.take(frame, file, first)
+            first += len(frame)
+
+    def read_frame(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, Tensor]:
+        """Return the same of a frame."""
+        file = NamedPath("input", "a frame")
+        frame = tidy(frame, self.format.missing, file)
+        return frame, self.take(frame, file)
+
+    def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield blocks of inputs and targets, as of `take_targets`, of the rows that have a target."""
+        if classes and self.goals[0].words != list(classes):
+            raise ConfigError("run", expected=f"rules with its classes, {', '.join(classes)[:200]}")
+        first = 0
+        for frame, inputs in self.read(file):
+            targets, known = self.take_targets(frame, file, first)
+            yield inputs[known], targets[known]
+            first += len(frame)
+
+    def take(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
+        """Return the inputs of rows after the `first` of a file, and count words that training never saw."""
+        inputs = to_numbers(self.columns, frame, file, first)
+        for column, values in zip(self.columns, inputs.T, strict=True):
+            self.unseen[column.name] += int((values < 0).sum()) if column.words else 0
+        return inputs
+
+    def take_targets(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Return classes, int64 `(rows,)`, or values, float64 `(rows, targets)`, and which rows have them."""
+        values = to_numbers(self.goals, frame, file, first)
+        targets, known = values.nan_to_num(), ~values.isnan().any(1)
+        return targets[:, 0].long() if self.goals[0].words else targets, known
+
+    def notes(self) -> list[str]:
+        """Return a line for each column with categories that training never saw."""
+        line = "column {}: {:,} values are none of the words that training knew"
+        return [line.format(name, count) for name, count in self.unseen.items() if count]
+
+    def name_classes(self, classes: Sequence[str]) -> pl.Series:
+        """Return classes as the values that they are in a table: whole numbers, true and false, or text."""
+        names = pl.Series(classes, dtype=pl.String)
+        if list(classes) == TRUTHS:
+            return names == "true"
+        numbers = names.cast(pl.Int64, strict=False)
+        return numbers if numbers.cast(pl.String).equals(names) else names
+
+
+def to_numbers(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, first: int) -> Tensor:
+    """Return columns of a frame as numbers, float64 `(rows, columns)`; see `Column.to_numbers`."""
+    numbers = torch.empty(len(frame), len(columns), dtype=torch.float64)
+    for place, column in enumerate(columns):
+        if column.name not in frame.columns:
+            error = file.error(f"a column {column.name}")
+            error.nearest = nearest(column.name, frame.columns)
+            raise error
+        numbers[:, place] = column.to_numbers(frame[column.name], file, first)
+    return numbers

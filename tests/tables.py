@@ -1,0 +1,43 @@
+"""Small tables, as several tests need them."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import sklearn.datasets
+import torch
+import yaml
+
+from descent.data.samples import FromSamples
+from descent.table.table import table
+
+DEFAULTS = yaml.safe_load((Path(__file__).parents[1] / "conf/data/table.yaml").read_text(encoding="utf-8"))
+
+
+def data_of(path: Path, target: str | list[str], **settings: Any) -> FromSamples:
+    """Return the data of a table, with the defaults of conf/data/table.yaml."""
+    given = {"_target_": None, "source": table, "path": str(path), "target": target, "seed": 0}
+    arguments = {**DEFAULTS, **given, "fold": None, "folds": 5, **settings}
+    del arguments["_target_"]
+    return FromSamples(**arguments)
+
+
+def bundled(name: str, path: Path) -> Path:
+    """Write a table that comes with scikit-learn, with the names of its classes, as a CSV."""
+    data = getattr(sklearn.datasets, f"load_{name}")()
+    frame = pl.DataFrame(data.data, schema=[str(n) for n in data.feature_names])
+    frame.with_columns(kind=pl.Series([str(data.target_names[t]) for t in data.target])).write_csv(path)
+    return path
+
+
+def houses(path: Path, rows: int = 400) -> Path:
+    """Write prices with gaps, words and dates, as of the Californian census: area and town make the price."""
+    chance, lines = torch.Generator().manual_seed(0), ["id,area,town,built,price,rooms,note"]
+    for i in range(rows):
+        area = 20 + 180 * float(torch.rand(1, generator=chance))
+        town = ("Rome", "Oslo", "Bern", "")[int(torch.randint(4, (1,), generator=chance))]
+        price = "" if i == 5 else round(1000 * area + 50_000 * (town == "Oslo"))
+        gap, day = "NA" if i % 10 == 3 else f"{area:.2f}", f"{2000 + i % 20}-0{1 + i % 9}-15"
+        lines.append(f'{i},{gap},{town},{day},{price},{area / 30:.3f},"lot {i}, ""sold"""')
+    path.write_text("\n".join(lines) + "\n")
+    return path

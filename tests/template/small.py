@@ -1,0 +1,65 @@
+"""Small data, modules and trainers, as the unit tests need them."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from descent.data import samples
+from descent.data.arrays import arrays
+from descent.data.digits import digits
+from descent.data.samples import FromSamples, Samples
+from descent.metrics import Accuracy
+from descent.models import MLP
+from descent.module import Supervised
+
+SETTINGS: dict[str, Any] = {
+    "batch_size": 64,
+    "eval_batch_size": 512,
+    "val_fraction": 0.1,
+    "test_fraction": 0.1,
+    "seed": 0,
+    "label_noise": 0.0,
+}
+
+
+def data_of(source: Callable[..., Samples] = digits, **settings: Any) -> FromSamples:
+    return FromSamples(source, **{**SETTINGS, **settings})
+
+
+def tensors(inputs: Any, targets: Tensor, names: Iterable[str], **settings: Any) -> FromSamples:
+    """Return data of tensors; settings of `Samples` and of `FromSamples`."""
+    own = {n: settings.pop(n) for n in ("rows", "per_channel", "encoder") if n in settings}
+    return data_of(lambda: Samples(inputs, targets, list(names), **own), **settings)
+
+
+def supervised(
+    data: FromSamples,
+    model: nn.Module | None = None,
+    criterion: nn.Module | None = None,
+    optimizer: Any = None,
+    kind: type[Supervised] = Supervised,
+    **more: Any,
+) -> Supervised:
+    """Return a module of these parts; what is left out is a small MLP with cross entropy and SGD."""
+    model = model or MLP(**data.sizes, hidden=[16], dropout=0.0)
+    optimizer = optimizer or partial(torch.optim.SGD, lr=0.1)
+    more = {"metrics": {"acc": Accuracy()}, "task": data.task, "scaling": data.scaling, **more}
+    return kind(model, criterion or nn.CrossEntropyLoss(), optimizer, **more)
+
+
+def trainer(kind: Any = Trainer, **settings: Any) -> Trainer:
+    """Return a quiet Trainer for one epoch on the CPU."""
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    return kind(**{"accelerator": "cpu", "max_epochs": 1, **quiet, **settings})
+
+
+def mapped_arrays(inputs: str, targets: str, names: list[str] | None = None) -> Samples:
+    """Return arrays that stay in their files, however small they are."""
+    samples.MAPPED = 0
+    return arrays(inputs, targets, names)

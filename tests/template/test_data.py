@@ -1,0 +1,456 @@
+"""Splits, folds, scaling, batches: what reaches the model."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from augmented import Augmented
+from conftest import Run
+from lightning.pytorch import LightningModule
+from small import data_of, tensors, trainer
+from torch import Tensor, nn
+
+from descent.data.arrays import arrays
+from descent.data.batches import Batches, Loader, Order
+from descent.data.diabetes import diabetes
+from descent.data.digits import digits
+from descent.data.samples import FromSamples, Samples
+from descent.data.scaling import Scaling, find_moments, to_deviation
+from descent.errors import ConfigError
+from descent.task import Values
+
+SPLITS = ("train", "val", "test")
+AB = ["a", "b"]
+
+
+def counts(targets: Tensor) -> list[int]:
+    return torch.bincount(targets, minlength=10).tolist()
+
+
+class Stored:
+    """Bytes as inputs that are read one by one, mirrored in training, or not at all."""
+
+    def __init__(self, images: Tensor, workers: int = 0, mirrored: bool = True) -> None:
+        self.images, self.workers = images, workers
+        self.augment = self.mirror if mirrored else None
+
+    def mirror(self, image: Tensor) -> Tensor:
+        return image.flip(2) if torch.rand(()) < 0.5 else image
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.images[row]
+
+    def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return find_moments(self.images, rows, (0, 2, 3))
+
+
+# ---- splits and folds --------------------------------------------------------------------------------------
+
+
+def test_splits_cover_the_data_once_and_are_a_function_of_the_seed() -> None:
+    rows = torch.arange(1000.0).reshape(-1, 1)
+
+    def split(seed: int) -> FromSamples:
+        return tensors(rows.clone(), torch.arange(1000) % 3, "abc", seed=seed, val_fraction=0.2)
+
+    data, again, other = split(0), split(0), split(1)
+    parts = [data.take(name) for name in SPLITS]
+    everything = torch.cat([inputs for inputs, _ in parts]) * data.scaling.std + data.scaling.mean
+    assert torch.equal(everything.round().flatten().sort().values, rows.double().flatten())
+    assert [len(targets) for _, targets in parts] == [700, 200, 100]
+    assert all(torch.equal(data.rows[name], again.rows[name]) for name in SPLITS)
+    assert not torch.equal(data.rows["val"], other.rows["val"])
+
+
+def test_classes_are_shared_out_evenly_and_those_of_training_are_counted() -> None:
+    data = data_of(seed=3, val_fraction=0.2)
+    whole = counts(data.targets)
+    for share, name in ((0.7, "train"), (0.2, "val"), (0.1, "test")):
+        found = counts(data.take(name)[1])
+        assert all(abs(n - share * total) <= 1.5 for n, total in zip(found, whole, strict=True))
+    assert data.class_counts == counts(data.take("train")[1])
+
+
+def test_given_splits_stay_as_they_are_and_missing_ones_are_drawn_from_the_training_rows() -> None:
+    rows = {"train": torch.arange(80), "test": torch.arange(90, 100)}  # 80 to 89 are left out
+    data = tensors(torch.randn(100, 2), torch.arange(100) % 2, AB, rows=rows, test_fraction=None)
+    assert torch.equal(data.rows["test"], rows["test"])
+    assert torch.equal(torch.cat([data.rows["train"], data.rows["val"]]).sort().values, rows["train"])
+    assert len(data.rows["val"]) == 8
+    with pytest.raises(ConfigError, match="a test split of its own"):
+        tensors(torch.randn(100, 2), torch.arange(100) % 2, AB, rows=rows, fold=0)
+
+
+@pytest.mark.parametrize("source", [digits, diabetes])
+def test_over_all_folds_every_sample_is_held_out_once_and_nothing_fitted_has_seen_it(source: Any) -> None:
+    data = [data_of(source, fold=number) for number in range(5)]
+    n = len(source().targets)
+    held = torch.cat([one.rows["test"] for one in data])
+    assert held.sort().values.tolist() == list(range(n))
+    for one in data:
+        assert torch.cat(list(one.rows.values())).sort().values.tolist() == list(range(n))
+    assert not torch.equal(data[0].rows["test"], data_of(source, fold=0, seed=1).rows["test"])
+    changed = source()
+    changed.inputs[data[2].rows["test"]] += 1000
+    assert torch.equal(data_of(lambda: changed, fold=2).scaling.mean, data[2].scaling.mean)
+
+
+def test_the_classes_are_spread_over_folds_as_scikit_learn_does() -> None:
+    from sklearn.model_selection import StratifiedKFold
+
+    targets = digits().targets
+    ours = torch.stack([targets[data_of(fold=number).rows["test"]].bincount() for number in range(5)])
+    splits = StratifiedKFold(5, shuffle=True, random_state=0).split(targets, targets)
+    theirs = torch.stack([targets[test].bincount() for _, test in splits])
+    assert torch.equal(ours.sort(0).values, theirs.sort(0).values)
+    assert ours.sum(1).max() - ours.sum(1).min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("number", "folds", "line"),
+    [(5, 5, "fold=5: expected a whole number from 0 to 4"), (0, 1, "folds=1: expected"), (-1, 3, "fold=-1:")],
+)
+def test_a_fold_that_is_not_there_is_one_line(number: int, folds: int, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        data_of(fold=number, folds=folds)
+
+
+def test_label_noise_replaces_a_share_of_training_labels_only() -> None:
+    clean, noisy = (data_of(label_noise=share) for share in (0.0, 0.4))
+    changed = (clean.take("train")[1] != noisy.take("train")[1]).float().mean().item()
+    assert changed == pytest.approx(0.4, abs=0.05)
+    assert noisy.class_counts == counts(noisy.take("train")[1])
+    for name in ("val", "test"):
+        assert torch.equal(clean.take(name)[1], noisy.take(name)[1])
+
+
+# ---- samples -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 0),
+        ("eval_batch_size", 0),
+        ("val_fraction", 1.0),
+        ("val_fraction", 0.95),
+        ("test_fraction", 0.0),
+        ("label_noise", 2.0),
+        ("label_noise", 0.1),  # there are no classes
+        ("task", "classes"),
+        ("task", "labels"),
+    ],
+)
+def test_settings_that_can_not_be_are_named(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^{field}={value}: expected "):
+        data_of(diabetes, **{field: value})
+
+
+def test_a_function_that_returns_something_else_is_named_and_arguments_reach_it() -> None:
+    with pytest.raises(ConfigError, match=r"^source: expected a function that returns Samples, not Tensor$"):
+        data_of(torch.zeros, size=(3,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "names"),
+    [
+        (torch.zeros(5, 2), torch.zeros(4).long(), ["a"]),
+        (torch.zeros(5, 2), torch.arange(5), AB),
+        (torch.zeros(2, 2), torch.tensor([-1, 1]), AB),
+        (torch.zeros(5, 2), torch.zeros(5, 2), ["one"]),
+    ],
+)
+def test_samples_that_do_not_fit_each_other_are_refused(inputs: Any, targets: Any, names: Any) -> None:
+    with pytest.raises(ValueError, match="inputs, targets"):
+        Samples(inputs, targets, names)
+
+
+def test_answers_of_0_and_1_in_several_columns_are_asked_about_and_never_standardised_in_silence() -> None:
+    answers = torch.randint(2, (50, 3)).float()
+    with pytest.raises(ConfigError, match=r"^task=auto: expected labels or values, because"):
+        tensors(torch.randn(50, 2), answers, "abc")
+    labels = tensors(torch.randn(50, 2), answers, "abc", task="labels")
+    assert (labels.task.kind, labels.task.sizes()) == ("labels", {"num_labels": 3})
+    assert torch.equal(labels.targets, answers)
+    assert tensors(torch.randn(50, 2), answers, "abc", task="values").task.kind == "values"
+
+
+def test_bundled_data_is_that_of_scikit_learn_file_by_file() -> None:
+    from sklearn.datasets import load_diabetes, load_digits
+
+    images, classes = load_digits(return_X_y=True)
+    assert torch.equal(digits().inputs, torch.tensor(images).float().reshape(-1, 1, 8, 8))  # type: ignore[arg-type]
+    assert torch.equal(digits().targets, torch.tensor(classes))
+    measurements, progression = load_diabetes(return_X_y=True, scaled=False)
+    assert np.allclose(diabetes().inputs, measurements)  # type: ignore[arg-type]
+    assert torch.equal(diabetes().targets.float(), torch.tensor(progression).float().reshape(-1, 1))
+    own, theirs = files("descent.data") / "bundled", files("sklearn.datasets.data")
+    for name in ("digits.csv.gz", "diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"):
+        assert (own / name).read_bytes() == (theirs / name).read_bytes()
+
+
+# ---- scaling -----------------------------------------------------------------------------------------------
+
+N = torch.arange(1000)
+SHUFFLED = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+COLUMNS = {
+    "wavelengths in metres": 4e-7 + 3e-7 * torch.rand(1000, dtype=torch.float64),
+    "farads": 1e-12 * torch.rand(1000, dtype=torch.float64),
+    "positions within one field": 52.1234567 + 1e-6 * torch.rand(1000, dtype=torch.float64),
+    "unix seconds": (1_700_000_000 + N % 10).long(),
+    "64-bit ids": (10**15 + 3 * N).long(),
+    "milliseconds": 1.7e12 + N.double(),
+    "bytes": torch.randint(256, (1000,), dtype=torch.uint8),
+    "values near float32's largest": 1e38 * torch.rand(1000),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_small_units_and_small_differences_of_large_numbers_are_scaled_as_numpy_does_in_float64(
+    name: str,
+) -> None:
+    column = COLUMNS[name]
+    exact = column.numpy().astype(np.longdouble)
+    mean, variance = find_moments(column[:, None], SHUFFLED, (0,))
+    assert mean.item() == pytest.approx(float(exact.mean()), rel=1e-15)
+    assert variance.sqrt().item() == pytest.approx(float(exact.std()), rel=1e-9)
+    scaled = Scaling(mean, to_deviation(variance))(column[:, None])
+    assert scaled.dtype == torch.float32
+    expected = ((exact - exact.mean()) / exact.std()).astype(np.float32)
+    assert np.allclose(scaled[:, 0], expected, atol=1e-5)
+    assert scaled.unique().numel() == column.unique().numel()  # no two values become one
+
+
+@pytest.mark.parametrize("value", [0.1, -1e-300, 1.7e9 + 0.3, 3e38])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_constant_has_no_variance_at_all_and_becomes_0(value: float, dtype: torch.dtype) -> None:
+    column = torch.full((1001, 1), value, dtype=dtype)
+    mean, variance = find_moments(column, torch.randperm(1001), (0,))
+    assert variance.item() == 0.0
+    assert not Scaling(mean, to_deviation(variance))(column).any()
+
+
+def test_channels_and_encoded_features_are_scaled_each_by_its_own() -> None:
+    images = torch.randint(0, 256, (300, 3, 4, 4), dtype=torch.uint8)
+    mean, variance = find_moments(images, torch.arange(200), (0, 2, 3))
+    assert mean.shape == variance.shape == (3, 1, 1)
+    assert torch.allclose(mean[:, 0, 0], images[:200].double().mean((0, 2, 3)))
+    assert torch.allclose(variance[:, 0, 0], images[:200].double().var((0, 2, 3), correction=0))
+
+    class Squares(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return torch.cat([inputs, inputs.square()], 1)
+
+    raw = torch.randn(100, 2).double()
+    data = tensors(raw.clone(), torch.arange(100) % 2, AB, encoder=Squares())
+    assert data.sizes == {"input_shape": (4,), "outputs": 2}
+    assert torch.equal(data.inputs, raw)  # type: ignore[arg-type]  # they are encoded as batches are made
+    batches = torch.cat([inputs for inputs, _ in data.train_dataloader()])
+    assert torch.allclose(batches.mean(0), torch.zeros(4), atol=1e-6)
+    assert torch.allclose(batches.std(0, correction=0), torch.ones(4), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_scaling_and_units_stay_float64_in_a_module_of_any_precision(dtype: torch.dtype) -> None:
+    mean = torch.tensor([1.7e9 + 0.5], dtype=torch.float64)
+    scaling = Scaling(mean, torch.tensor([0.1]), nn.BatchNorm1d(1).eval())
+    module = nn.ModuleList([nn.Linear(2, 2), scaling, Values(["t"], mean)]).to(dtype)
+    assert module[0].weight.dtype == dtype  # type: ignore[union-attr]
+    for buffer in (module[1].mean, module[1].std, module[2].mean):  # type: ignore[union-attr]
+        assert buffer.dtype == torch.float64  # type: ignore[union-attr]
+    assert scaling.mean.item() == 1.7e9 + 0.5
+    assert scaling.encoder.running_mean.dtype == torch.float32  # type: ignore[union-attr]
+
+
+def test_inputs_are_scaled_and_targets_standardised_with_the_training_split_alone() -> None:
+    rows = torch.randn(500, 3) * torch.tensor([1.0, 10.0, 0.0]) + torch.tensor([0.0, 5.0, 2.0])
+    raw, values = rows.clone(), 1e9 + torch.randn(500, 1, dtype=torch.float64)
+    data = tensors(rows, values, ["y"])
+    train, targets = data.take("train")
+    assert torch.allclose(train.mean(0), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(train.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-5)  # a constant
+    assert torch.equal(data.take("val")[0], data.scaling(raw[data.rows["val"]]))
+    assert not torch.allclose(data.take("val")[0].mean(0)[:2], torch.zeros(2), atol=1e-4)
+    assert (targets.mean().abs() < 1e-5, targets.dtype) == (True, torch.float32)
+    assert torch.allclose(data.task.predict(data.targets), values, rtol=0, atol=1e-6)
+
+
+# ---- batches -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_bytes_are_scaled_by_channel_as_they_are_gathered(stored: bool) -> None:
+    images = torch.randint(0, 256, (300, 3, 4, 4), dtype=torch.uint8)
+    inputs = Stored(images) if stored else images
+    data = tensors(inputs, torch.arange(300) % 2, AB, per_channel=True)
+    assert data.take("train")[0].dtype == torch.uint8
+    batches = torch.cat([inputs for inputs, _ in data.train_dataloader()])
+    assert torch.allclose(batches.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
+    assert torch.allclose(batches.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
+
+
+def test_the_data_is_held_once() -> None:
+    rows = torch.randn(1000, 3)
+    data = tensors(rows, torch.arange(1000) % 3, "abc")
+    loaders: Any = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+    assert {loader.inputs.data_ptr() for loader in loaders} == {rows.data_ptr()}
+    seen = [torch.cat([inputs for inputs, _ in loader]) for loader in loaders]
+    assert torch.equal(torch.cat(seen).sort(0).values, rows.sort(0).values)
+
+
+def test_an_epochs_order_is_a_function_of_seed_and_epoch_alone() -> None:
+    rows = torch.arange(100)
+
+    def epoch(seed: int, number: int) -> list[int]:
+        batches = Batches(rows, rows, Order(rows, 16, seed))
+        batches.set_epoch(number)
+        torch.rand(number + 1)  # the global random state has no say
+        return torch.cat([targets for _, targets in batches]).tolist()
+
+    assert epoch(0, 3) == epoch(0, 3)
+    assert epoch(0, 3) != epoch(0, 4)
+    assert epoch(0, 1) != epoch(1, 0)
+    assert sorted(epoch(0, 3)) == rows.tolist()
+
+
+@pytest.mark.parametrize(("drop_last", "sizes"), [(False, [16] * 6 + [4]), (True, [16] * 6)])
+def test_the_last_batch_may_be_smaller_or_left_out(drop_last: bool, sizes: list[int]) -> None:
+    rows = torch.arange(100)
+    batches = Batches(rows, rows, Order(rows, 16, 0, drop_last=drop_last))
+    assert [len(targets) for _, targets in batches] == sizes
+    assert len(batches) == len(sizes)
+
+
+def test_processes_share_an_epoch_without_overlap_beyond_the_padding() -> None:
+    rows = torch.arange(101)
+    shares = [Batches(rows, rows, Order(rows, 16, 0, rank, world_size=4)) for rank in range(4)]
+    seen = [torch.cat([targets for _, targets in share]).tolist() for share in shares]
+    assert {len(share) for share in seen} == {26}
+    assert len({len(share) for share in shares}) == 1
+    assert set().union(*seen) == set(rows.tolist())
+    in_order = [Batches(rows, rows, Order(rows, 16, None, rank, world_size=4)) for rank in range(4)]
+    assert sorted(int(t) for share in in_order for _, targets in share for t in targets) == rows.tolist()
+
+
+def test_workers_give_the_same_batches_as_one_process_from_any_batch_on() -> None:
+    data, rows = Augmented(torch.arange(80.0).reshape(20, 1, 2, 2), torch.arange(20)), torch.arange(20)
+    one, two = Loader(data, Order(rows, 6, seed=3)), Loader(data, Order(rows, 6, seed=3), workers=2)
+    in_memory = Batches(data.inputs, data.targets, Order(rows, 6, seed=3))
+    state = torch.get_rng_state()
+    for loader in (one, two, in_memory):
+        loader.set_epoch(4)
+    whole = list(one)
+    assert len(whole) == len(one) == 4
+    two.start_at(2)
+    in_memory.start_at(2)
+    for (inputs, targets), (_, same), expected in zip(two, in_memory, whole[2:], strict=True):
+        assert torch.equal(inputs, expected[0])
+        assert torch.equal(targets, expected[1])
+        assert torch.equal(same, expected[1])  # the order is one and the same
+    assert len(list(two)) == len(list(in_memory)) == 4  # only the epoch that is resumed is shorter
+    assert torch.equal(state, torch.get_rng_state())
+
+
+class Watcher(LightningModule):
+    """Trains a bit and keeps the inputs of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.seen = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), list[Tensor]()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        self.seen.append(batch[0])
+        return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.filterwarnings("ignore:You passed in a .val_dataloader. but")  # what trains has no such step
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("overfit", [0, 2])
+def test_lightning_leaves_order_and_scaling_to_the_loader(stored: bool, overfit: int) -> None:
+    images = torch.randint(0, 256, (64, 3, 2, 2), dtype=torch.uint8)
+    inputs = Stored(images, mirrored=False) if stored else images
+    data = tensors(inputs, torch.arange(64) % 2, AB, per_channel=True, batch_size=10)
+    module = Watcher()
+    trainer(max_epochs=2, overfit_batches=overfit, limit_val_batches=0).fit(module, datamodule=data)
+    order = Order(data.rows["train"], 10, None if overfit else 0)
+    expected = []
+    for epoch in range(2):
+        order.set_epoch(epoch)
+        expected += [rows for _, rows in order][: overfit or None]
+    assert len(module.seen) == len(expected)
+    for batch, rows in zip(module.seen, expected, strict=True):
+        assert torch.equal(batch, data.scaling(images[rows]))
+
+
+# ---- NumPy's files, mapped into memory ---------------------------------------------------------------------
+
+
+def write_arrays(folder: Path, n: int, features: int, dtype: str = "float64") -> dict[str, str]:
+    """Write inputs, block by block, and classes that depend on them; return the arguments of `arrays`."""
+    random = np.random.default_rng(0)
+    x = np.lib.format.open_memmap(folder / "x.npy", "w+", dtype, (n, features))
+    for start in range(0, n, 4096):
+        x[start : start + 4096] = 5 + 10 * random.random((min(4096, n - start), features))
+    np.save(folder / "y.npy", (x[:, 0] > 10).astype(np.int64))
+    return {"inputs": str(folder / "x.npy"), "targets": str(folder / "y.npy")}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int32", "uint8"])
+def test_a_mapped_array_gives_the_batches_of_one_in_memory_bit_for_bit(
+    tmp_path: Path, monkeypatch: Any, dtype: str
+) -> None:
+    names = write_arrays(tmp_path, 2000, 7, dtype)
+    before = (tmp_path / "x.npy").read_bytes()
+    in_memory = data_of(arrays, **names)  # type: ignore[arg-type]
+    monkeypatch.setattr("descent.data.samples.MAPPED", 0)
+    mapped = data_of(arrays, **names)  # type: ignore[arg-type]
+    assert mapped.inputs.dtype == getattr(torch, dtype)  # type: ignore[union-attr]
+    loaders = mapped.train_dataloader(), in_memory.train_dataloader()
+    for loader in loaders:
+        loader.start_at(3)
+    for (ours, classes), (theirs, expected) in zip(*loaders, strict=True):
+        assert torch.equal(ours, theirs)
+        assert torch.equal(classes, expected)
+    assert (tmp_path / "x.npy").read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of resident pages")
+def test_a_mapped_array_is_read_with_a_small_share_of_it_resident(tmp_path: Path, monkeypatch: Any) -> None:
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", "float32", (40_000, 2000))  # 320 MB of zeros
+    x[:, 0] = np.arange(40_000) % 2
+    np.save(tmp_path / "y.npy", x[:, 0].astype(np.int64))
+    del x
+    monkeypatch.setattr("descent.data.samples.MAPPED", 0)
+
+    def resident() -> int:
+        return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+
+    before = resident()
+    data = data_of(arrays, inputs=str(tmp_path / "x.npy"), targets=str(tmp_path / "y.npy"))
+    assert max(resident() for _ in data.train_dataloader()) - before < 100 << 20
+
+
+def test_a_run_on_mapped_arrays_resumes_exactly(run: Run, tmp_path: Path) -> None:
+    write_arrays(tmp_path, 400, 5)
+    source = "template.small.mapped_arrays"
+    words = ["data=arrays", f"data.source._target_={source}", "data.inputs=x.npy", "data.targets=y.npy"]
+    words += ["data.batch_size=32", "logger=none"]
+    for command in (
+        [*words, "trainer.max_epochs=4", f"folder={tmp_path}/whole"],
+        [*words, "trainer.max_epochs=2", f"folder={tmp_path}/cut"],
+        [f"resume={tmp_path}/cut", "trainer.max_epochs=4", f"folder={tmp_path}/cut", f"allow=[{source}]"],
+    ):
+        finished = run(*command)
+        assert finished.code == 0, finished.err
+    files = (tmp_path / name / "checkpoints/last.ckpt" for name in ("whole", "cut"))
+    whole, resumed = (torch.load(file, weights_only=True)["state_dict"] for file in files)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())

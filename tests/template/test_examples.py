@@ -1,0 +1,151 @@
+"""The examples learn what they are about, within seconds, and nothing outside of them knows them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Run
+from lightning.pytorch import seed_everything
+from torch import nn
+
+from descent.schedulers import cosine_warmup
+
+NAMES = sorted(path.stem for path in (ROOT / "src/examples").glob("[a-z]*.py"))
+SMALL = {
+    "gpt": "data.length=32 model.width=32 model.depth=1 trainer.limit_train_batches=30",
+    "segmentation": "data.count=200 data.batch_size=8",
+    "labels": "data.count=1000",
+    "vae": "",
+    "gan": "",
+    "finetune": "model.name=test_resnet callbacks.unfreeze.epochs=1",
+    "distill": "",
+}
+BETTER = {  # what the last epoch's validation has to reach after three epochs
+    "gpt": ("val/perplexity", 0, 25),
+    "segmentation": ("val/iou", 0.4, 1),
+    "labels": ("val/f1", 0.2, 1),
+    "vae": ("val/error", 0, 25),
+    "gan": ("val/distance", 0, 0.6),
+    "finetune": ("val/acc", 0.2, 1),
+    "distill": ("val/acc", 0.75, 1),
+}
+STOP = ["._target_=template.plain_parts.StopOnce", ".epoch=1", ".batch=5"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_learns(run: Run, tmp_path: Path, name: str) -> None:
+    words = [f"experiment={name}", *SMALL[name].split(), "trainer.max_epochs=3"]
+    if name == "finetune":
+        pytest.importorskip("timm")
+    if name == "distill":
+        teacher = run("trainer.max_epochs=5", f"folder={tmp_path}/teacher")
+        assert teacher.code == 0, teacher.err
+        words.append(f"module.teacher={tmp_path}/teacher")
+    finished = run(*words)
+    assert (finished.code, finished.err) == (0, "")
+    metric, least, most = BETTER[name]
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert least < result["final"][metric] < most, result
+    assert result["test"]
+    assert metric in (tmp_path / "run/metrics.csv").read_text()
+
+
+def test_gpt_reaches_the_weights_of_a_loop_written_by_hand(run: Run, tmp_path: Path) -> None:
+    small = "model.width=32 model.depth=1 data.length=32 trainer.limit_train_batches=20 threads=1 logger=none"
+    finished = run("experiment=gpt", *small.split(), "trainer.max_epochs=2", "trainer.accelerator=cpu")
+    assert finished.code == 0, finished.err
+
+    from examples.gpt import GPT, Characters
+
+    torch.set_num_threads(1)
+    seed_everything(0, verbose=False)
+    data = Characters(length=32, batch_size=64, seed=0)
+    model = GPT(vocabulary=len(data.task.names), length=32, width=32, depth=1, heads=4, dropout=0.1)
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    groups = [{"params": vectors, "weight_decay": 0.0}, {"params": matrices}]
+    optimizer = torch.optim.AdamW(groups, lr=0.003, weight_decay=0.01, fused=True)
+    scheduler = cosine_warmup(optimizer, total_steps=40, warmup=0.05, final=0.0)
+    batches = data.train_dataloader()
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        for (letters, following), _ in zip(batches, range(20), strict=False):
+            optimizer.zero_grad()
+            logits = model(letters)
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), following.flatten())
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+
+    weights = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weights[f"model.{name}"], weight), name
+    text = finished.out[finished.out.index("The ") :]
+    assert len(text) > 300
+    assert set(text.partition("\nTest Loss")[0]) <= set(data.task.names)
+
+
+@pytest.mark.parametrize(("name", "words"), [("gan", ""), ("vae", ""), ("finetune", SMALL["finetune"])])
+def test_an_example_that_is_interrupted_ends_with_the_same_weights(
+    run: Run, tmp_path: Path, name: str, words: str
+) -> None:
+    if name == "finetune":
+        pytest.importorskip("timm")
+    common = [f"experiment={name}", *words.split(), "logger=none", "threads=1", "trainer.accelerator=cpu"]
+    common += ["trainer.max_epochs=3", *(f"+callbacks.stop{word}" for word in STOP)]
+    (tmp_path / "stopped").touch()
+    assert run(*common, f"folder={tmp_path}/whole").code == 0
+    (tmp_path / "stopped").unlink()
+    assert run(*common).code == 128 + 15
+    again = run(*common, "resume=true")
+    assert again.code == 0, again.err
+    one, other = (
+        torch.load(tmp_path / folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for folder in ("whole", "run")
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_finetune_leaves_all_but_the_head_alone_at_first_and_has_two_rates(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    words = ["experiment=finetune", "model.name=test_resnet", "optimizer.lr=0.001", "logger=none"]
+    states = []
+    for epochs, alone in ((1, 1), (2, 2), (2, 1)):
+        folder = tmp_path / f"{epochs}-{alone}"
+        length = (f"trainer.max_epochs={epochs}", f"callbacks.unfreeze.epochs={alone}", f"folder={folder}")
+        assert run(*words, *length, "trainer.limit_train_batches=3").code == 0
+        states.append(torch.load(folder / "checkpoints/last.ckpt", weights_only=True))
+    one, still, free = (state["state_dict"] for state in states)
+    assert [k for k in one if not torch.equal(one[k], still[k])] == ["model.fc.weight", "model.fc.bias"]
+    assert len([k for k in one if not torch.equal(one[k], free[k])]) > 20
+    rates = [group["lr"] for group in states[-1]["optimizer_states"][0]["param_groups"]]
+    assert rates == [0.003, 0.001]
+
+
+def test_gan_has_never_heard_of_this_project() -> None:
+    code = (ROOT / "src/examples/gan.py").read_text()
+    assert re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE) == [
+        "math",
+        *["torch"],
+        "lightning",
+        *["torch"] * 4,
+    ]
+
+
+def test_the_examples_can_be_deleted_without_a_trace() -> None:
+    own = {ROOT / "docs/examples.md", Path(__file__), *(ROOT / "src/examples").iterdir()}
+    own |= {ROOT / f"conf/experiment/{name}.yaml" for name in NAMES}
+    words = re.compile(rf"\bexamples\.({'|'.join(NAMES)})\b|experiment=({'|'.join(NAMES)})\b|examples/")
+    files = [file for folder in ("src", "conf", "tests", "docs") for file in (ROOT / folder).rglob("*.*")]
+    texts = [file for file in files if file.suffix in (".py", ".yaml", ".md") and file not in own]
+    assert len(texts) > 100
+    assert [str(file) for file in texts if words.search(file.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_is_short_and_the_docs_name_its_idea(name: str) -> None:
+    assert len((ROOT / f"src/examples/{name}.py").read_text().splitlines()) <= 120
+    assert f"## {name}\n" in (ROOT / "docs/examples.md").read_text(encoding="utf-8")

@@ -1,0 +1,284 @@
+"""data=images: folders of images of any kind, in memory or decoded by workers"""
+
+import importlib.util
+import json
+import os
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import Run
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from descent.data.batches import Batches, Loader
+from descent.data.named_path import NamedPath
+from descent.data.samples import FromSamples
+from descent.errors import ConfigError
+from descent.images.files import find_images
+from descent.images.reader import ImageReader
+from descent.images.samples import StoredImages, images
+
+HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
+SETTINGS: dict[str, Any] = {
+    "size": None, "color": "auto", "augment": "none", "corrupt": "fail", "in_memory": "auto", "workers": 0,
+}  # fmt: skip
+SPLITS = {"val_fraction": 0.2, "test_fraction": 0.2, "seed": 0, "label_noise": 0.0, "fold": None, "folds": 5}
+
+
+def data_of(folder: Path, **settings: Any) -> FromSamples:
+    """Return the data of a folder of images, with settings in place of those of `SETTINGS`."""
+    return FromSamples(images, 16, 64, path=str(folder), **{**SPLITS, **SETTINGS, **settings})
+
+
+def decode(file: Path, size: tuple[int, int], channels: int, pixels: str = "uint8") -> torch.Tensor:
+    image = ImageReader("", list(size), channels, pixels, "fail").decode(file)
+    assert isinstance(image, torch.Tensor), image
+    return image
+
+
+def digits(root: Path, each: int = 1000) -> Path:
+    """Handwritten digits as files, a folder for each."""
+    data = load_digits()
+    for digit in range(10):
+        (root / str(digit)).mkdir(parents=True)
+        for number, image in enumerate(data.images[data.target == digit][:each]):
+            Image.fromarray((image * 15.9).astype(np.uint8)).save(root / str(digit) / f"{number:03}.png")
+    return root
+
+
+def two_classes(root: Path, arrays: dict[str, np.ndarray], suffix: str, **options: Any) -> Path:
+    """Six images a class, each pixel a little more than that of the class."""
+    for name, array in arrays.items():
+        (root / name).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(array + array.dtype.type(i)).save(root / name / f"{i}{suffix}", **options)
+    return root
+
+
+def test_digits_as_files_train_evaluate_and_predict(run: Run, tmp_path: Path) -> None:
+    digits(tmp_path / "digits")
+    finished = run("data=images", "data.path=digits", "trainer.max_epochs=5")
+    assert finished.code == 0, finished.err
+    assert "digits: 1,797 images of 8×8 pixels, taken as 8×8, grey, kept in memory" in finished.out
+    test = json.loads((tmp_path / "run/result.json").read_text())["test"]
+    assert test["test/acc"] > 0.9
+    assert run("run=run", command="evaluate").code == 0
+    metrics = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
+    assert metrics["loss"] == pytest.approx(test["test/loss"], rel=1e-4)
+    assert run("run=run", "input=digits", "output=out.csv", "keep=[file]", command="predict").code == 0
+    frame = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
+    assert frame["file"].to_list() == sorted(frame["file"])
+    right = frame["file"].str.head(1) == frame["predicted_class"]
+    assert right.mean() > 0.95  # type: ignore[operator]
+
+
+def test_files_and_memory_hold_the_same_data_in_the_same_order(tmp_path: Path) -> None:
+    digits(tmp_path / "digits", 6)
+    (tmp_path / "digits/4/002.png").write_text("no image")
+    kept, read = (data_of(tmp_path / "digits", in_memory=keep, corrupt="skip") for keep in (True, False))
+    for name, buffer in kept.scaling.named_buffers():
+        assert torch.equal(buffer, read.scaling.get_buffer(name))
+    assert torch.equal(kept.take("test")[0], read.take("test")[0])
+    assert kept.describe() == read.describe()
+    pixels = np.asarray(Image.open(tmp_path / "digits/3/001.png"))
+    Image.fromarray(pixels[::-1]).save(tmp_path / "digits/3/001.png")  # of the same mean and deviation
+    assert data_of(tmp_path / "digits", in_memory=False, corrupt="skip").fingerprint != kept.fingerprint
+    Image.fromarray(pixels).save(tmp_path / "digits/3/001.png")
+    one, two = kept.train_dataloader(), read.train_dataloader()
+    assert isinstance(one, Batches)
+    assert isinstance(two, Loader)
+    for (inputs, targets), (same, labels) in zip(one, two, strict=True):
+        assert torch.equal(inputs, same)
+        assert torch.equal(targets, labels)
+
+
+@pytest.mark.parametrize("augment", ["none", "flip"])
+def test_an_epoch_is_of_the_seed_and_its_number_whatever_the_workers(tmp_path: Path, augment: str) -> None:
+    if augment != "none" and not HAS_TORCHVISION:
+        pytest.skip("torchvision is not installed")
+    digits(tmp_path / "digits", 6)
+
+    def epoch(number: int, workers: int) -> torch.Tensor:
+        data = data_of(tmp_path / "digits", in_memory=False, workers=workers, augment=augment)
+        loader = data.train_dataloader()
+        loader.set_epoch(number)
+        return torch.cat([inputs for inputs, _ in loader])
+
+    assert torch.equal(epoch(0, 0), epoch(0, 2))
+    assert not torch.equal(epoch(0, 0), epoch(1, 0))
+
+
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("Training", "VAL_SET", "test-data")])
+def test_folders_of_splits_are_the_splits_whatever_they_are_called(
+    tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    for name, each in zip(names, (8, 3, 2), strict=True):
+        digits(tmp_path / "digits" / name, each)
+    (tmp_path / "digits/labels").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "digits/labels/a.png")
+    data = data_of(tmp_path / "digits", label_noise=0.5)
+    assert [len(rows) for rows in data.rows.values()] == [80, 30, 20]
+    assert data.take("val")[1].bincount().tolist() == [3] * 10
+    assert "passed over 1: 1 beside the folders of classes" in data.preview
+    (tmp_path / f"digits/{names[2]}/9").rename(tmp_path / f"digits/{names[2]}/ten")
+    with pytest.raises(ConfigError, match=r"the classes of train, 0, .*, not ten"):
+        data_of(tmp_path / "digits")
+
+
+def test_classes_with_names_like_splits_and_folders_in_them_stay_classes(tmp_path: Path) -> None:
+    two_classes(
+        tmp_path / "a", {"train": np.zeros((4, 4), np.uint8), "bus": np.zeros((4, 4), np.uint8)}, ".png"
+    )
+    (tmp_path / "a/train/2019").mkdir()
+    (tmp_path / "a/train/0.png").rename(tmp_path / "a/train/2019/0.png")
+    assert images(str(tmp_path / "a"), **SETTINGS).names == ["bus", "train"]
+
+
+@pytest.mark.parametrize(
+    "suffix", [".jfif", ".JPG", ".png", ".bmp", ".gif", ".tif", ".webp", ".ppm", ".avif", ""]
+)
+def test_every_common_format_is_brought_to_one_size(tmp_path: Path, suffix: str) -> None:
+    if suffix not in ("", ".JPG") and suffix not in Image.registered_extensions():
+        pytest.skip(f"Pillow does not know {suffix}")
+    file = tmp_path / f"image{suffix}"
+    picture = Image.fromarray(np.full((30, 20, 3), (200, 100, 50), dtype=np.uint8))
+    picture.save(file, format="JPEG" if suffix in ("", ".jfif", ".JPG") else None)
+    assert find_images(tmp_path, Counter()) == [file]
+    colour = decode(file, (8, 6), 3)
+    assert (colour.shape, colour.dtype) == ((3, 8, 6), torch.uint8)
+    assert colour.float().mean((1, 2)).tolist() == pytest.approx([200, 100, 50], abs=8)
+    assert decode(file, (8, 6), 1).float().mean().item() == pytest.approx(124, abs=4)
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert decode(tmp_path / "clear.png", (4, 4), 1).unique().tolist() == [255]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_the_size_of_a_photo_is_that_after_its_turn(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6  # to be turned by 90°
+    lying = {"a": np.full((20, 40), 9, np.uint8), "b": np.full((20, 40), 99, np.uint8)}
+    data = data_of(two_classes(tmp_path / "photos", lying, suffix, exif=exif))
+    assert data.examples.shape[2:] == (40, 20)
+    assert "12 images of 40×20 pixels, taken as 40×20" in data.preview
+    assert "cut off" not in data.preview
+
+
+@pytest.mark.parametrize(
+    ("array", "pixels"),
+    [
+        (np.array([[0.25, 0.5], [0.5, 0.25]], np.float32), "float32"),
+        (np.array([[-300.5, -20], [-20, 7]], np.float32), "float32"),
+        (np.array([[60_000, 30_000], [250, 12]], np.uint16), "int32"),
+        (np.array([[-4, 4000], [250, 70_000_001]], np.int32), "int32"),
+    ],
+)
+def test_deep_and_float_pixels_keep_their_values_and_their_scale_is_of_the_training_images(
+    tmp_path: Path, array: np.ndarray, pixels: str
+) -> None:
+    two_classes(tmp_path / "cells", {"a": array, "b": array + array.dtype.type(3)}, ".tif")
+    assert torch.equal(decode(tmp_path / "cells/a/0.tif", (2, 2), 1, pixels)[0], torch.tensor(array.tolist()))
+    data = data_of(tmp_path / "cells", in_memory=False)
+    assert f"grey {pixels}" in data.preview
+    assert data.reader["pixels"] == pixels
+    train = data.take("train")[0].double()
+    assert data.scaling.mean.item() == pytest.approx(train.mean().item())
+    reader = ImageReader.from_description(data.reader)
+    Image.new("L", (2, 2)).save(tmp_path / "cells/a/bytes.png")
+    with pytest.raises(ConfigError, match=rf"bytes.png \(its pixels are uint8, not {pixels}\)"):
+        list(reader.read(NamedPath("input", str(tmp_path / "cells"))))
+
+
+def test_images_with_nan_and_of_other_pixels_than_most_are_listed(tmp_path: Path) -> None:
+    zeros = np.zeros((4, 4), np.float32)
+    two_classes(tmp_path / "cells", {"a": zeros, "b": zeros + 9}, ".tif")
+    zeros[1, 2] = np.nan
+    Image.fromarray(zeros).save(tmp_path / "cells/a/0.tif")
+    Image.new("L", (4, 4)).save(tmp_path / "cells/b/x.png")
+    with pytest.raises(ConfigError, match=r"2 of 13 .*0.tif \(it has NaN .*x.png \(its pixels are uint8"):
+        data_of(tmp_path / "cells")
+    assert sum(map(len, data_of(tmp_path / "cells", corrupt="skip").rows.values())) == 11
+
+
+def test_moments_do_not_cancel_and_a_constant_has_no_variance(tmp_path: Path) -> None:
+    far = np.full((4, 4), 16_000_000, np.int32)
+    inputs = images(
+        str(two_classes(tmp_path / "a", {"a": far, "b": far}, ".tif")), **SETTINGS | {"in_memory": False}
+    )
+    assert isinstance(inputs.inputs, StoredImages)
+    mean, variance = inputs.inputs.moments(torch.arange(6))
+    assert (mean.item(), variance.item()) == (16_000_002.5, pytest.approx(35 / 12, rel=1e-12))
+    assert inputs.inputs.moments(torch.tensor([0, 6]))[1].item() == 0.0
+
+
+def test_what_is_skipped_or_passed_over_is_told_in_training_and_ever_after(run: Run, tmp_path: Path) -> None:
+    root = digits(tmp_path / "digits", 6)
+    (root / "4/002.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    bomb = bytearray((root / "5/003.png").read_bytes())
+    bomb[16:24] = (40_000).to_bytes(4, "big") * 2  # says that it is of 40,000×40,000 pixels
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    (root / "5/003.png").write_bytes(bomb)
+    os.mkfifo(root / "6/pipe.png")
+    (root / "6/notes.TXT").touch()
+    (root / "6/.hidden.png").touch()
+    (root / "6/above").symlink_to(root / "6")
+    words = ("data=images", "data.path=digits", "trainer.max_epochs=1")
+    refused = run(*words)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert re.search(
+        r"2 of 60 can not be decoded: \S*4/002.png \(cannot identify image file\), ", refused.err
+    )
+    assert "5/003.png (Image size (1600000000 pixels)" in refused.err
+    finished = run(*words, "data.corrupt=skip")
+    assert (finished.code, finished.err) == (0, ""), finished.err
+    line = "passed over 4: 1 hidden, 1 .txt, 1 pipes or broken links, 1 links to folders that were read"
+    assert f"\n  {line}\n" in finished.out
+    predicted = run("run=run", "input=digits", command="predict")
+    assert line in predicted.out
+    assert "left out digits/4/002.png (cannot identify" in predicted.out
+    assert len(pl.read_csv(tmp_path / "predictions.csv")["file"]) == 58
+    evaluated = run("run=run", "input=digits", command="evaluate")
+    assert "left out digits/5/003.png (Image size" in evaluated.out
+    assert "58 samples" in evaluated.out
+    root.rename(tmp_path / "gone")
+    exported = run("run=run", "format=torch_export", command="export")
+    assert exported.code == 0, exported.err
+
+
+def test_names_that_are_no_utf8_or_only_look_alike_are_classes_and_files(tmp_path: Path) -> None:
+    korean = [os.fsdecode(b"\xb0\xa1"), os.fsdecode(b"\xb0\xa2")]  # two syllables of EUC-KR
+    accents = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
+    for name in (*korean, *accents):
+        (tmp_path / "a" / name).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "a" / name / f"{korean[0]}.png")
+    samples = images(str(tmp_path / "a"), **SETTINGS)
+    assert (samples.names, samples.targets.bincount().tolist()) == (
+        ["\\xb0\\xa1", "\\xb0\\xa2", "café"],
+        [1, 1, 2],
+    )
+    reader = ImageReader.from_description(samples.reader)
+    ((frame, _),) = reader.read(NamedPath("input", str(tmp_path / "a")))
+    assert frame["file"].n_unique() == 4
+    ((_, targets),) = reader.read_with_targets(NamedPath("input", str(tmp_path / "a")), samples.names)
+    assert targets.tolist() == samples.targets.tolist()
+
+
+def test_a_class_without_an_image_is_named(run: Run, tmp_path: Path) -> None:
+    digits(tmp_path / "digits", 3)
+    (tmp_path / "digits/empty").mkdir()
+    (tmp_path / "digits/empty/1.heic").touch()
+    finished = run("data=images", "data.path=digits")
+    assert finished.code == 2
+    assert finished.err.startswith(
+        "data.path=digits: expected a folder with a folder of images for each class"
+    )
+    assert finished.err.endswith("but digits/empty has none (passed over 1: 1 .heic)\n")
+    assert run("data=images").err.startswith("data.path=null: expected a folder")
+    assert "for each class" in run("data=images", "data.path=digits/3/000.png").err

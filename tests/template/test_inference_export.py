@@ -1,0 +1,118 @@
+"""export.py: the whole model in a file that runs without this project, or in a folder for the hub."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import Run
+from template.test_inference_predict import write_houses
+
+from descent.errors import ConfigError
+from descent.inference import load
+from descent.inference.exporting import compare, find_package
+
+VALUES = ("data=arrays", "data.inputs=x.npy", "data.targets=y.npy", "data.names=[a,b]", "loss=mae")
+
+
+def write_values(folder: Path) -> None:
+    """Write inputs and targets in float64, far from 0."""
+    x = 1e9 + np.random.default_rng(0).normal(size=(200, 3))
+    np.save(folder / "x.npy", x)
+    np.save(folder / "y.npy", x[:, :2] * [1.0, -3.0])
+
+
+def test_torch_export_takes_raw_rows_of_any_number(run: Run, tmp_path: Path) -> None:
+    write_values(tmp_path)
+    assert run(*VALUES, "trainer.max_epochs=1").code == 0
+    finished = run("run=run", "format=torch_export", command="export")
+    assert finished.code == 0, finished.err
+    assert "run/model.pt2: torch.float64 inputs (3,), in batches of any size; on 16 samples" in finished.out
+    model, files = load(tmp_path / "run"), {"model.json": ""}
+    exported = torch.export.load(tmp_path / "run/model.pt2", extra_files=files).module()
+    described = (tmp_path / "run/model.json").read_text()
+    assert files["model.json"] == described
+    assert json.loads(described)["outputs"] == {
+        "type": "float64", "shape": ["batch", 2], "names": ["a", "b"], "values": "values in their own units",
+    }  # fmt: skip
+    inputs = torch.from_numpy(np.load(tmp_path / "x.npy"))
+    for batch in (inputs, inputs[:1], inputs[:7]):
+        torch.testing.assert_close(exported(batch), model(batch), rtol=1e-12, atol=1e-5)
+    again = run("run=run", "format=torch_export", command="export")
+    assert (again.code, "overwrite=true" in again.err) == (2, True)
+    with pytest.raises(ConfigError, match=r"outputs within 0.001 of the run's"):
+        compare(model, lambda x: model(x.float().double()) + 0.01, tmp_path / "x.pt2", b"")
+
+
+@pytest.mark.parametrize("words", [("model=cnn",), VALUES], ids=["cnn", "values"])
+def test_onnx_gives_the_same(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    pytest.importorskip("onnxscript", reason="of the extra onnx")
+    runtime = pytest.importorskip("onnxruntime", reason="of the extra onnx")
+    write_values(tmp_path)
+    assert run(*words, "trainer.max_epochs=1").code == 0
+    finished = run("run=run", "output=m.onnx", command="export")
+    assert finished.code == 0, finished.err
+    session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    model = load(tmp_path / "run")
+    assert session.get_inputs()[0].shape[0] == session.get_outputs()[0].shape[0] == "batch"
+    assert session.get_modelmeta().custom_metadata_map["model"] == (tmp_path / "m.json").read_text()
+    for size in (1, 33):
+        inputs = model.examples[torch.arange(size) % len(model.examples)]
+        found = torch.from_numpy(session.run(None, {"inputs": inputs.numpy()})[0])
+        torch.testing.assert_close(found, model(inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_for_the_hub_is_loaded_and_evaluated_without_its_run(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="of the extra hub")
+    write_values(tmp_path)
+    assert run(*VALUES, "trainer.max_epochs=1").code == 0
+    finished = run("run=run", "format=hub", "output=folder", command="export")
+    assert finished.code == 0, finished.err
+    folder, names = tmp_path / "folder", {"README.md", "config.json", "model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == names
+    expected = load(tmp_path / "run").predict(tmp_path / "x.npy")
+    shutil.move(tmp_path / "run", tmp_path / "gone")
+    assert load(folder).predict(tmp_path / "x.npy").equals(expected)
+    card, test = (folder / "README.md").read_text(), json.loads((tmp_path / "gone/result.json").read_text())
+    assert card.startswith("---\nlibrary_name: descent\ntags: [pytorch, lightning, values]\n---\n")
+    assert f"- test/loss: {test['test']['test/loss']:.4g}" in card
+    assert "160 train, 20 val, 20 test samples" in card
+    assert str(tmp_path) not in card + (folder / "config.json").read_text()
+    np.savez(tmp_path / "new.npz", inputs=np.load(tmp_path / "x.npy"), targets=np.load(tmp_path / "y.npy"))
+    evaluated = run("run=folder", "input=new.npz", command="evaluate")
+    assert "200 samples: loss" in evaluated.out, evaluated.err
+    assert "without the run's data" in run("run=folder", command="evaluate").err
+    again = run("run=gone", "format=hub", "output=folder", command="export")
+    assert (again.code, again.out) == (0, finished.out)  # it would write the same
+    (folder / "README.md").write_text("mine")
+    refused = run("run=gone", "format=hub", "output=folder", command="export")
+    assert (refused.code, "overwrite=true" in refused.err) == (2, True)
+    config = json.loads((folder / "config.json").read_text())
+    for content in ("{", "[]", json.dumps({**config, "model": {"_target_": "os.system", "command": "x"}})):
+        (folder / "config.json").write_text(content)
+        with pytest.raises(ConfigError, match=r"^[^\n]*: expected (a folder that export.py|a name that conf/)"):
+            load(folder)
+
+
+def test_a_missing_package_is_named_with_its_extra() -> None:
+    with pytest.raises(ConfigError, match=r"format=onnx: expected no_such_package; `uv sync --extra onnx`"):
+        find_package("onnx", "no_such_package")
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch_export"])
+def test_a_table_is_exported_from_its_raw_columns(run: Run, tmp_path: Path, form: str) -> None:
+    pytest.importorskip("descent.table.reader", reason="a room that may be taken out")
+    if form == "onnx":
+        pytest.importorskip("onnxscript", reason="of the extra onnx")
+    write_houses(tmp_path / "houses.csv")
+    words = ("data=table", "data.path=houses.csv", "data.target=price", "loss=mae", "trainer.max_epochs=1")
+    assert run(*words).code == 0
+    finished = run("run=run", f"format={form}", command="export")
+    assert finished.code == 0, finished.err
+    described = json.loads((tmp_path / "run/model.json").read_text())
+    columns = pl.read_csv(tmp_path / "houses.csv").columns[:-1]
+    assert [column["name"] for column in described["reader"]["columns"]] == columns
+    assert described["inputs"] == {"type": "float64", "shape": ["batch", len(columns)]}

@@ -1,0 +1,276 @@
+"""predict.py and `load`: rows in, rows out, with the model of a run's folder and nothing else."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from subprocess import run as execute
+from threading import Event, Thread
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import yaml
+from conftest import ROOT, Run, make_run
+
+from descent.errors import ConfigError
+from descent.inference import Predictor, load
+from descent.inference.output import count_rows, require_free
+from descent.inference.predictor import READERS
+from descent.run.checkpoints import rotate
+from descent.task import Labels, Task, Values
+
+UNITS = 1_700_000_000.0  # seconds, which float32 holds to 128
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch, for tests that only read it."""
+    return make_run(tmp_path_factory, "trainer.max_epochs=1", "logger=none").folder / "run"
+
+
+def write_houses(path: Path, rows: int = 200) -> None:
+    """Write a table whose price follows area and town; it has gaps and a date."""
+    random = np.random.default_rng(0)
+    area, town = random.uniform(40, 200, rows), random.integers(0, 3, rows)
+    lines = [
+        f"{i},{'' if i % 9 == 0 else f'{area[i]:.1f}'},{['Bern', 'Oslo', 'Rome'][town[i]]},"
+        f"20{i % 20:02d}-03-{1 + i % 28:02d},{2000 * area[i] + 50_000 * town[i]:.2f}"
+        for i in range(rows)
+    ]
+    path.write_text("\n".join(["id,area,town,built,price", *lines, ""]))
+
+
+def test_predictions_are_the_tasks_answers_to_scaled_raw_inputs(digits_run: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).uniform(0, 16, (70, 1, 8, 8))
+    np.save(tmp_path / "x.npy", images)
+    model = load(digits_run)
+    model.batch_size = 32
+    frame = model.predict(tmp_path / "x.npy")
+    expected = model.task.predict(model.model(model.scaling(torch.from_numpy(images)))).detach()
+    assert frame.columns == ["predicted_class", *(f"p({digit})" for digit in range(10))]
+    assert frame["predicted_class"].to_list() == list(map(str, expected.argmax(1).tolist()))
+    assert frame.drop("predicted_class").to_numpy() == pytest.approx(expected.numpy(), abs=1e-6)
+    assert model.predict(images).equals(frame)
+    with pytest.raises(ConfigError, match=r"expected samples of shape \(1, 8, 8\)"):
+        model.predict(images[:, :, :4])
+
+
+def test_values_keep_the_digits_that_float32_would_lose(run: Run, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    for name, array in (("x", x), ("y", UNITS + 0.1 * x.sum(1))):
+        np.save(tmp_path / f"{name}.npy", array)
+    words = ("data=arrays", "data.inputs=x.npy", "data.targets=y.npy", "data.names=[time]", "model=linear")
+    assert run(*words, "loss=mse", "optimizer.lr=0.05", "trainer.max_epochs=20").code == 0
+    finished = run("run=run", "input=x.npy", "output=out.csv", command="predict")
+    assert (finished.code, finished.out) == (0, "300 rows in out.csv\n"), finished.err
+    error = pl.read_csv(tmp_path / "out.csv")["predicted_time"].to_numpy() - (UNITS + 0.1 * x.sum(1))
+    assert np.abs(error).max() < 0.02
+    assert run("run=run", "input=x.npy", "output=out.parquet", command="predict").code == 0
+    assert pl.read_parquet(tmp_path / "out.parquet").equals(pl.read_csv(tmp_path / "out.csv"))
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "columns"),
+    [
+        (Values(["a", "b"]), (3, 2), ["predicted_a", "predicted_b"]),
+        (Labels(["a", "b"]), (3, 2), ["p(a)", "p(b)"]),
+        (Labels(["caf\udce9"]), (3, 1), ["p(caf\\udce9)"]),
+        (Task(), (3, 2, 2), ["output_0", "output_1", "output_2", "output_3"]),
+        (Task(["height"]), (3,), ["predicted_height"]),
+    ],
+)
+def test_columns_are_called_by_the_tasks_names(task: Task, shape: tuple[int, ...], columns: list[str]) -> None:
+    run = SimpleNamespace(data={"examples": torch.zeros(1, 3), "reader": {"kind": "array"}})
+    network = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Flatten(0), torch.nn.Unflatten(0, shape))
+    model = Predictor(run, network, torch.nn.Identity(), task, None)  # type: ignore[arg-type]
+    answers = torch.rand(int(np.prod(shape)) // 3 * 3).reshape(3, -1)
+    assert model.predict(answers[:, :3] if answers.shape[1] == 3 else pad(model, answers)).columns == columns
+
+
+def pad(model: Predictor, answers: torch.Tensor) -> torch.Tensor:
+    """Have the model take inputs of this shape."""
+    model.examples = answers[:1]
+    return answers
+
+
+def test_a_run_loads_in_plain_python_and_gives_what_training_gave(digits_run: Path, tmp_path: Path) -> None:
+    images = torch.rand(5, 1, 8, 8) * 16
+    np.save(tmp_path / "x.npy", images.numpy())
+    code = (
+        "import sys, torch\n"
+        "from descent.inference import load\n"
+        f"model = load({str(digits_run)!r})\n"
+        "print(model.predict('x.npy').columns[0], 'hydra' in sys.modules, 'omegaconf' in sys.modules)\n"
+        "print([name for name in sys.modules if name.startswith(('descent.table', 'descent.images'))])\n"
+        "torch.save(model(torch.load('x.pt')), 'out.pt')\n"
+    )
+    torch.save(images, tmp_path / "x.pt")
+    call = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = execute(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "predicted_class False False\n[]\n", done.stderr
+    torch.testing.assert_close(torch.load(tmp_path / "out.pt"), load(digits_run, "last")(images))
+
+
+def test_the_last_weights_are_read_while_a_run_replaces_them(digits_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(digits_run, tmp_path / "run"))
+    files = [copy / "checkpoints" / f"{name}.ckpt" for name in ("new", "last", "previous")]
+    ended = Event()
+
+    def train() -> None:
+        while not ended.is_set():
+            shutil.copy(digits_run / "checkpoints/last.ckpt", files[0])
+            rotate(*files)
+
+    thread = Thread(target=train)
+    thread.start()
+    try:
+        for _ in range(30):
+            load(copy, "last")
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_what_is_no_run_is_one_line(run: Run, tmp_path: Path, digits_run: Path) -> None:
+    (tmp_path / "other/checkpoints").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"expected a run's folder, with config.yaml in it"):
+        load(tmp_path / "other")
+    shutil.copy(digits_run / "config.yaml", tmp_path / "other")
+    with pytest.raises(ConfigError, match="there is no checkpoint"):
+        load(tmp_path / "other")
+    file = tmp_path / "other/checkpoints/best.ckpt"
+    whole = torch.load(digits_run / "checkpoints/best.ckpt")
+    state, data = whole["state_dict"], whole["data"]
+    for checkpoint, expected in (
+        ({"state_dict": state}, "a run whose data has a method describe(), as FromSamples has"),
+        ({"weight": torch.zeros(1)}, "a checkpoint of this template; best.ckpt is of something else"),
+        ({"state_dict": Path}, "tensors and plain values alone; nothing of it was run"),
+        ({**whole, "state_dict": {n: t.to_sparse() for n, t in state.items()}}, "its weights are not tensors"),
+        ({**whole, "data": {**data, "input_shape": [1, 9, 9]}}, "weights, data and config that fit"),
+        ({**whole, "data": {**data, "reader": {"kind": "fax"}}}, "a run whose data comes from one of array, im"),
+        ({**whole, "data": {**data, "reader": {"kind": "array"}}}, "weights, data and config that fit"),
+        ({**whole, "data": {**data, "task": {"_target_": "os.system", "names": data["names"]}}}, "allow=[os."),
+        ({**whole, "data": {**data, "examples": torch.zeros(1, 3)}}, "weights, data and config that fit"),
+    ):
+        torch.save(checkpoint, file)
+        finished = run("run=other", "input=x.npy", command="predict")
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+        assert expected in finished.err
+    torch.save(whole, file)
+    config = yaml.safe_load((digits_run / "config.yaml").read_text())
+    for node in (
+        {"_target_": "lightning.pytorch.cli.instantiate_class", "init": {"class_path": "os.system"}},
+        {"_target_": "descent.inference.load", "folder": str(digits_run), "allow": ["os"]},
+        {**config["model"], "hidden": [3]},
+    ):
+        (tmp_path / "other/config.yaml").write_text(yaml.safe_dump({**config, "model": node}))
+        with pytest.raises(ConfigError, match=r"^(run|model)[^\n]*: expected [^\n]*$"):
+            load(tmp_path / "other")
+
+
+def test_a_reader_whose_room_is_taken_out_is_one_line(
+    digits_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(READERS, "array", "descent.no_such_room.Reader")
+    with pytest.raises(ConfigError, match=r"can be imported \(No module named 'descent.no_such_room'\)"):
+        load(digits_run)
+
+
+def test_bad_words_and_arrays_are_one_line_and_leave_nothing(run: Run, tmp_path: Path, digits_run: Path) -> None:
+    images = np.zeros((3, 1, 8, 8), np.float32)
+    np.save(tmp_path / "x.npy", images)
+    np.save(tmp_path / "large.npy", np.full((3, 1, 8, 8), 1e300))
+    images[1, 0, 2, 3] = np.nan
+    np.save(tmp_path / "nan.npy", images)
+    os.mkfifo(tmp_path / "pipe.npy")
+    for word, expected in (
+        ("keep=[town]", "keep=town: expected a column of the input"),
+        ("output=null", "output=null: expected "),
+        ("output=x.npy", "output=x.npy: expected a name that ends in .csv or .parquet"),
+        ("input=null", "input=null: expected a file or folder to predict for"),
+        ("batch_size=0", "batch_size=0: expected a whole number of at least 1"),
+        ("weights=first", "weights=first: expected one of best, last"),
+        ("output=/proc/x.csv", "output=/proc/x.csv: expected a file that can be written"),
+        ("input=nan.npy", "input=nan.npy: expected finite numbers, but row 2 has one that is infinite or NaN"),
+        ("input=large.npy", "input=large.npy: expected values for which the model gives numbers, not NaN"),
+        ("input=pipe.npy", "input=pipe.npy: expected a NumPy file, .npy or .npz (there is no regular file)"),
+    ):
+        finished = run(f"run={digits_run}", "input=x.npy", word, command="predict", timeout=30)
+        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+        assert finished.err.startswith(expected)
+    assert not [path for path in tmp_path.iterdir() if "csv" in path.name]
+
+
+def test_only_a_regular_file_of_nobody_else_is_ever_replaced(tmp_path: Path) -> None:
+    for name in ("file.csv", "input.csv"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "file.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    os.link(tmp_path / "input.csv", tmp_path / "other_name.csv")
+    (tmp_path / "checkpoints").mkdir()
+    own = ("checkpoints/last.ckpt", "config.yaml", "metrics.csv", "result.json")
+    for name in own:
+        (tmp_path / name).write_text("mine")
+    regular, another = "a regular file, not a folder, a link, a pipe or a device", "another file than the input"
+    refused = {
+        **dict.fromkeys(("folder.csv", "link.csv", "pipe.csv", "/dev/null"), regular),
+        **dict.fromkeys(("input.csv", "other_name.csv", *own), another),
+        **dict.fromkeys(("no/such.csv", "file.csv/x.csv"), "a folder that exists"),
+    }
+    for name, expected in refused.items():
+        with pytest.raises(ConfigError, match=f"output=.*: expected {expected}"):
+            require_free(str(tmp_path / name), True, str(tmp_path), str(tmp_path / "input.csv"))
+    require_free(str(tmp_path / "file.csv"), True, str(tmp_path))  # raises nothing
+    with pytest.raises(ConfigError, match="overwrite=true"):
+        require_free(str(tmp_path / "file.csv"), False, str(tmp_path))
+
+
+def test_a_bar_knows_its_end_where_the_file_states_it(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((7, 2)))
+    pl.DataFrame({"a": range(5)}).write_parquet(tmp_path / "x.parquet")
+    (tmp_path / "x.csv").write_text("a\n1\n")
+    (tmp_path / "bad.parquet").write_text("no")
+    names = ("x.npy", "x.parquet", "x.csv", "bad.parquet", "missing.npy", "")
+    assert [count_rows(str(tmp_path / name)) for name in names] == [7, 5, None, None, None, 4]
+
+
+def test_rows_of_a_table_come_back_in_their_order(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("descent.table.reader", reason="a room that may be taken out")
+    write_houses(tmp_path / "houses.csv")
+    words = ("data=table", "data.path=houses.csv", "data.target=price", "data.exclude=[id]", "loss=mse")
+    assert run(*words, "optimizer.lr=0.01", "trainer.max_epochs=60").code == 0
+    (tmp_path / "new.csv").write_text((tmp_path / "houses.csv").read_text().replace("Bern", "Lima", 3))
+    finished = run("run=run", "input=new.csv", "output=out.csv", "keep=[id,price]", command="predict")
+    assert finished.code == 0, finished.err
+    assert "column town: 3 values are none of the words that training knew" in finished.out
+    frame = pl.read_csv(tmp_path / "out.csv")
+    assert frame.columns == ["id", "price", "predicted_price"]
+    assert frame["id"].to_list() == list(range(200))
+    assert frame.select(pl.corr("price", "predicted_price")).item() > 0.8
+    model = load(tmp_path / "run")
+    assert model.predict(pl.read_csv(tmp_path / "new.csv"))["predicted_price"].to_numpy() == pytest.approx(
+        frame["predicted_price"].to_numpy()
+    )
+
+
+def test_images_come_back_with_their_files(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("descent.images.reader", reason="a room that may be taken out")
+    image = pytest.importorskip("PIL.Image")
+    for number in range(24):
+        shade = 40 + 150 * (number % 2)
+        path = tmp_path / "photos" / ("dark", "light")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.new("RGB", (8, 8), (shade + number, shade, shade)).save(path)
+    assert run("data=images", "data.path=photos", "model=cnn", "trainer.max_epochs=1").code == 0
+    odd = os.fsencode(tmp_path / "photos/light") + b"/caf\xe9.png"
+    Path(os.fsdecode(odd)).write_bytes((tmp_path / "photos/light/1.png").read_bytes())
+    finished = run("run=run", "input=photos", command="predict")
+    assert finished.code == 0, finished.err
+    frame = pl.read_csv(tmp_path / "predictions.csv")
+    assert frame.columns == ["file", "predicted_class", "p(dark)", "p(light)"]
+    assert len(frame) == frame["file"].n_unique() == 25

@@ -1,0 +1,272 @@
+"""An epoch's figures are means over its samples, in each task's units; any torchmetrics can be chosen."""
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics
+from small import data_of, supervised, trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import classification
+from torchmetrics.text import Perplexity
+
+from descent.data.diabetes import diabetes
+from descent.errors import ConfigError
+from descent.metrics import R2, ROWS, Accuracy, EpochMetrics
+from descent.nested import concatenate, map_tensors
+from descent.task import IGNORED, Classes, Labels, Task, Tokens, Values
+
+DEFAULT: dict[str, Any] = {
+    "classes": {"acc": Accuracy()},
+    "values": {"mae": torchmetrics.MeanAbsoluteError(), "r2": R2()},
+}
+FULL: dict[str, Any] = {
+    "auroc": classification.MulticlassAUROC,
+    "f1": classification.MulticlassF1Score,
+    "ece": classification.MulticlassCalibrationError,
+}
+SAVES = pytest.mark.filterwarnings("ignore:Metric .SpearmanCorrcoef. will save all")  # of what was chosen
+
+
+def full(classes: int) -> dict[str, Any]:
+    return {n: metric(num_classes=classes, ignore_index=IGNORED) for n, metric in FULL.items()}
+
+
+def collect(task: Task, chosen: Any, outputs: Any, targets: Any, size: int = 32, losses: Any = None) -> Any:
+    """Return what an epoch's metrics are, and the collector; the loss is 0 if there are no losses."""
+    metrics = EpochMetrics(chosen, task, nn.Identity())
+    metrics.reset(torch.device("cpu"))
+    losses = torch.zeros(len(targets)) if losses is None else losses
+    parts = zip(outputs.split(size), targets.split(size), losses.split(size), strict=True)
+    for number, (output, target, loss) in enumerate(parts):
+        metrics.add(number, loss.mean(), output, target)
+    return {name: value.item() for name, value in metrics.compute().items()}, metrics
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_a_smaller_last_batch_does_not_skew_the_means(size: int) -> None:
+    outputs, targets = torch.randn(100, 10), torch.randint(10, (100,))
+    losses = torch.arange(100.0) ** 2  # the last samples weigh most
+    found, _ = collect(Classes("0123456789"), DEFAULT["classes"], outputs, targets, size, losses)
+    assert found["loss"] == pytest.approx(losses.mean().item(), rel=1e-6)
+    assert found["acc"] == pytest.approx((outputs.argmax(1) == targets).float().mean().item())
+
+
+def test_more_samples_than_are_kept_at_once_change_nothing() -> None:
+    n = 2 * ROWS + 5
+    outputs, targets, losses = torch.randn(n, 3), torch.randint(3, (n,)), torch.rand(n)
+    found, metrics = collect(Classes("abc"), DEFAULT["classes"], outputs, targets, 512, losses)
+    assert metrics.samples == n
+    assert found["acc"] == pytest.approx((outputs.argmax(1) == targets).float().mean().item())
+    assert found["loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
+
+
+def test_large_outputs_are_kept_by_bytes_and_joined_only_where_shapes_agree() -> None:
+    metrics = EpochMetrics({"acc": Accuracy()}, Classes("abc"), nn.Identity())
+    right = n = 0
+    for number, side in enumerate([600, 600, 8, 16, 16, 600]):
+        outputs, targets = torch.randn(2, 3, side, side), torch.randint(3, (2, side, side))
+        metrics.add(number, torch.tensor(0.0), outputs, targets)
+        assert sum(output.nbytes for _, output, _ in metrics.steps) < 2 << 24
+        right, n = right + int((outputs.argmax(1) == targets).sum()), n + targets.numel()
+    assert metrics.compute()["acc"].item() == pytest.approx(right / n)
+
+
+def test_a_batch_that_an_optimizer_evaluates_again_counts_once() -> None:
+    metrics = EpochMetrics(DEFAULT["classes"], Classes("ab"), nn.CrossEntropyLoss())
+    right, wrong, targets = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([0])
+    metrics.add(0, torch.tensor(1.0), right, targets)
+    metrics.add(0, torch.tensor(9.0), wrong, targets)  # L-BFGS looks again
+    assert {k: v.item() for k, v in metrics.compute().items()} == {"loss": 1.0, "acc": 1.0}
+
+
+def test_what_was_recorded_goes_on_bit_for_bit_metrics_that_keep_everything_included() -> None:
+    outputs, targets = torch.randn(300, 4), torch.randint(4, (300,))
+    whole, first, second = (EpochMetrics(full(4), Classes("abcd"), nn.CrossEntropyLoss()) for _ in range(3))
+    for metrics in (whole, first):
+        metrics.reset(torch.device("cpu"))
+    for number, (output, target) in enumerate(zip(outputs.split(50), targets.split(50), strict=True)):
+        whole.add(number, output.mean(), output, target)
+        (first if number < 3 else second).add(number, output.mean(), output, target)
+        for metrics in (whole, first):
+            if number == 1:
+                metrics._update()
+        if number == 2:
+            second.load_state_dict(first.state_dict(), torch.device("cpu"))
+    assert whole.compute() == second.compute()
+
+
+# ---- classes -----------------------------------------------------------------------------------------------
+
+
+def test_metrics_of_classes_see_probabilities_and_agree_with_one_call_on_everything() -> None:
+    outputs, targets = 0.3 * torch.randn(200, 4), torch.randint(4, (200,))
+    found, _ = collect(Classes("abcd"), full(4), outputs, targets)
+    for name, metric in FULL.items():
+        assert found[name] == pytest.approx(
+            metric(num_classes=4)(outputs.softmax(1), targets).item(), abs=1e-6
+        )
+
+
+def test_mixed_targets_are_counted_by_their_largest_share() -> None:
+    outputs, classes = torch.randn(90, 3), torch.randint(3, (90,))
+    mixed = 0.7 * F.one_hot(classes, 3) + 0.3 * F.one_hot(classes.roll(1), 3)
+    chosen = {"acc": Accuracy(), **full(3)}
+    found, _ = collect(Classes("abc"), chosen, outputs, mixed)
+    assert found == pytest.approx(collect(Classes("abc"), chosen, outputs, classes)[0])
+    assert found["f1"] == pytest.approx(
+        classification.MulticlassF1Score(3)(outputs.softmax(1), classes).item(), abs=1e-6
+    )
+
+
+def test_pixels_are_a_share_of_those_that_count() -> None:
+    outputs, targets = torch.randn(10, 4, 6, 5), torch.randint(4, (10, 6, 5))
+    targets[:, :2] = IGNORED
+    kept = targets != IGNORED
+    expected = (outputs.argmax(1) == targets)[kept].float().mean().item()
+    found, metrics = collect(Classes("abcd"), {"acc": Accuracy(), **full(4)}, outputs, targets, 3)
+    assert (found["acc"], metrics.samples) == (pytest.approx(expected), 10)
+    flat = outputs.movedim(1, -1)[kept].softmax(1), targets[kept]
+    for name, metric in FULL.items():
+        assert found[name] == pytest.approx(metric(num_classes=4)(*flat).item(), abs=1e-5), name
+
+
+@pytest.mark.parametrize("name", ["auroc"])
+def test_a_class_without_a_sample_leaves_a_metric_undefined_with_a_reason_and_not_0(name: str) -> None:
+    targets = torch.tensor([0, 1] * 20)
+    perfect = 10 * F.one_hot(targets, 3).float()
+    found, metrics = collect(Classes("abc"), {name: FULL[name](num_classes=3)}, perfect, targets)
+    assert math.isnan(found[name])
+    assert metrics.undefined[name].startswith("No positive samples in targets")
+    targets[0] = 2
+    perfect = 10 * F.one_hot(targets, 3).float()
+    found, metrics = collect(Classes("abc"), {name: FULL[name](num_classes=3)}, perfect, targets)
+    assert (found[name], metrics.undefined) == (1.0, {})
+    metrics.try_out(perfect[1:5], targets[1:5])  # one batch may lack a class
+
+
+# ---- labels and tokens -------------------------------------------------------------------------------------
+
+
+def test_labels_are_questions_each() -> None:
+    outputs, targets = torch.randn(80, 3), torch.randint(2, (80, 3)).float()
+    task = Labels("abc")
+    found, _ = collect(task, {"f1": classification.MultilabelF1Score(3)}, outputs, targets)
+    said = outputs > 0
+    hits = (said & (targets == 1)).sum(0)
+    assert found["f1"] == pytest.approx((2 * hits / (said.sum(0) + targets.sum(0))).mean().item(), abs=1e-6)
+    assert torch.equal(task.predict(outputs), outputs.sigmoid())
+    assert task.for_loss(outputs, targets.long())[1].dtype == torch.float32
+
+
+def test_perplexity_is_the_exponential_of_the_mean_loss_of_the_tokens_that_count() -> None:
+    task = Tokens("_abcd", pad=0)
+    logits, tokens = torch.randn(50, 9, 5), torch.randint(5, (50, 9))
+    kept = tokens != 0
+    chosen = {"acc": Accuracy(), "perplexity": Perplexity(ignore_index=IGNORED)}
+    found, _ = collect(task, chosen, logits, tokens, 7)
+    expected = F.cross_entropy(logits[kept].double(), tokens[kept])
+    assert found["perplexity"] == pytest.approx(expected.exp().item(), rel=1e-5)
+    assert found["acc"] == pytest.approx((logits.argmax(-1) == tokens)[kept].double().mean().item())
+    assert task.describe()["pad"] == 0
+
+
+# ---- values ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "unit"), [(1_700_000_000.0, 1.0), (0.0, 1e-7), (5e-7, 1e-9), (1e30, 1e27), (-3.0, 20.0)]
+)
+def test_mae_and_r2_are_those_of_numpy_in_float64_whatever_the_units(start: float, unit: float) -> None:
+    random = np.random.default_rng(0)
+    true = start + unit * random.normal(size=(300, 2)) * [1, 3]
+    task = Values("ab", torch.tensor(true.mean(0)), torch.tensor(true.std(0)))
+    outputs = torch.tensor(random.normal(size=(300, 2))).float() * 0.3 + task.standardise(torch.tensor(true))
+    chosen = {"mae": torchmetrics.MeanAbsoluteError(), "r2": R2(2)}
+    found, _ = collect(task, chosen, outputs, task.standardise(torch.tensor(true)), 37)
+    predicted = outputs.double().numpy() * true.std(0) + true.mean(0)
+    assert found["mae"] == pytest.approx(np.abs(predicted - true).mean(), rel=1e-6)
+    r2 = 1 - ((predicted - true) ** 2).sum(0) / ((true - true.mean(0)) ** 2).sum(0)
+    assert found["r2"] == pytest.approx(r2.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "true", [torch.full((50, 1), 1.7e9 + 0.3), torch.full((1, 1), 2.0), torch.zeros(50, 1)]
+)
+def test_r2_of_a_constant_target_is_not_defined(true: Tensor) -> None:
+    task = Values("y", torch.tensor([1.7e9]), torch.tensor([20.0]))
+    found, metrics = collect(task, DEFAULT["values"], torch.randn(len(true), 1), task.standardise(true))
+    assert math.isnan(found["r2"])
+    assert math.isfinite(found["mae"])
+    assert metrics.undefined == {"r2": "the targets do not vary"}
+
+
+@SAVES
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_metrics_of_values_are_averaged_over_the_targets(outputs: int) -> None:
+    chosen = {"spearman": torchmetrics.SpearmanCorrCoef(outputs)}
+    predicted, targets = torch.randn(60, outputs), torch.randn(60, outputs)
+    found, _ = collect(Values("abc"[:outputs]), chosen, predicted, targets, 16)
+    each = [torchmetrics.functional.spearman_corrcoef(predicted[:, i], targets[:, i]) for i in range(outputs)]
+    assert found["spearman"] == pytest.approx(torch.stack(each).mean().item(), abs=1e-5)
+
+
+# ---- what cannot be meant, and outputs of any structure ----------------------------------------------------
+
+
+class Several(torchmetrics.Metric):
+    """Returns a dict, or what is no number."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        pass
+
+    def compute(self) -> Any:
+        return self.value
+
+
+@SAVES
+def test_a_metric_of_another_task_is_one_line_that_names_it() -> None:
+    values = data_of(diabetes)
+    for data, chosen in (
+        (data_of(), {"mae": torchmetrics.SpearmanCorrCoef()}),
+        (values, full(4)),
+        (data_of(), {"curve": Several([torch.zeros(2)])}),
+    ):
+        name = next(iter(chosen))  # type: ignore[call-overload]
+        module = supervised(data, criterion=None if data is not values else nn.L1Loss(), metrics=chosen)
+        with pytest.raises(ConfigError, match=rf"^metrics\.{name}: expected values that it takes"):
+            trainer().fit(module, datamodule=data)
+
+
+def test_a_metric_of_several_numbers_is_told_each_by_its_name() -> None:
+    found, _ = collect(
+        Task(), {"m": Several({"a": torch.tensor(1), "b": torch.ones(2)})}, *torch.randn(2, 5, 2)
+    )
+    assert found == {"loss": 0.0, "m_a": 1.0, "m_b": 1.0}
+
+
+def test_outputs_may_be_nested_tuples_and_dicts() -> None:
+    class Sees(Several):
+        def update(self, outputs: Any, targets: Any) -> None:
+            assert outputs["mean"].shape == (5, 2)
+            assert [part.shape for part in outputs["rest"]] == [(5,), (5, 3)]
+            assert targets.shape == (5,)
+
+    metrics = EpochMetrics({"sees": Sees(torch.tensor(1.0))}, Task(), nn.Identity())
+    for number, n in enumerate((3, 2)):
+        outputs = {"mean": torch.ones(n, 2), "rest": (torch.zeros(n), torch.zeros(n, 3))}
+        metrics.add(number, torch.tensor(float(number)), outputs, torch.zeros(n))
+    state = metrics.state_dict()
+    again = EpochMetrics({"sees": Sees(torch.tensor(1.0))}, Task(), nn.Identity())
+    again.load_state_dict(state, torch.device("cpu"))
+    assert metrics.compute() == again.compute() == {"loss": torch.tensor(0.4), "sees": torch.tensor(1.0)}
+    assert concatenate([torch.tensor(1.0), torch.tensor(2.0)]).tolist() == [1, 2]
+    assert map_tensors([1, (torch.ones(1),)], partial(torch.mul, 2)) == [1, (torch.tensor([2.0]),)]

@@ -1,0 +1,210 @@
+"""Every command of README and docs does what it says, and every list in them is the one in conf/."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import traceback
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Run, finish
+from PIL import Image
+
+from descent.paths import CONF, list_choices
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text(encoding="utf-8")
+SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none")
+# commands that CI, another test or a person runs: they install, need a network or several machines, or are slow
+ELSEWHERE = (
+    "git clone", "pip install", "uv venv", "uv pip", "uv run pytest", "uv run --no-sync", "uv sync", "uvx",
+    "uv run tensorboard", "tensorboard", "torchrun", "srun", "export ", "bash benchmarks", "python benchmarks",
+    "rm ", "ray ", "uv run ruff",
+)  # fmt: skip
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[list[str]]:
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    parts = [list(words) for line in lines for last, words in groupby(line, "&&".__eq__) if not last]
+    return [words[2:] if words[:2] == ["uv", "run"] and words[2] == "python" else words for words in parts]
+
+
+def is_step(block: str) -> bool:
+    """Whether the commands of a block build on each other or on files of a person's own."""
+    return "folder=logs/" in block or "data.path=" in block or "data=arrays" in block
+
+
+ALL = [(page, block) for page in PAGES for block in blocks(page, "sh")]
+STEPS = [(page.stem, block) for page, block in ALL if is_step(block)]
+TRAININGS = sorted(
+    {" ".join(map(shlex.quote, words[2:]))
+     for _, block in ALL if not is_step(block)
+     for words in commands(block)
+     if words[:2] == ["python", "src/train.py"] and "trainer=ddp" not in words}
+)  # fmt: skip
+
+
+def test_there_is_no_command_that_no_test_runs() -> None:
+    others = {" ".join(words) for _, block in ALL for words in commands(block) if words[0] != "python"}
+    others |= {" ".join(w) for _, block in ALL for w in commands(block) if w[0] == "python" and "src/" not in w[1]}
+    assert [command for command in others if not command.startswith(ELSEWHERE)] == []
+    ci = (ROOT / ".ci/run").read_text()
+    for command in ("pip install uv && uv run pytest",):
+        assert command in ci and command in README
+
+
+@pytest.mark.parametrize("line", TRAININGS)
+def test_a_training_command_runs(run: Run, tmp_path: Path, line: str) -> None:
+    words = shlex.split(line)
+    if any(word.startswith(("executor=", "search=", "resume=")) for word in words):
+        pytest.skip("the sweep's own tests run it")
+    short = () if {"--help", "--cfg"} & {*words} else SHORT
+    many = ("trials=2",) if "-m" in words and not any("seed=" in w for w in words) else ()
+    if "-m" in words:  # one value of each
+        words = [re.sub(r"^(\w+=[^,]+,[^,]+),.*", r"\1", word) for word in words]
+    finished = run(*words, *short, *many, *((f"folder={tmp_path}/run",) if short else ()))
+    if "trainer.accelerator=gpu" in words and not torch.cuda.is_available():
+        assert finished.code == 2
+        assert finished.err.startswith("trainer.accelerator=gpu: expected what this machine has")
+        return
+    assert finished.code == 0, finished.err
+
+
+@pytest.mark.parametrize(("page", "block"), STEPS, ids=[page for page, _ in STEPS])
+def test_commands_that_build_on_each_other_run_in_their_order(
+    run: Run, tmp_path: Path, page: str, block: str
+) -> None:
+    write_files(tmp_path)
+    (tmp_path / "logs").mkdir()
+    first = finish([str(ROOT / "src/train.py"), "data=table", "data.path=houses.csv", "data.target=price",
+                    "loss=mae", *SHORT, "folder=logs/houses"], tmp_path, {}, 120)  # fmt: skip
+    assert first.code == 0, first.err
+    if "folder=logs/houses" in block:
+        shutil.rmtree(tmp_path / "logs/houses")
+    for number, words in enumerate(commands(block)):
+        command, *words = words[1:]
+        short = SHORT if command == "src/train.py" and not any("resume=" in word for word in words) else ()
+        named = any(word.startswith(("folder=", "run=", "resume=")) for word in words)
+        folder = () if named or command != "src/train.py" else (f"folder={tmp_path}/{number}",)
+        finished = run(*words, *short, *folder, command=Path(command).stem)
+        assert finished.code == 0, finished.err
+    if "predict.py" in block:
+        assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 20
+
+
+def write_files(folder: Path) -> None:
+    """Write a small file or folder of each name that the pages use."""
+    for name, rows in (("houses.csv", 300), ("new.csv", 20)):
+        areas = [50 + 7 * (row % 30) for row in range(rows)]
+        lines = [f"{area},{'north' if row % 3 else 'south'},{1000.5 * area}" for row, area in enumerate(areas)]
+        (folder / name).write_text("\n".join(["area,side,price", *lines]) + "\n")
+    sales = [f"{1 + i % 9},5;{2 + i % 9:02}/0{3 + i % 5}/2020;{('café', 'thé')[i % 2]}" for i in range(60)]
+    (folder / "sales.csv").write_text("\n".join(["price;day;sold", *sales]) + "\n", encoding="latin-1")
+    for number in range(40):
+        name = "dark" if number % 2 else "bright"
+        (folder / "photos" / name).mkdir(parents=True, exist_ok=True)
+        colour = (number, 90, 30 if number % 2 else 230)
+        Image.new("RGB", (16, 16), colour).save(folder / f"photos/{name}/{number}.png")
+    import numpy as np
+
+    np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(60, 4)).astype("float32"))
+    np.save(folder / "y.npy", np.arange(60) % 3)
+
+
+def test_what_it_answers_to_a_wrong_word_is_what_a_command_answers(run: Run) -> None:
+    shown = (ROOT / "docs/choices.md").read_text().split("$ python src/train.py loss=mea\n")[1].split("\n")[0]
+    assert run("loss=mea").err.strip() == shown
+
+
+def test_the_table_of_choices_is_complete() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "docs/choices.md").read_text(), re.MULTILINE))
+    for group in (folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "local"):
+        words = re.findall(r"`(\w+)`", rows[group])
+        assert sorted(words) == list_choices(group), group
+
+
+def test_readme_is_short_and_every_link_leads_somewhere() -> None:
+    assert len(README.split()) <= 1000
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_its_loss_and_its_module_train_and_touch_one_yaml_and_one_python_file_each(tmp_path: Path) -> None:
+    for part in ("src", "conf"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    examples = zip(("loss", "module"), blocks(PAGES[0], "python"), blocks(PAGES[0], "yaml"), strict=True)
+    for group, code, config in examples:
+        name = re.search(r"_target_: (my_\w+)\.", config)
+        assert name is not None
+        (tmp_path / f"src/{name.group(1)}.py").write_text(code)
+        (tmp_path / f"conf/{group}/mine.yaml").write_text(config)
+    for words in (["loss=mine"], ["module=mine"]):
+        folder = f"folder={tmp_path}/{words[0]}"
+        finished = finish([str(tmp_path / "src/train.py"), *words, folder, "trainer.max_epochs=3"], tmp_path, {}, 120)
+        assert finished.code == 0, finished.err
+    assert "val_loss is monitored" in finished.out
+    assert all(path.read_bytes() == content for path, content in before.items())  # nothing else was touched
+
+
+def test_the_table_says_who_calls_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import descent
+
+    stacks: dict[str, str] = {}
+
+    def note(owner: object, name: str) -> None:
+        original = getattr(owner, name)
+
+        def wrapped(*arguments: object, **more: object) -> object:
+            stacks.setdefault(name, "".join(traceback.format_stack()))
+            return original(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    note(torch.optim.SGD, "step")
+    note(torch.Tensor, "backward")
+    note(torch.optim.Optimizer, "zero_grad")
+    descent.train(descent.compose("optimizer=sgd", "trainer.max_epochs=1", "logger=none", f"folder={tmp_path}/run"))
+    assert stacks.keys() == {"step", "backward", "zero_grad"}
+    for stack in stacks.values():
+        assert "lightning/pytorch/loops/optimization/automatic.py" in stack
+        assert "descent/fast" not in stack
+
+
+def test_the_lock_has_a_hash_for_each_pin_and_no_address() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    entries = re.split(r"\n(?=[a-z0-9])", text)[1:]
+    assert len(entries) > 20
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert "://" not in text
+    assert not re.search(r"^lightning==2\.6\.[23]\b", text, re.MULTILINE)
+
+
+def test_the_lock_is_remade_by_its_command(tmp_path: Path) -> None:
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not installed")
+    lines = (ROOT / "docs/install.md").read_text().splitlines()
+    command = next(line for line in lines if line.startswith("uv pip compile")).split()
+    lock = tmp_path / "requirements.lock"
+    lock.write_text((ROOT / "requirements.lock").read_text())  # pins that still hold are kept
+    answer = subprocess.run(
+        [uv, *command[1:-1], str(lock)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    if answer.returncode and "fetch" in answer.stderr:
+        pytest.skip("no package index in reach")
+    assert answer.returncode == 0, answer.stderr
+
+    def pins(text: str) -> list[str]:
+        return [line.split(" ")[0] for line in text.splitlines() if "==" in line and not line.startswith("#")]
+
+    assert pins(lock.read_text()) == pins((ROOT / "requirements.lock").read_text())

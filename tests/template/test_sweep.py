@@ -1,0 +1,448 @@
+"""A sweep: the bits of runs alone, nothing lost whatever is killed, and no harm from what a folder says."""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from socket import gethostname
+from types import SimpleNamespace
+
+import conftest
+import pytest
+import torch
+import yaml
+from conftest import TRAIN, Run, finish, send
+
+from descent.errors import ConfigError
+from descent.sweep.conduct import Queue, Sweeping
+from descent.sweep.engines import Local
+from descent.sweep.plan import DONE, PLAN, Plan, Point, find_plan, name_folder, read_plan
+from descent.sweep.ranking import collect
+
+SHORT = ["trainer.max_epochs=2", "data.batch_size=64"]
+WORDS = ["loss=mae,cross_entropy", "seed=0,1", *SHORT]
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    for name in ("last", "best"):
+        first, second = weights(one, name), weights(other, name)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    answer = finish([TRAIN, "-m", *WORDS, f"folder={folder}/sweep"], folder, {}, 120)
+    assert answer.code == 0, answer.err
+    (folder / "out").write_text(answer.out)
+    return folder / "sweep"
+
+
+def test_it_ends_with_a_ranking_and_each_run_has_the_weights_that_it_has_alone(
+    undisturbed: Path, run: Run, tmp_path: Path
+) -> None:
+    assert run("loss=mae", "seed=1", *SHORT, f"folder={tmp_path}/alone").code == 0
+    assert_same(undisturbed / "loss=mae,seed=1", tmp_path / "alone")
+    out = (undisturbed.parent / "out").read_text()
+    assert "\nbest  " in out
+    assert "Epoch" not in out  # what each run prints is in its folder
+    assert "Epoch 2/2" in (undisturbed / "loss=mae,seed=0/log.txt").read_text()
+    assert "Ranked by val/acc at the best epoch by val/loss" in out
+    assert (
+        len((undisturbed / "ranking.csv").read_text().splitlines()) == 1 + 2
+    )  # choices, each over two seeds
+    assert (undisturbed / "curves.png").read_bytes().startswith(b"\x89PNG")
+    best = out.split("Best run:    ")[1].splitlines()[0].split("train.py ")[1].split()
+    assert sorted(word.partition("=")[0] for word in best) == [
+        "data.batch_size", "loss", "seed", "trainer.max_epochs",
+    ]  # fmt: skip
+    assert "  - override /loss: " in (undisturbed / "experiment/best.yaml").read_text()
+    assert [path.name for path in undisturbed.glob(".*")] == [".lock"]
+
+
+def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run: Run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("*/result.json")}
+    again = run("-m", *WORDS, "resume=true", f"folder={undisturbed}")
+    assert again.code == 0, again.err
+    assert "4 runs, 4 of them done" in again.out
+    more = run("-m", f"resume={undisturbed}", "seed=2", "loss=mae")
+    assert more.code == 0, more.err
+    assert "6 runs, 4 of them done" in more.out
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("loss=mae,mea", "loss=mea: expected one of"),
+        ("loss=glob(zz*)", "loss=glob(zz*): expected at least one value"),
+        ("seed=range(0,0)", "seed=range(0,0): expected at least one value"),
+        ("seed=range(0,1000000)", "at most"),
+        ("data.batch_size=16,32,many", "data.batch_size=many: expected a whole number"),
+        ("optimizer.lr=interval(0.1,1)", "or search="),
+        ("seed=0,1 folder=${name}", "expected the folder of the sweep"),
+        ("seed=0,1 resume=true folder=none/sweep", "expected a sweep of these words"),
+        ("search=rendom optimizer.lr=interval(0.1,1)", "search=rendom: expected one of"),
+        ("search=grid search.steps=1 optimizer.lr=interval(0.1,1)", "a whole number of at least 2"),
+        ("search=grid loss=mae", "expected words with several values, or a range"),
+        ("search=grid optimizer.lr=tag(log,interval(0,1))", "expected an interval from a lower"),
+        ("seed=0,1 jobs=0", "jobs=0: expected"),
+        ("seed=0,1 nope=1", "nope=1: expected a key of the config"),
+        ("seed=0,1 executor=slrum", "executor=slrum: expected one of local, ray, slurm; nearest: slurm"),
+    ],
+)
+def test_bad_words_end_before_the_first_run(run: Run, tmp_path: Path, words: str, told: str) -> None:
+    finished = run("-m", *words.split(), *([] if "folder" in words else ["folder=sweep"]))
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.out + finished.err
+    assert told in finished.err
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_another_sweep_in_the_folder_is_refused(run: Run, undisturbed: Path) -> None:
+    for words in (
+        ["seed=0,1"],
+        ["seed=0,1", "resume=true"],
+        ["optimizer=sgd", f"resume={undisturbed}"],
+        WORDS,
+    ):
+        finished = run("-m", *words, f"folder={undisturbed}")
+        assert (finished.code, finished.err.count("\n")) == (2, 1)
+    assert "expected a folder without a sweep in it" in finished.err
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(run: Run) -> None:
+    finished = run("-m", "seed=0,1", "optimizer=sgd", "optimizer.lr=1e30,0.01", *SHORT, "folder=sweep")
+    assert finished.code == 1
+    assert "2 runs in " in finished.out
+    first = finished.out.index("failed: seed=0,optimizer.lr=1e+30: The loss is nan")
+    assert first < finished.out.index("\nbest  ") < finished.out.rindex("failed: seed=0")
+    assert "Traceback" not in finished.out + finished.err
+    again = run("-m", "resume=sweep")
+    assert again.code == 1
+    assert "4 runs, 2 of them done" in again.out
+    assert not list(finished.folder.glob("sweep/*-2"))
+
+
+def test_a_sweep_none_of_whose_runs_has_the_monitored_value_is_no_success(run: Run) -> None:
+    finished = run("-m", "seed=0,1", "trainer.limit_val_batches=0", "trainer.max_epochs=1", "folder=sweep")
+    assert finished.code == 1, finished.out
+    assert "No run has val/loss" in finished.out
+
+
+def test_a_recipe_that_is_a_sweep_runs_and_one_of_its_runs_is_resumed_alone(run: Run, tmp_path: Path) -> None:
+    assert run("experiment=mae_vs_cross_entropy", "trainer.max_epochs=1", "folder=sweep").code == 0
+    assert len(list(tmp_path.glob("sweep/*/result.json"))) == 2
+    one = run(f"resume={tmp_path}/sweep/loss=mae", "trainer.max_epochs=2")
+    assert one.code == 0, one.err
+    assert "Epoch 2/2" in one.out
+
+
+def test_words_of_a_group_are_found_by_a_pattern_and_code_is_typed_again(run: Run, tmp_path: Path) -> None:
+    assert run("-m", "loss=glob(ms*)", "trainer.max_epochs=1", "folder=one").code == 0
+    assert [path.parent.name for path in tmp_path.glob("one/*/result.json")] == ["loss=mse"]
+    words = ["loss._target_=torch.nn.MSELoss,torch.nn.L1Loss", "trainer.max_epochs=1", "folder=sweep"]
+    assert run("-m", *words).code == 0
+    assert run("-m", "resume=sweep").code == 2
+    assert run("-m", *words, "resume=true").code == 0
+
+
+# ---- kills and signals -------------------------------------------------------------------------------------
+
+
+def start(folder: Path, *words: str) -> BaseProcess:
+    """Start a sweep and do not wait for it."""
+    return conftest.start([TRAIN, "-m", *words], folder, {}, folder / "out", folder / "err")
+
+
+def wait_for_metrics(folder: Path, number: int = 1) -> None:
+    limit = time.monotonic() + 60
+    while len(list(folder.glob("*/metrics.csv"))) < number and time.monotonic() < limit:
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of children")
+@pytest.mark.parametrize("victim", ["parent", "worker"])
+def test_after_sigkill_a_sweep_ends_as_an_undisturbed_one(
+    undisturbed: Path, tmp_path: Path, victim: str, run: Run
+) -> None:
+    process = start(tmp_path, *WORDS, "folder=sweep", "checkpoint.every=10steps")
+    wait_for_metrics(tmp_path / "sweep", random.Random(victim).randrange(1, 3))
+    if victim == "worker":
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        process.join(60)
+        assert process.exitcode == 1
+        assert "signal 9 ended it" in (tmp_path / "out").read_text()
+    else:
+        assert send(process, signal.SIGKILL) == -signal.SIGKILL
+    finished = run("-m", *WORDS, "checkpoint.every=10steps", "folder=sweep", "resume=true")
+    assert finished.code == 0, finished.err
+    for name in ("loss=mae,seed=0", "loss=mae,seed=1", "loss=cross_entropy,seed=0"):
+        assert_same(undisturbed / name, tmp_path / "sweep" / name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_every_run_and_nobody_else_runs_it_meanwhile(
+    tmp_path: Path, number: int, run: Run
+) -> None:
+    process = start(tmp_path, "seed=0,1", "trainer.max_epochs=2000", "folder=sweep", "jobs=2")
+    wait_for_metrics(tmp_path / "sweep", 2)
+    if number == signal.SIGTERM:
+        second = run("-m", "resume=sweep")
+        assert (second.code, second.err) == (2, "resume=sweep: expected what has ended; this is running\n")
+    assert send(process, number) == 128 + number
+    out = (tmp_path / "out").read_text() + (tmp_path / "err").read_text()
+    assert "Stopped and saved: 0 of 2 runs are done. Go on with: " in out
+    assert " -m resume=sweep" in out
+    assert "Traceback" not in out
+    for log in tmp_path.glob("sweep/*/log.txt"):
+        assert "Stopped and saved in epoch" in log.read_text()
+    assert len(list(tmp_path.glob("sweep/*/checkpoints/last.ckpt"))) == 2
+
+
+# ---- engines -----------------------------------------------------------------------------------------------
+
+FAKE = r"""
+import pathlib, sys, time
+words = dict(word.split("=", 1) for word in sys.argv[1:])
+folder = pathlib.Path(words["folder"].strip("'"))
+print("begins")
+folder.mkdir(exist_ok=True)
+(folder / "config.yaml").touch()
+time.sleep(float(words["nap"]))
+sys.exit(int(words["code"]))
+"""
+
+
+class Threads:
+    """An engine of one's own."""
+
+    def __init__(self) -> None:
+        self.pool, self.open, self.most = ThreadPoolExecutor(2), 0, 0
+
+    def places(self, threads: int | None) -> int:
+        return 2
+
+    def submit(self, run, *arguments) -> Future:  # type: ignore[no-untyped-def]
+        self.open += 1
+        self.most = max(self.most, self.open)
+        future = self.pool.submit(run, *arguments)
+        future.add_done_callback(lambda future: setattr(self, "open", self.open - 1))
+        return future
+
+
+def begin(plan: Plan, engine: object, tmp_path: Path) -> Sweeping:
+    (tmp_path / "fake.py").write_text(FAKE)
+    plan.folder.mkdir()
+    apart = ([sys.executable, str(tmp_path / "fake.py")], str(tmp_path))
+    return Sweeping(plan.folder, Queue(plan.points()), engine, {"jobs": "auto", "threads": 1}, "", apart)
+
+
+def test_an_engine_of_one_s_own_runs_as_many_as_it_has_places_for(tmp_path: Path) -> None:
+    plan = Plan(tmp_path / "sweep", ["nap=0.1"], {"code": ["0", "1"], "seed": ["0", "1"]})
+    engine = Threads()
+    sweeping = begin(plan, engine, tmp_path)
+    assert sweeping.run() is None
+    assert engine.most == 2
+    assert sorted(point.name for point in sweeping.failed) == ["code=1,seed=0", "code=1,seed=1"]
+    done = [point for point in plan.points() if point.is_over()]
+    assert [point.folder.log.read_text() for point in done] == ["begins\n"] * 2
+
+
+def test_a_stopped_sweep_stops_what_runs_elsewhere_and_starts_nothing_more(tmp_path: Path) -> None:
+    plan = Plan(tmp_path / "sweep", ["nap=60", "code=0"], {"seed": ["0", "1", "2"]})
+    sweeping, begun = begin(plan, Threads(), tmp_path), time.monotonic()
+
+    class Signals(SimpleNamespace):
+        received = property(lambda self: 15 if len(list(plan.folder.glob("*/config.yaml"))) == 2 else None)
+
+    sweeping.signals = Signals(catch=lambda: None, release=lambda: None)  # type: ignore[assignment]
+    assert sweeping.run() == signal.SIGTERM
+    assert time.monotonic() - begun < 30
+    assert len(list(plan.folder.glob("*/config.yaml"))) == 2
+
+
+def mark(point: Point, host: str, process: int, age: float = 0) -> None:
+    point.beside(".live").write_text(f"{host} {process}")
+    os.utime(point.beside(".live"), (time.time() - age,) * 2)
+
+
+def test_a_run_that_is_at_work_is_never_started_a_second_time(tmp_path: Path) -> None:
+    plan = Plan(tmp_path, ["code=0"], {"seed": ["0", "1", "2", "3"]})
+    here, elsewhere, gone, silent = plan.points()
+    mark(here, gethostname(), os.getpid())
+    mark(elsewhere, "another", 1)
+    mark(gone, gethostname(), 2**22 + 1)
+    mark(silent, "another", 1, age=999)
+    queue = Queue(plan.points())
+    assert [point.name for point in iter(queue.take, None)] == ["seed=2", "seed=3"]
+    assert queue.left() == 2  # which are waited for
+    assert not here.claim()
+    assert gone.claim()
+    here.folder.path.mkdir()
+    here.folder.config.touch()
+    here.leave(0)  # as its own process does
+    assert queue.take() is None
+    assert queue.left() == 1
+
+
+def report(words: list[str]) -> int:
+    folder = Path(next(word for word in words if word.startswith("folder=")).partition("=")[2].strip("'"))
+    folder.mkdir()
+    (folder / "config.yaml").touch()
+    computes = torch.mm(torch.ones(400, 400), torch.ones(400, 400))[0, 0] == 400
+    told = (
+        os.environ.get("CUDA_VISIBLE_DEVICES"),
+        torch.get_num_threads(),
+        computes,
+        os.getsid(0) == os.getpid(),
+    )
+    os.write(1, " ".join(map(str, told)).encode())
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "processes", "devices", "places"),
+    [
+        ("4,7", 2, 1, ["4", "7"], 2),
+        ("4,7", 8, 2, ["4,7"], 1),
+        ("", 3, 1, ["None"], 3),
+        ("", 4, 2, ["None"], 2),
+    ],
+)
+def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, cores: int, processes: int, devices: list,
+    places: int,
+) -> None:  # fmt: skip
+    plan = Plan(tmp_path / "sweep", [], {"seed": ["0", "1", "2"]})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus.split(",")) if gpus else 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    if not gpus:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    before = torch.get_num_threads()
+    engine = Local(report, {"trainer": {"accelerator": "auto", "devices": processes}})
+    torch.mm(torch.ones(400, 400), torch.ones(400, 400))  # a child would hang where this had threads
+    assert engine.places(1) == places
+    assert begin(plan, engine, tmp_path).run() is None
+    torch.set_num_threads(before)
+    said = [(tmp_path / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(3)]
+    assert sorted({words[0] for words in said}) == devices
+    assert all(words[1:] == [str(before), "tensor(True)", "True"] for words in said)
+
+
+@pytest.mark.parametrize(
+    ("words", "library"), [("executor=slurm executor.cluster=local", "submitit"), ("executor=ray", "ray")]
+)
+def test_other_engines_give_the_same_runs(
+    undisturbed: Path, run: Run, tmp_path: Path, words: str, library: str
+) -> None:
+    values = ["loss=mae", "seed=0,1", "optimizer.lr=0.001,1e30", *SHORT]
+    finished = run("-m", *values, "folder=sweep", *words.split())
+    if find_spec(library) is None:
+        assert (finished.code, finished.err.count("\n")) == (2, 1)
+        assert "uv sync --extra" in finished.err
+        return
+    assert finished.code == 1, finished.out  # two runs of which fail
+    for seed in (0, 1):
+        assert_same(undisturbed / f"loss=mae,seed={seed}", tmp_path / f"sweep/seed={seed},optimizer.lr=0.001")
+    assert "4 runs, 2 of them done" in run("-m", "resume=sweep").out  # on this machine's own engine
+
+
+# ---- what a folder says is data ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "crafted",
+    [
+        *({"words": [word]} for word in (
+            "loss._target_=os.system", "+callbacks.x={_target_: os.system}", "seed", "loss=../../x",
+            "+logger.tensorboard.comment=${oc.env:HOME}", "hydra.run.dir=/tmp/x", "folder=/tmp/x",
+            "trainer.default_root_dir=/tmp/x", "allow=[os]", "executor=local",
+        )),
+        {"search": ["search.sampler._target_=os.system"]},
+        {"values": {"loss._target_": ["os.system"]}},
+        {"values": {"seed": ["0", "${oc.env:HOME}"]}},
+        {"values": {f"k{number}": ["0"] * 1_000 for number in range(4)}},  # means 10^12 runs
+        {"values": {"seed": []}}, {"values": {"seed": 3}}, {"words": None},
+    ],
+)  # fmt: skip
+def test_a_crafted_plan_is_refused_before_anything_is_touched(
+    run: Run, tmp_path: Path, crafted: dict
+) -> None:
+    folder = tmp_path / "crafted"
+    folder.mkdir()
+    content = {"words": [], "values": {"seed": ["0"]}, "search": [], **crafted}
+    (folder / PLAN).write_text(yaml.safe_dump(content))
+    finished = run("-m", "resume=crafted", timeout=30)
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+    assert [path.name for path in folder.iterdir()] == [PLAN]
+
+
+@pytest.mark.parametrize("name", ["seed=0", "curves.png", "experiment", ".lock", "seed=1/log.txt", "pipe"])
+def test_a_sweep_with_a_link_in_it_is_refused_before_anything_is_touched(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    folder, precious = tmp_path / "crafted", tmp_path / "precious"
+    (folder / "seed=1").mkdir(parents=True)
+    precious.mkdir()
+    (precious / "config.yaml").write_text("a: 1")
+    Plan(folder, [*SHORT], {"seed": ["0", "1"]}).write()
+    if name == "pipe":
+        os.mkfifo(folder / "seed=1/log.txt")
+    else:
+        (folder / name).symlink_to(precious / "config.yaml" if "." in name else precious)
+    finished = run("-m", "resume=crafted")
+    assert (finished.code, finished.err.count("\n")) == (2, 1)
+    assert "expected a folder of plain files" in finished.err
+    assert [path.read_text() for path in precious.iterdir()] == ["a: 1"]
+
+
+# ---- parts -------------------------------------------------------------------------------------------------
+
+
+def test_folders_have_readable_names_that_differ() -> None:
+    assert name_folder(["loss=mae", "seed=0"]) == "loss=mae,seed=0"
+    assert name_folder(["model.hidden=[64,64]"]) == "model.hidden=64,64"
+    odd = {name_folder([f"data.path={text}"]) for text in ("a/b", "a b", "a:b", "x" * 300, "x" * 301)}
+    assert len(odd) == 5
+    assert all(len(name) < 150 and "/" not in name for name in odd)
+
+
+def test_the_newest_sweep_of_the_same_words_is_found(tmp_path: Path) -> None:
+    for at, (name, words) in enumerate({"old": ["a=1"], "new": ["a=1"], "other": ["a=2"]}.items()):
+        (tmp_path / name).mkdir()
+        Plan(tmp_path / name, words, {"seed": ["0"]}).write()
+        os.utime(tmp_path / name / PLAN, (at, at))
+    found = find_plan(Plan(tmp_path / "x", ["a=1"], {"seed": ["0", "1"]}), tmp_path)
+    assert found is not None
+    assert found.folder.name == "new"
+    assert find_plan(Plan(tmp_path / "x", ["a=1"], {"loss": ["mae"]}), tmp_path) is None
+
+
+def test_a_plan_has_bounds_and_thousands_of_runs_are_read_in_seconds(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at most 100000 runs"):
+        Plan(tmp_path, [], {key: ["0", "1"] for key in "abcdefghijklmnopq"})
+    plan = Plan(tmp_path, [], {"seed": list(map(str, range(2_000)))})
+    plan.write()
+    begun = time.monotonic()
+    for point in read_plan(tmp_path).points():
+        point.folder.path.mkdir()
+        (point.folder.path / DONE).touch()
+        point.folder.result.write_text(json.dumps({"best": {"val/loss": float("nan"), "epoch": 1}}))
+    assert Queue(plan.points()).left() == 0
+    (row,) = collect(plan.points())
+    assert len(row.of("epoch")) == 2_000
+    assert row.of("val/loss") == []
+    assert time.monotonic() - begun < 30  # 1 where nothing else runs

@@ -1,0 +1,259 @@
+"""What a sweep answers: the ranking and its noise, pictures, comparisons, and what a search proposes."""
+
+import csv
+import json
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Run, send
+from test_sweep import SHORT, assert_same, start, wait_for_metrics  # type: ignore[import-not-found]
+
+from descent.errors import ConfigError
+from descent.run.folder import RunFolder
+from descent.sweep.plan import PRUNED, Plan, Point
+from descent.sweep.ranking import Measure, choose_measure, collect, is_near, publish, rank, show
+from descent.sweep.search import BOARD, Range, Search
+
+HIGHER = Measure("val/acc", False, "val/acc")
+NEEDS_OPTUNA = pytest.mark.skipif(find_spec("optuna") is None, reason="Optuna is not installed")
+
+
+def make_run(path: Path, values: list[float], *words: str) -> RunFolder:
+    """A run's files as a run leaves them, with a figure of each epoch."""
+    path.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(path)
+    content = {"folder": str(path), "monitor": "val/acc", "mode": "max"}
+    folder.config.write_text(yaml.safe_dump(content))
+    folder.overrides.write_text(yaml.safe_dump(list(words)))
+    lines = [f"{epoch},{value}" for epoch, value in enumerate(values, 1)]
+    folder.metrics.write_text("\n".join(["epoch,val/acc", *lines]) + "\n")
+    best = {"epoch": 1, "val/acc": max(values), "val/auroc": None}
+    folder.result.write_text(json.dumps({"seconds": 2.0, "best": best, "test": {"test/acc": max(values)}}))
+    return folder
+
+
+def make_rows(tmp_path: Path, **choices: list[float]) -> list:
+    """Ranked choices of a loss, with a run for each seed."""
+    points = [
+        Point({"loss": loss, "seed": str(seed)}, (), make_run(tmp_path / f"{loss}{seed}", [value / 2, value]))
+        for loss, values in choices.items()
+        for seed, value in enumerate(values)
+    ]
+    return rank(collect(points), HIGHER)
+
+
+# ---- the ranking -------------------------------------------------------------------------------------------
+
+
+def test_noise_is_judged_seed_by_seed_and_only_where_there_are_enough_of_them() -> None:
+    base = [0.90, 0.95, 0.93, 0.91, 0.94]
+    assert is_near([(x - 0.01, x) for x in base]) is False  # as much worse with each seed
+    assert is_near(list(zip([0.91, 0.94, 0.94, 0.90, 0.94], base, strict=True))) is True
+    assert is_near([(0.91, 0.90), (0.94, 0.95)]) is None  # too few seeds to tell
+    assert is_near([(70.0, 0.1), (75.0, 0.11)]) is False  # outside both spreads, however few
+    assert is_near([(0.9, 0.9)]) is None
+
+
+def test_choices_are_ranked_and_what_is_near_the_best_is_marked(tmp_path: Path) -> None:
+    five, other = [0.91, 0.95, 0.93, 0.92, 0.94], [0.92, 0.94, 0.93, 0.91, 0.94]
+    text = show(make_rows(tmp_path, big=five, 작은=other, few=[0.91, 0.95], bad=[0.5, 0.51]), HIGHER)
+    lines = text.splitlines()[1:5]
+    assert [line.split()[:2] for line in lines] == [
+        ["best", "big"],
+        ["?", "few"],
+        ["≈", "작은"],
+        ["bad", "0.505"],
+    ]
+    assert "≈: within the noise" in text
+    assert "?: too few seeds to tell" in text
+    assert len({line.index("0.") + 2 * line.count("작은") for line in lines}) == 1  # a Korean letter is wide
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_table_fits_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = show(make_rows(tmp_path, **{"a" * 50: [0.1, 0.2], "가" * 30: [0.3, 0.4]}), HIGHER)
+    assert max(len(line) + line.count("가") for line in text.splitlines()) <= width
+    assert text.count("가") == 30  # nothing is lost
+
+
+def test_values_of_different_losses_are_not_compared() -> None:
+    measure = choose_measure("val/loss", "min", ["loss", "seed"], ["val/loss", "val/mae", "test/loss"])
+    assert (measure.metric, measure.lower) == ("val/mae", True)
+    assert choose_measure("val/loss", "min", ["optimizer"], ["val/loss", "val/mae"]).metric == "val/loss"
+    assert choose_measure("val/acc", "max", ["loss"], ["val/acc"]).metric == "val/acc"
+
+
+def test_files_contain_the_ranking_and_pictures(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    publish(make_rows(tmp_path, **{"a|$x": [0.9, 0.92], "b": [0.7, 0.72]}), HIGHER, tmp_path / "out")
+    lines = list(csv.DictReader((tmp_path / "out/ranking.csv").read_text().splitlines()))
+    assert [(line["rank"], line["loss"]) for line in lines] == [("1", "a|$x"), ("2", "b")]
+    assert float(lines[0]["val/acc mean"]) == pytest.approx(0.91)
+    for keys, picture in (["a"], "line.png"), (["a", "b"], "map.png"):
+        points = [
+            Point(
+                {k: str(10.0**at if k == "a" else at % 2) for k in keys},
+                (),
+                make_run(tmp_path / str(at), [v]),
+            )
+            for at, v in enumerate([0.1, 0.5, 0.6, 1e9])
+        ]
+        publish(rank(collect(points), HIGHER), HIGHER, tmp_path / "out")
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+# ---- runs side by side -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for loss, values in {"mae": [0.91, 0.95], "mse": [0.7, 0.72]}.items():
+        for seed, value in enumerate(values):
+            words = (f"loss={loss}", f"seed={seed}", "optimizer=sgd")
+            make_run(tmp_path / f"runs/{loss}{seed}", [value - 0.1, value], *words)
+    (tmp_path / "runs/mse1/result.json").unlink()
+    return tmp_path / "runs"
+
+
+def test_runs_are_compared_by_choices_as_typed(run: Run, runs: Path, tmp_path: Path) -> None:
+    finished = run("runs", command="compare")
+    assert finished.code == 0, finished.err
+    assert [line.split()[:3] for line in finished.out.splitlines()[:3]] == [
+        ["loss", "val/acc", "runs"], ["best", "mae", "0.93"], ["?", "mse", "0.7"],
+    ]  # fmt: skip
+    assert "Not at their end: runs/mse1" in finished.out
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", ".out", ".err"}  # nothing is written
+    again = run("runs/mae0", "runs/ms*", "by=test/acc", "output=made", command="compare")
+    assert again.code == 0, again.err
+    assert "Ranked by test/acc" in again.out
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {
+        "ranking.csv",
+        "ranking.md",
+        "curves.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("runs/mae0 runs/mea1", "or one with runs in it; nearest: runs/m"),
+        ("", "runs=[]: expected folders of runs"),
+        ("runs by=val/nope", "by=val/nope: expected one of"),
+        ("runs output=runs/mae0", "expected a new folder"),
+    ],
+)  # fmt: skip
+def test_bad_input_of_a_comparison_is_one_line(run: Run, runs: Path, words: str, told: str) -> None:
+    finished = run(*words.split(), command="compare")
+    assert (finished.code, finished.err.count("\n")) == (2, 1)
+    assert told in finished.err
+
+
+# ---- search ------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_cuts_ranges_into_steps() -> None:
+    assert Range(1e-4, 1.0, True, "").divide(5) == ["0.0001", "0.001", "0.01", "0.1", "1.0"]
+    assert Range(1, 3, False, "").divide(9) == ["1", "2", "3"]
+
+
+def make_search(folder: Path, trials: int, pruner: object = None, sampler: str = "TPESampler") -> Search:
+    import optuna
+
+    folder.mkdir(exist_ok=True)
+    space: dict[str, Range | list[str]] = {"lr": Range(1e-4, 1.0, True, ""), "hidden": ["[8]", "[16]"]}
+    plan = Plan(folder, [], {"lr": ["…"], "hidden": ["[8]", "[16]"]}, ["search=x"])
+    return Search(getattr(optuna.samplers, sampler), pruner, plan, space, trials, 0, HIGHER)
+
+
+@NEEDS_OPTUNA
+@pytest.mark.parametrize("sampler", ["RandomSampler", "TPESampler"])
+def test_trials_follow_from_the_journal_alone(tmp_path: Path, sampler: str) -> None:
+    found = []
+    for folder, killed in ((tmp_path / "a", False), (tmp_path / "b", True)):
+        search, values = make_search(folder, 13, sampler=sampler), []
+        while point := search.take():
+            assert float(f"{float(point.values['lr']):.4g}") == float(point.values["lr"])
+            values.append((point.name, *point.values.values()))
+            make_run(point.folder.path, [1 - abs(float(point.values["lr"]) - 0.1)])
+            if killed:  # before it could note that
+                search = make_search(folder, 13, sampler=sampler)
+            else:
+                search.ended(point, 0)
+        found.append(values)
+    assert found[0] == found[1]
+    assert len({values[1:] for values in found[0]}) == 13
+
+
+@NEEDS_OPTUNA
+def test_a_trial_that_is_behind_the_others_ends_early(tmp_path: Path) -> None:
+    import optuna
+
+    search = make_search(tmp_path, 9, optuna.pruners.SuccessiveHalvingPruner(1, reduction_factor=3))
+    judged = []
+    for values in ([0.5, 0.9, 0.9], [0.6, 0.7, 0.8], [0.4, 0.9, 0.9], [0.9, 0.9, 0.9]):
+        point = search.take()
+        assert point is not None
+        make_run(point.folder.path, values).result.unlink()
+        search.look(point)
+        judged.append((point.folder.path / PRUNED).exists())
+        if not judged[-1]:
+            make_run(point.folder.path, values)
+        search.ended(point, 143 if judged[-1] else 0)
+    assert judged[2:] == [True, False]
+    assert {trial.state.name for trial in search.study.trials} == {"COMPLETE", "PRUNED"}
+    assert make_search(tmp_path, 4).take() is None
+
+
+@NEEDS_OPTUNA
+def test_what_was_killed_runs_again_and_what_failed_does_not(tmp_path: Path) -> None:
+    search = make_search(tmp_path, 2)
+    killed, failed = search.take(), search.take()
+    assert killed and failed
+    search.ended(killed, -9)
+    search.ended(failed, 1)
+    again = make_search(tmp_path, 2).take()
+    assert again and again.name == killed.name
+    text = (tmp_path / BOARD).read_text()
+    for crafted in (text.replace("[16]", "[16];x").replace("[8]", "[8];x"), "[]\n" + text):
+        (tmp_path / BOARD).write_text(crafted)
+        with pytest.raises(ConfigError, match=r"values of this search|a journal of Optuna"):
+            make_search(tmp_path, 1)
+
+
+@NEEDS_OPTUNA
+def test_a_search_that_is_killed_goes_on_with_the_same_trials(run: Run, tmp_path: Path) -> None:
+    words = ["search=tpe", "search.sampler.n_startup_trials=2", "trials=3", "jobs=1", *SHORT,
+             "optimizer.lr=tag(log,interval(1e-4,1))", "model.hidden=[8],[16]"]  # fmt: skip
+    whole = run("-m", *words, "folder=whole")
+    assert whole.code == 0, whole.err
+    process = start(tmp_path, *words, "folder=killed", "checkpoint.every=5steps")
+    wait_for_metrics(tmp_path / "killed", 2)
+    send(process, signal.SIGKILL)
+    more = run("-m", "resume=killed", "jobs=1")
+    assert more.code == 0, more.err
+    folders = [path.parent for path in tmp_path.glob("whole/*/result.json")]
+    assert len(folders) == 3
+    for folder in folders:
+        assert_same(folder, tmp_path / "killed" / folder.name)
+    assert "4 runs, 3 of them done" in run("-m", "resume=killed", "trials=4").out
+
+
+@NEEDS_OPTUNA
+def test_halving_ends_runs_early(run: Run, tmp_path: Path) -> None:
+    words = ["search=halving", "optimizer.lr=tag(log,interval(1e-5,0.1))", "optimizer=sgd", "trials=5",
+             "trainer.max_epochs=60", "jobs=1", "folder=sweep"]  # fmt: skip
+    finished = run("-m", *words)
+    assert finished.code == 0, finished.err
+    assert "Ended early: " in finished.out
+    assert "5 runs, 5 of them done" in run("-m", "resume=sweep").out
+
+
+@pytest.mark.skipif(find_spec("optuna") is not None, reason="Optuna is installed")
+def test_a_search_without_optuna_names_the_extra(run: Run) -> None:
+    finished = run("-m", "search=tpe", "optimizer.lr=interval(0.1,1)", "folder=sweep")
+    assert (finished.code, finished.err.count("\n")) == (2, 1)
+    assert "uv sync --extra search" in finished.err

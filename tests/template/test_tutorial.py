@@ -1,0 +1,167 @@
+"""The template against the tutorial: the same weights and figures, and the facts that it teaches."""
+
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import hand_loop as tutorial
+import pytest
+import torch
+from conftest import Run
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from small import data_of, supervised, trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from descent.losses import MeanAbsoluteError, fit_to
+from descent.models import MLP
+from descent.task import Classes
+from descent.trainer import Trainer as OwnTrainer
+
+BATCH = 37  # leaves a smaller last batch in training and in validation
+EPOCHS = 3
+
+
+def mae_on_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
+    return tutorial.Loss()(outputs.softmax(1), F.one_hot(labels, 10).float())
+
+
+class EpochOrder(Sampler[int]):
+    """The template's order of each epoch, in torch's own DataLoader."""
+
+    def __init__(self, batches: Any) -> None:
+        self.order, self.epoch = batches.order, 0
+
+    def __len__(self) -> int:
+        return len(self.order.rows)
+
+    def __iter__(self) -> Iterator[int]:
+        self.order.set_epoch(self.epoch)
+        self.epoch += 1
+        yield from self.order.draw().tolist()
+
+
+ADAM = partial(torch.optim.Adam, lr=0.001)
+
+
+@pytest.mark.parametrize(
+    ("words", "criterion", "optimizer"),
+    [
+        ("loss=mae optimizer=sgd", mae_on_probabilities, partial(torch.optim.SGD, lr=0.01)),
+        ("optimizer=adam", nn.CrossEntropyLoss(), partial(ADAM, fused=True)),
+        ("optimizer=adam optimizer.fused=null", nn.CrossEntropyLoss(), ADAM),
+        ("optimizer=adam trainer=fast", nn.CrossEntropyLoss(), partial(ADAM, fused=True)),
+    ],
+)
+def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
+    run: Run, words: str, criterion: Callable[..., Tensor], optimizer: Callable[..., Any], capsys: Any
+) -> None:
+    sizes = f"data.batch_size={BATCH} data.eval_batch_size={BATCH} trainer.max_epochs={EPOCHS}"
+    finished = run(*words.split(), "trainer.accelerator=cpu", *sizes.split())
+    assert finished.code == 0, finished.err
+
+    torch.set_num_threads(1)  # as the run chooses for data as small as this
+    data = data_of(batch_size=BATCH, eval_batch_size=BATCH)
+    seed_everything(0, verbose=False)
+    model = MLP(**data.sizes, hidden=[256], dropout=0.0)
+    assert isinstance(data.inputs, Tensor)
+    train_set, val_set = TensorDataset(data.inputs, data.targets), TensorDataset(*data.take("val"))
+    figures = tutorial.train(
+        model,
+        DataLoader(train_set, BATCH, sampler=EpochOrder(data.train_dataloader())),
+        DataLoader(val_set, BATCH),
+        criterion,
+        optimizer(model.parameters()),
+        EPOCHS,
+    )
+
+    checkpoint = torch.load(finished.folder / "run/checkpoints/last.ckpt", weights_only=True)
+    for parameter, weights in model.state_dict().items():
+        assert torch.equal(checkpoint["state_dict"][f"model.{parameter}"], weights), parameter
+
+    def printed(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.startswith("Epoch") and "Val Acc" in line]
+
+    lines, reference = printed(finished.out), printed(capsys.readouterr().out)
+    assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in reference]
+    with (finished.folder / "run/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for line, row, expected in zip(lines, rows, figures, strict=True):
+        names = ("train/loss", "train/acc", "val/loss", "val/acc")
+        assert [float(row[n]) for n in names] == pytest.approx(expected, abs=1e-6)
+        shown = [part.split(": ")[1] for part in line.split(", ")[1:]]
+        assert [float(word) for word in shown] == pytest.approx(expected, abs=0.5e-4 + 1e-6)
+
+
+def test_the_default_run_calls_torchs_own_step_within_lightnings_own_loop(monkeypatch: Any) -> None:
+    own, found = torch.optim.SGD.step, []
+
+    def step(self: torch.optim.SGD, closure: Any = None) -> Any:
+        frame, around = sys._getframe(), []
+        while frame := frame.f_back:  # type: ignore[assignment]
+            around.append(type(frame.f_locals.get("self")))
+        found.append(around)
+        return own(self, closure)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    data = data_of()
+    trainer(OwnTrainer, default_root_dir="unused", max_epochs=2).fit(supervised(data), datamodule=data)
+    assert len(found) == 2 * len(data.train_dataloader())
+    assert all({_AutomaticOptimization, _TrainingEpochLoop} <= set(around) for around in found)
+
+
+def test_the_criterion_has_no_parameters() -> None:
+    assert not list(MeanAbsoluteError().parameters())
+    assert not list(fit_to(nn.MSELoss(), Classes("abc")).parameters())
+    assert not list(nn.CrossEntropyLoss().parameters())
+
+
+def test_backward_stores_gradients_on_the_models_parameters() -> None:
+    model, criterion = nn.Linear(3, 2), MeanAbsoluteError()
+    assert all(p.grad is None for p in model.parameters())
+    before = dict(vars(criterion))
+    criterion(model(torch.randn(4, 3)), torch.randn(4, 2)).backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
+    assert vars(criterion) == before  # the criterion knows nothing of them
+
+
+def test_gradients_accumulate_without_zero_grad() -> None:
+    model, criterion = nn.Linear(3, 2), MeanAbsoluteError()
+    inputs, targets = torch.randn(4, 3), torch.randn(4, 2)
+    criterion(model(inputs), targets).backward()
+    once = model.weight.grad.clone()  # type: ignore[union-attr]
+    criterion(model(inputs), targets).backward()
+    assert torch.equal(model.weight.grad, 2 * once)  # type: ignore[arg-type]
+    torch.optim.SGD(model.parameters(), lr=0.1).zero_grad()
+    assert model.weight.grad is None
+
+
+def test_the_optimizer_holds_the_very_tensors_of_model_parameters() -> None:
+    module = supervised(data_of())
+    optimizer = module.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.SGD)
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    assert len(held) == 4
+    assert all(a is b for a, b in zip(held, module.model.parameters(), strict=True))
+
+
+def test_eval_and_no_grad_hold_in_validation() -> None:
+    seen: dict[bool, set[tuple[bool, bool]]] = {True: set(), False: set()}
+
+    class Witness(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            validates = fitted.sanity_checking or not module.training
+            seen[validates].add((self.training, torch.is_grad_enabled()))
+            return inputs
+
+    data = data_of()
+    module = supervised(data, nn.Sequential(Witness(), MLP(**data.sizes, hidden=[16], dropout=0.0)))
+    module.tried = True  # else one batch is first sent through everything, with gradients
+    fitted = trainer(Trainer, max_epochs=2)
+    fitted.fit(module, datamodule=data)
+    assert seen == {False: {(True, True)}, True: {(False, False)}}
