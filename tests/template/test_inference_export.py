@@ -94,7 +94,9 @@ def test_a_folder_for_the_hub_is_loaded_and_evaluated_without_its_run(run: Run, 
     config = json.loads((folder / "config.json").read_text())
     for content in ("{", "[]", json.dumps({**config, "model": {"_target_": "os.system", "command": "x"}})):
         (folder / "config.json").write_text(content)
-        with pytest.raises(ConfigError, match=r"^[^\n]*: expected (a folder that export.py|a name that conf/)"):
+        with pytest.raises(
+            ConfigError, match=r"^[^\n]*: expected (a folder that export.py|a name that conf/)"
+        ):
             load(folder)
 
 

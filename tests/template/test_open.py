@@ -43,7 +43,13 @@ def write(folder: Path, parts: dict[str, Any], name: str = "mine") -> list[str]:
     file = folder / "conf/experiment" / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("# @package _global_\n" + yaml.safe_dump({"defaults": cleared, **nodes}, sort_keys=False))
-    return ["--config-dir", str(folder / "conf"), f"experiment={name}", "threads=1", "trainer.accelerator=cpu"]
+    return [
+        "--config-dir",
+        str(folder / "conf"),
+        f"experiment={name}",
+        "threads=1",
+        "trainer.accelerator=cpu",
+    ]
 
 
 def weights(folder: Path, of: str = "last") -> dict[str, Tensor]:
