@@ -55,7 +55,7 @@ SYNTAX = [
     "++foo=1", "+loss.x=1", "+trainer.foo=1", "+data.foo=1", "+x.y=1", "loss=mae,mse",
     "optimizer.lr=0.1,0.2", "metrics=[accuracy,nope]", "metrics=[]", "metrics=accuracy", "metrics=null",
     "module=null", "module=nope", "name=../x", "name=a,b", "scheduler._target_=torch.nn.Softmax",
-   
+
     "+callbacks.x={_target_:lightning.pytorch.callbacks.BatchSizeFinder}",
     "+callbacks.x=1", "+callbacks.x={}",
     "+logger.x={_target_:os.system}", "+metrics.x={_target_:torch.nn.L1Loss}", "model._target_=1",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import Run
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from template.test_inference_predict import write_houses
+from test_inference_predict import write_houses
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 

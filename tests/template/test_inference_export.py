@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 from conftest import Run
-from template.test_inference_predict import write_houses
+from test_inference_predict import write_houses
 
 from descent.errors import ConfigError
 from descent.inference import load

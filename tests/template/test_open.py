@@ -8,17 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-import torchmetrics
 import yaml
 from conftest import Run
-from template.plain_parts import TwoLoaders
-from torch import Tensor, nn
-
-from descent.build import build_node
-from descent.metrics import EpochMetrics
-from descent.models import MLP
-from descent.module import Supervised
-from descent.task import Classes, Labels, Task, Tokens
+from torch import Tensor
 
 HERE = "template.plain_parts"
 CLASSES = {  # a model and what goes with it, where the data says nothing of itself

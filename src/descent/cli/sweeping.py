@@ -20,8 +20,8 @@ from descent.build import build_node
 from descent.cli.check import check
 from descent.cli.compose import compose
 from descent.cli.fields import FIELDS
-from descent.cli.overrides import by_key, key_of, parse, quote
 from descent.cli.main import report
+from descent.cli.overrides import by_key, key_of, parse, quote
 from descent.errors import ConfigError, blame, require
 from descent.paths import CONF, LOGS, ROOT, list_groups
 from descent.run.folder import RunFolder, command
