@@ -39,7 +39,9 @@ PLAIN: dict[str, dict[str, Any]] = {  # by name: the parts, and what is monitore
 def write(folder: Path, parts: dict[str, Any], run: str = "run") -> list[str]:
     """Write one YAML file that puts parts together, and return the words that choose it and the run's folder."""
     nodes = {k: {"_target_": v} if k != "monitor" and isinstance(v, str) else v for k, v in parts.items()}
-    cleared = [{f"override /{group}": None} for group in nodes if group not in ("monitor", "callbacks", "logger")]
+    cleared = [
+        {f"override /{group}": None} for group in nodes if group not in ("monitor", "callbacks", "logger")
+    ]
     file = folder / "conf/experiment" / "mine.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("# @package _global_\n" + yaml.safe_dump({"defaults": cleared, **nodes}, sort_keys=False))
@@ -182,12 +184,28 @@ MONITOR = "+callbacks.usage._target_=lightning.pytorch.callbacks.DeviceStatsMoni
 @pytest.mark.parametrize(
     ("parts", "words", "line"),
     [
-        ({"data": f"{HERE}.TwoLoaders", **CLASSES}, "fold=1", "fold=1: expected null, because template.plain"),
+        (
+            {"data": f"{HERE}.TwoLoaders", **CLASSES},
+            "fold=1",
+            "fold=1: expected null, because template.plain",
+        ),
         ({"logger": {"mine": {"save_dir": "x"}}}, "", "logger.mine"),
         ({"callbacks": {"flip": {"every": 3}}}, "", "callbacks.flip"),
-        ({}, f"{MONITOR} logger=none", "callbacks.usage._target_=lightning.pytorch.callbacks.DeviceStatsMonitor"),
-        ({"module": f"{HERE}.Seven"}, "loss=mae", "loss=mae: expected no such choice, because template.plain"),
-        ({"monitor": "val_los", "module": f"{HERE}.Seven", "data": f"{HERE}.TwoLoaders"}, "", "monitor=val_los: "),
+        (
+            {},
+            f"{MONITOR} logger=none",
+            "callbacks.usage._target_=lightning.pytorch.callbacks.DeviceStatsMonitor",
+        ),
+        (
+            {"module": f"{HERE}.Seven"},
+            "loss=mae",
+            "loss=mae: expected no such choice, because template.plain",
+        ),
+        (
+            {"monitor": "val_los", "module": f"{HERE}.Seven", "data": f"{HERE}.TwoLoaders"},
+            "",
+            "monitor=val_los: ",
+        ),
     ],
     ids=["fold", "logger", "callback", "device stats", "loss", "monitor"],
 )
