@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import torch
 import torchmetrics
 import yaml
-from conftest import Run
+from conftest import ROOT, Run, finish
 from template.plain_parts import TwoLoaders
 from torch import Tensor, nn
 
@@ -222,3 +224,39 @@ def test_a_callback_that_lacks_a_package_is_blamed(run: Run) -> None:
     assert finished.code == 2
     assert finished.err.startswith("callbacks.usage")
     assert "psutil" in finished.err
+
+
+PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^python src/train\.py (.*)$", PAGE, re.MULTILINE)
+EACH = """
+import shlex, sys
+from descent import compose, train
+from descent.errors import ConfigError
+for number, line in enumerate(open("commands")):
+    try:
+        words = [f"folder=logs/{number}", *shlex.split(line)]
+        train(compose(*words))
+        print("ran", line.strip(), flush=True)
+    except ConfigError as error:
+        print("refused", line.strip(), error, flush=True)
+"""
+
+
+def test_the_code_of_the_page_on_extending_runs(tmp_path: Path) -> None:
+    for part in ("src", "conf"):
+        shutil.copytree(
+            ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("examples", "__pycache__")
+        )
+    files = re.findall(r"In `((?:src|conf)/\S+)`[^\n]*:\n\n```\w+\n(.*?)^```", PAGE, re.M | re.S)
+    assert len(files) == PAGE.count("```python") + PAGE.count("```yaml")
+    for name, text in files:
+        assert not (tmp_path / name).exists(), name
+        (tmp_path / name).write_text(text)
+    short = "trainer.max_epochs=1 trainer.limit_train_batches=4 trainer.accelerator=cpu"
+    (tmp_path / "commands").write_text("".join(f"{line} {short}\n" for line in COMMANDS))
+    (tmp_path / "src/each.py").write_text(EACH)
+    finished = finish([str(tmp_path / "src/each.py")], tmp_path, {}, 240)
+    assert finished.code == 0, finished.err
+    assert [line for line in finished.out.splitlines() if line.startswith("refused")] == []
+    assert finished.out.count("\nran ") == len(COMMANDS)
+    assert len(list(tmp_path.glob("logs/*/result.json"))) == len(COMMANDS)
