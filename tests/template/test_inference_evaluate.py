@@ -107,7 +107,13 @@ def test_labels_and_other_tasks_have_a_report_too(run: Run, tmp_path: Path) -> N
     x = np.random.default_rng(0).normal(size=(200, 3))
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", (x > 0).astype(np.float32))
-    words = ("data=arrays", "data.inputs=x.npy", "data.targets=y.npy", "data.task=labels", "data.names=[a,b,c]")
+    words = (
+        "data=arrays",
+        "data.inputs=x.npy",
+        "data.targets=y.npy",
+        "data.task=labels",
+        "data.names=[a,b,c]",
+    )
     assert run(*words, "trainer.max_epochs=5").code == 0
     assert run("run=run", command="evaluate").code == 0
     metrics, test = read(tmp_path / "run")
@@ -158,15 +164,15 @@ def test_a_loss_data_and_a_module_of_ones_own_are_built_where_they_are_allowed(
 
 def test_targets_that_a_run_can_not_be_held_against_are_one_line(run: Run, tmp_path: Path) -> None:
     assert run("trainer.max_epochs=1").code == 0
-    assert run("data=diabetes", "loss=mse", "trainer.max_epochs=1", "folder=values").code == 0
+    assert run("data=diabetes", "loss=mse", "trainer.max_epochs=1", "folder=dia").code == 0
     images, rows = np.zeros((3, 1, 8, 8), np.float32), np.ones((3, 10), np.float32)
     for folder, inputs, targets, expected in (
         ("run", images, [0, 12, 1], "expected targets that are numbers of classes, one a sample, 0 to 9"),
         ("run", images, [0, 1], "expected a target each for 3 inputs, not 2"),
-        ("values", rows, [np.nan] * 3, "expected samples with targets, but there are none"),
-        ("values", rows, np.ones((3, 2)), "expected 1 target values a sample, not 2"),
+        ("dia", rows, [np.nan] * 3, "expected samples with targets, but there are none"),
+        ("dia", rows, np.ones((3, 2)), "expected 1 target values a sample, not 2"),
         ("run", images, [0.0, 0.5, 1.0], "expected targets that are numbers of classes"),
-        ("values", rows, ["a", "b", "c"], "expected numbers as targets, not str"),
+        ("dia", rows, ["a", "b", "c"], "expected numbers as targets, not str"),
     ):
         np.savez(tmp_path / "new.npz", inputs=inputs, targets=np.asarray(targets))
         finished = run(f"run={folder}", "input=new.npz", command="evaluate")
@@ -178,7 +184,13 @@ def test_targets_that_a_run_can_not_be_held_against_are_one_line(run: Run, tmp_p
 def test_data_that_has_changed_since_training_is_one_line(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("descent.table.reader", reason="a room that may be taken out")
     write_houses(tmp_path / "houses.csv")
-    words = ("data=table", "data.path=houses.csv", "data.target=[price,area]", "data.exclude=[id]", "loss=mse")
+    words = (
+        "data=table",
+        "data.path=houses.csv",
+        "data.target=[price,area]",
+        "data.exclude=[id]",
+        "loss=mse",
+    )
     assert run(*words, "trainer.max_epochs=2").code == 0
     assert run("run=run", command="evaluate").code == 0
     metrics, test = read(tmp_path / "run")
@@ -192,7 +204,9 @@ def test_data_that_has_changed_since_training_is_one_line(run: Run, tmp_path: Pa
     assert (changed.code, "expected its data as it was in training" in changed.err) == (2, True), changed.err
 
 
-@pytest.mark.parametrize("names", [["a", "b" * 300], [f"$\\frac{i}" for i in range(70)], ["名前", "<&>", " "]])
+@pytest.mark.parametrize(
+    "names", [["a", "b" * 300], [f"$\\frac{i}" for i in range(70)], ["名前", "<&>", " "]]
+)
 def test_a_picture_takes_names_of_any_kind_and_is_the_same_each_time(names: list[str]) -> None:
     size = len(names)
     matrix, values = torch.eye(size), torch.arange(3.0)[:, None, None].expand(3, 2, min(size, 3))

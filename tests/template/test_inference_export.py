@@ -12,8 +12,8 @@ from conftest import Run
 from template.test_inference_predict import write_houses
 
 from descent.errors import ConfigError
-from descent.inference import load
-from descent.inference.exporting import compare, find_package
+from descent.inference import exporting, load
+from descent.inference.exporting import find_package
 
 VALUES = ("data=arrays", "data.inputs=x.npy", "data.targets=y.npy", "data.names=[a,b]", "loss=mae")
 
@@ -25,7 +25,9 @@ def write_values(folder: Path) -> None:
     np.save(folder / "y.npy", x[:, :2] * [1.0, -3.0])
 
 
-def test_torch_export_takes_raw_rows_of_any_number(run: Run, tmp_path: Path) -> None:
+def test_torch_export_takes_raw_rows_of_any_number(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_values(tmp_path)
     assert run(*VALUES, "trainer.max_epochs=1").code == 0
     finished = run("run=run", "format=torch_export", command="export")
@@ -44,8 +46,10 @@ def test_torch_export_takes_raw_rows_of_any_number(run: Run, tmp_path: Path) -> 
     (tmp_path / "run/model.json").write_text("mine")
     again = run("run=run", "format=torch_export", command="export")
     assert (again.code, "overwrite=true" in again.err) == (2, True)
-    with pytest.raises(ConfigError, match=r"outputs within 0.001 of the run's"):
-        compare(model, lambda x: model(x.float().double()) + 0.01, tmp_path / "x.pt2", b"")
+    monkeypatch.setattr(exporting, "to_torch_export", lambda program, text: (b"", lambda x: model(x) + 0.01))
+    with pytest.raises(ConfigError, match=r"expected outputs within 0.001 of the run's, not 0.01"):
+        exporting.export(model, "torch_export", str(tmp_path / "other.pt2"), overwrite=False)
+    assert not list(tmp_path.glob("other.*"))
 
 
 @pytest.mark.parametrize("words", [("model=cnn",), VALUES], ids=["cnn", "values"])
@@ -94,7 +98,9 @@ def test_a_folder_for_the_hub_is_loaded_and_evaluated_without_its_run(run: Run, 
     config = json.loads((folder / "config.json").read_text())
     for content in ("{", "[]", json.dumps({**config, "model": {"_target_": "os.system", "command": "x"}})):
         (folder / "config.json").write_text(content)
-        with pytest.raises(ConfigError, match=r"^[^\n]*: expected (a folder that export.py|a name that conf/)"):
+        with pytest.raises(
+            ConfigError, match=r"^[^\n]*: expected (a folder that export.py|a name that conf/)"
+        ):
             load(folder)
 
 

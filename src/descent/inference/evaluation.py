@@ -33,11 +33,7 @@ POINTS = 2_000  # most points of a picture
 
 
 def read_split(model: Predictor, split: str) -> Iterable[Any]:
-    """Return the batches of a split of a run's own data, in a fixed order and without augmentation.
-
-    Raises:
-        ConfigError: the data is no longer what the run has seen.
-    """
+    """Return the batches of a split of a run's own data, in a fixed order and without augmentation."""
     run = model.run
     require(bool(run.config["data"]), "input", None, "a file, because this folder is without the run's data")
     node = dict(run.config["data"])
@@ -58,18 +54,15 @@ def read_split(model: Predictor, split: str) -> Iterable[Any]:
 
 
 def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of a file or folder, scaled; samples without a target are left out.
-
-    Raises:
-        ConfigError: it cannot be read, or its targets are not those of the run.
-    """
+    """Yield batches of a file or folder, scaled; samples without a target are left out."""
     task: Any = model.task
     classes = task.names if task.kind == "classes" else []
     for inputs, targets in model.reader.read_with_targets(NamedPath("input", path), classes):
         flat = targets.reshape(len(targets), -1)
         fits = bool(classes) or flat.shape[1] == len(task.names)
         require(fits, "input", path, f"{len(task.names)} target values a sample, not {flat.shape[1]}")
-        for rows in flat.isfinite().all(1).nonzero().flatten().split(model.batch_size):
+        known = flat.isfinite().all(1).nonzero().flatten()
+        for rows in known.split(model.batch_size) if len(known) else ():
             y = targets[rows] if classes else flat[rows]
             yield model.scaling(inputs[rows]), task.standardise(y) if hasattr(task, "standardise") else y
 
@@ -79,19 +72,15 @@ def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict
 
     Returns:
         The metrics and what else was found, by name, NaN where one is not defined; and the report as text.
-
-    Raises:
-        ConfigError: there are no samples.
     """
-    sizes: list[int] = []
+    sizes: list[int] = []  # of the batches
     module, precision = build_module(model), model.run.config.get("trainer", {}).get("precision")
     trainer = Trainer(
-        accelerator=model.device.type, devices=1, precision=precision, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, inference_mode=False,
+        accelerator=model.device.type, devices=1, precision=precision, inference_mode=False, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip  # `Supervised` tries a batch with gradients
     with redirect_stdout(StringIO()) as said, refuse_misfits(model.run):  # why a metric is not defined
         logged = trainer.test(module, count(batches, sizes), verbose=False)[0]
-    require(sum(sizes) > 0, "run", str(model.run.folder), "samples with targets, but there are none")
     metrics = {name.removeprefix("test/"): value for name, value in logged.items() if REPORT not in name}
     shown = ", ".join(f"{n} {f'{v:.4f}' if isfinite(v) else 'not defined'}" for n, v in metrics.items())
     details, table, pictures = report(module, model)
@@ -104,11 +93,11 @@ def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict
 
 
 def count(batches: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
-    """Yield batches that are not empty, and add their sizes to a list."""
+    """Yield batches, and add their sizes to a list."""
     for batch in batches:
-        if size := count_samples(batch):
-            sizes.append(size)
-            yield batch
+        sizes.append(count_samples(batch))
+        yield batch
+    require(bool(sizes), "input", "…", "samples with targets, but there are none")
 
 
 def build_module(model: Predictor) -> LightningModule:
