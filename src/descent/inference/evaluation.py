@@ -28,6 +28,7 @@ from descent.run.folder import RunFolder, make
 from descent.task import IGNORED
 
 REPORT = "_report"  # the name, among the run's metrics, of the one that the report is made from
+PICTURES = {"classes": "confusion_matrix.svg", "values": "predicted_against_true.svg"}
 COUNTS, NAMES, NAME = 20, 60, 24  # most classes whose counts and names are drawn; most letters of a name
 POINTS = 2_000  # most points of a picture
 
@@ -111,12 +112,11 @@ def build_module(model: Predictor) -> LightningModule:
             "values": Pairs("disable"),
         }
         metrics = build("metrics", task=task, **model.sizes) or {}
+        weights = weigh_classes(run.config["loss"], SimpleNamespace(**run.data))
         module = build(
             "module",
             model=model.model,
-            criterion=build(
-                "loss", task=task, **weigh_classes(run.config["loss"], SimpleNamespace(**run.data))
-            ),
+            criterion=build("loss", task=task, **weights),
             metrics={**metrics, **({REPORT: reports[task.kind]} if task.kind in reports else {})},
             task=deepcopy(task),  # the trainer moves its own to the device
             scaling=deepcopy(model.scaling),
@@ -141,28 +141,24 @@ def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], s
     metric = getattr(getattr(module, "test_metrics", None), "metrics", {}).get(REPORT)
     if metric is None:  # a task, or a module, of which no more is known
         return {}, "", {}
-    found, kind, more, picture = metric.compute().cpu(), model.task.kind, {}, ""
+    found, kind = metric.compute().cpu(), model.task.kind
     if kind == "values":
         error, true = found[:, 0] - found[:, 1], found[:, 1]
         # torchmetrics squares the values themselves, and large ones such as Unix seconds lose their digits
         square, variance = error.square().mean(0), true.var(0, correction=0)
         r2 = torch.where(variance > 0, 1 - square / variance, torch.nan)
-        columns, picture = (
-            {"R²": r2, "MAE": error.abs().mean(0), "RMSE": square.sqrt()},
-            "predicted_against_true",
-        )
-    else:
-        if kind == "classes":
-            right, taken, samples = found.diagonal(), found.sum(0), found.sum(1)
-            more, picture = {"confusion": found.long().tolist()}, "confusion_matrix"
-        else:
+        columns = {"R²": r2, "MAE": error.abs().mean(0), "RMSE": square.sqrt()}
+    else:  # a matrix of true and predicted classes, or one for each label
+        right, taken, samples = found.diagonal(), found.sum(0), found.sum(1)
+        if kind == "labels":
             right, taken, samples = found[:, 1, 1], found[:, :, 1].sum(1), found[:, 1].sum(1)
         columns = {"precision": right / taken, "recall": right / samples, "samples": samples.long()}
     frame = pl.DataFrame({kind: model.names, **{name: column.numpy() for name, column in columns.items()}})
     form: Any = {"tbl_formatting": "ASCII_MARKDOWN", "tbl_hide_column_data_types": True, "tbl_rows": -1}
     with pl.Config(**form, tbl_hide_dataframe_shape=True, fmt_str_lengths=NAME, tbl_width_chars=-1):
         table = f"{frame}\n"
-    pictures = {f"{picture}.svg": draw(metric, found, model.names)} if picture else {}
+    pictures = {PICTURES[kind]: draw(metric, found, model.names)} if kind in PICTURES else {}
+    more = {"confusion": found.long().tolist()} if kind == "classes" else {}
     return {kind: {row.pop(kind): row for row in frame.to_dicts()}, **more}, table, pictures
 
 

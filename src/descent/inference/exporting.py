@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from descent.data.described import shorten
 from descent.errors import ConfigError, blame, first_line, require
@@ -29,28 +28,6 @@ PARTS = (
     "metrics",
     "module",
 )  # of the config, by which a run is loaded and evaluated
-CARD = """---
-library_name: descent
-tags: [pytorch, lightning, {task}]
----
-# {name}
-
-Takes {inputs[type]} {inputs[shape]}; returns {outputs[values]} {outputs[shape]}: {some}.
-
-{metrics}
-
-```python
-from descent.inference import load  # of the project that trained it
-
-model = load("folder")  # as huggingface_hub.snapshot_download returns it
-model.predict("new.csv")  # or an array of inputs
-```
-
-What it learned from:
-
-```
-{data}```
-"""
 
 
 def export(model: Predictor, form: str, output: str | None, overwrite: bool) -> str:
@@ -96,8 +73,8 @@ def to_file(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
     require(difference <= TOLERANCE, "format", form, same)
     beside, shape = place.with_suffix(".json"), tuple(inputs.shape[1:])
     line = (
-        f"{place}: {inputs.dtype} inputs {shape}, in batches of any size; on {len(inputs)} samples of the run it"
-        f" differs from the original by at most {difference:.2g}\n{beside}: what it takes and gives"
+        f"{place}: {inputs.dtype} inputs {shape}, in batches of any size; on {len(inputs)} samples of the run"
+        f" it differs from the original by at most {difference:.2g}\n{beside}: what it takes and gives"
     )
     return {beside: description.encode(), place: content}, line
 
@@ -130,10 +107,9 @@ def to_hub(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
     result = json.loads(read_text(run.folder.result)).get("test", {}) if run.folder.result.exists() else {}
     metrics = "\n".join(f"- {n}: {'not defined' if v is None else f'{v:.4g}'}" for n, v in result.items())
     preview = shorten(read_text(run.folder.data)) if run.folder.data.exists() else ""
-    names = ", ".join(model.names[:20])
-    card = CARD.format(
-        name=run.config.get("name"), **describe(model), some=names, metrics=metrics, data=preview
-    )
+    template, names = Path(__file__).with_name("card.md"), ", ".join(model.names[:20])
+    words = {"name": run.config.get("name"), "names": names, "metrics": metrics, "preview": preview}
+    card = template.read_text(encoding="utf-8").format(**describe(model), **words)
     data = {name: value for name, value in run.data.items() if name != "examples"}
     config = {part: run.config.get(part, {}) for part in PARTS}
     config |= {"data": None, "described": {**data, "reader": describe(model)["reader"]}}
