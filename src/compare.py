@@ -1,17 +1,21 @@
 """Runs side by side, ranked: `python src/compare.py logs/a logs/b`."""
 
-from descent.cli.command import command
+from __future__ import annotations
 
-TYPE_CHECKING = False  # for type checkers it is true
+from typing import TYPE_CHECKING
+
+from descent.cli.main import main
+
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
+    from descent.build import Config
 
 
-def compare(config: "DictConfig") -> None:
+def compare(config: Config) -> None:
+    """Print the runs of some folders side by side, and write table and pictures where `output` says."""
     from descent.sweep.comparison import compare as compare_runs
 
     print(compare_runs(list(config.runs), config.by, config.output))
 
 
 if __name__ == "__main__":
-    command(compare, "compare", fields=("runs", "by", "output"))
+    main(compare, "compare")

@@ -1,10 +1,25 @@
 """Small tables, as several tests need them."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import sklearn.datasets
 import torch
+import yaml
+
+from descent.data.samples import FromSamples
+from descent.table.table import table
+
+DEFAULTS = yaml.safe_load((Path(__file__).parents[1] / "conf/data/table.yaml").read_text(encoding="utf-8"))
+
+
+def data_of(path: Path, target: str | list[str], **settings: Any) -> FromSamples:
+    """Return the data of a table, with the defaults of conf/data/table.yaml."""
+    given = {"_target_": None, "source": table, "path": str(path), "target": target, "seed": 0}
+    arguments = {**DEFAULTS, **given, "fold": None, "folds": 5, **settings}
+    del arguments["_target_"]
+    return FromSamples(**arguments)
 
 
 def bundled(name: str, path: Path) -> Path:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 from conftest import Run
-from tables import houses
+from tables import data_of, houses
 from test_table_formats import read_again, read_table, same
 
 from descent.errors import ConfigError
@@ -193,3 +193,12 @@ def test_a_table_that_can_not_be_used_is_told_in_one_line(
         read_table("t.csv", "y", **settings)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_core_scales_a_table_by_its_training_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,w,y\n" + "".join(f"{i * 1e-9},{'ab'[i % 2]},{i}\n" for i in range(40)))
+    data = data_of(tmp_path / "t.csv", "y")
+    inputs = data.scaling(data.inputs[data.rows["train"]])
+    assert data.sizes == {"input_shape": (3,), "outputs": 1}
+    assert inputs[:, 0].std(correction=0).item() == pytest.approx(1)
+    assert sorted(inputs[:, 1].unique().tolist()) == [0, 1]

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-import yaml
+from tables import DEFAULTS
 from torch import Tensor
 
 from descent.data.named_path import NamedPath
@@ -25,7 +25,6 @@ from descent.table.reader import TableReader
 from descent.table.table import table
 
 ROWS = 60
-DEFAULTS = yaml.safe_load((Path(__file__).parents[2] / "conf/data/table.yaml").read_text(encoding="utf-8"))
 SETTINGS = {name: DEFAULTS[name] for name in signature(table).parameters}
 
 

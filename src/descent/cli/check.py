@@ -5,13 +5,11 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from descent.build import WORDS, Signature, locate, read_signature
+from descent.cli.compose import EMPTY, SEVERAL
 from descent.cli.fields import FIELDS
 from descent.cli.hints import LARGEST, accepts, expectation, literals, too_large
 from descent.errors import ConfigError, as_typed, nearest
 from descent.paths import list_choices, list_groups
-
-COLLECTIONS = ("callbacks", "logger", "metrics")  # groups of several nodes, each with a name
-EMPTY = (*COLLECTIONS, "scheduler", "search")  # groups that may have nothing in them
 
 
 def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
@@ -74,9 +72,9 @@ def check_group(group: str, value: Any, typed: Mapping[str, str]) -> None:
     """Check that a group is one of its files, or for some groups several, and all that is in it."""
     if group in EMPTY and not value and value in ({}, None):
         return
-    if isinstance(value, Mapping) and "_target_" in value and group not in COLLECTIONS:
+    if isinstance(value, Mapping) and "_target_" in value and group not in SEVERAL:
         check_node(group, value, typed)
-    elif isinstance(value, Mapping) and "_target_" not in value and group in (*COLLECTIONS, "loss"):
+    elif isinstance(value, Mapping) and "_target_" not in value and group in (*SEVERAL, "loss"):
         check_collection(group, value, typed)
     else:
         given, known = typed.get(group, value), list_choices(group)
@@ -101,12 +99,7 @@ def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
         if isinstance(value, Mapping) and "_target_" in value:
             check_node(f"{key}.{name}", value, typed)
     check_value(f"{key}._partial_", node.get("_partial_", False), bool, typed)
-    signature = read(key, node["_target_"])
-    for value in node.values():  # what the target hands its arguments on to
-        if isinstance(value, Mapping) and value.get("_partial_") is True and signature.open_ended:
-            inner = read(key, value["_target_"])
-            hints = {name: hint | None for name, hint in inner.hints.items()} | signature.hints
-            signature = Signature(signature.names | inner.names, hints, inner.open_ended)
+    signature = read_arguments(key, node)
     for name, value in node.items():
         if name in WORDS:
             continue
@@ -117,6 +110,17 @@ def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
                          nearest(name, signature.names))  # fmt: skip
         if name in signature.hints and not (isinstance(value, Mapping) and "_target_" in value):
             check_value(f"{key}.{name}", value, signature.hints[name], typed)
+
+
+def read_arguments(key: str, node: Mapping[str, Any]) -> Signature:
+    """Return what a node takes: the arguments of its target, and of what that hands its own on to."""
+    signature = read(key, node["_target_"])
+    for value in node.values():
+        if isinstance(value, Mapping) and value.get("_partial_") is True and signature.open_ended:
+            inner = read(key, value["_target_"])
+            hints = {name: hint | None for name, hint in inner.hints.items()} | signature.hints
+            signature = Signature(signature.names | inner.names, hints, inner.open_ended)
+    return signature
 
 
 def read(key: str, target: Any) -> Signature:

@@ -38,14 +38,18 @@ def main(job: Callable[..., Any], name: str) -> None:
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # quiet, as long as there is nothing to save
     gc.disable()  # imports would make it search several times, and find nothing
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        hang_up_without_reader(stream)
     threading.excepthook = print_thread_error
     typed: dict[str, str] = {}
-    with report(typed):
-        code = run_line(job, name, sys.argv[1:], typed)
-        end(code)
+    try:
+        with report(typed):
+            code = run_line(job, name, sys.argv[1:], typed)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    end(code)
 
 
 def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed: dict[str, str]) -> int:
@@ -122,7 +126,11 @@ def find_sweep(words: Sequence[str], many: bool, places: Sequence[Path]) -> int 
         raise ConfigError(
             "--multirun", expected="the room sweep, which this project has taken out"
         ) from error
-    sweep = plan_sweep(words, many, places)
+    from descent.cli.overrides import quote
+
+    folders = [quote(f"file://{place.expanduser().resolve()}") for place in places]
+    more = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
+    sweep = plan_sweep([*words, *more], many)
     if sweep is None:
         return None
     watch_for_garbage()
@@ -150,7 +158,7 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             raise wrong
         elif flag in ("--cfg", "-c", "--config-dir", "-cd") and not equals:
             if not rest:
-                expected = "one of job, hydra, all" if "c" == flag[-1] or "cfg" in flag else "a folder"
+                expected = "one of job, hydra, all" if flag[-1] == "c" or "cfg" in flag else "a folder"
                 raise ConfigError(flag, expected=f"{expected} behind it")
             flags[flag] = rest.pop(0)
         else:
@@ -211,13 +219,10 @@ def report(typed: dict[str, str]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(141)
     except Stopped as error:
         if str(error):  # of several processes, only one has a message
             print(clean(str(error)), file=sys.stderr, flush=True)
-        end(error.code)
+        sys.exit(error.code)
     except (ConfigError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
             raise
@@ -230,7 +235,23 @@ def report(typed: dict[str, str]) -> Iterator[None]:
         )
         if not is_reported_by_first():
             print(clean(line.replace("\n", " ")), file=sys.stderr, flush=True)
-        end(2)
+        sys.exit(2)
+
+
+def hang_up_without_reader(stream: Any) -> None:
+    """Have a stream whose reader is gone, as with `| head -1`, count as a terminal that is closed."""
+
+    def guard(act: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*arguments: Any) -> Any:
+            try:
+                return act(*arguments)
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+                signal.raise_signal(getattr(signal, "SIGHUP", signal.SIGTERM))
+
+        return guarded
+
+    stream.write, stream.flush = guard(stream.write), guard(stream.flush)
 
 
 def is_reported_by_first() -> bool:

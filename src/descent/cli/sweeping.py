@@ -13,77 +13,46 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
+from hydra.core.override_parser.types import Sweep as Sweeps
+from omegaconf import OmegaConf
 
-from descent.cli.build import build_node
+from descent.build import build_node
 from descent.cli.check import check
-from descent.cli.compose import explain, list_fields, resolve_references
-from descent.cli.job import raise_first
-from descent.cli.paths import CONF, LOGS, ROOT, list_groups
-from descent.cli.words import by_key, parse, quote_literally
+from descent.cli.compose import compose
+from descent.cli.fields import FIELDS
+from descent.cli.main import report
+from descent.cli.overrides import by_key, key_of, parse, quote
 from descent.errors import ConfigError, blame, require
-from descent.run.folder import RunFolder
-from descent.run.resume import key_of
+from descent.paths import CONF, LOGS, ROOT, list_groups
+from descent.run.folder import RunFolder, command
 from descent.sweep.engines import load
 from descent.sweep.plan import PLAN, Plan, find_plan, hold, read_plan, require_plain
 from descent.sweep.search import Range
 
-# ---- what the core does: these alone know how --------------------------------------------------------------
-
-
-def compose(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the config that words give, and Hydra's own part of it, as plain values.
-
-    Raises:
-        ConfigError: they give none.
-    """
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra.compose("train", list(words), return_hydra_config=True)
-    except Exception as error:
-        if (wrong := explain(error, words, "train")) is None:
-            raise
-        raise wrong from error
-    HydraConfig.instance().set_config(config)  # as a command does, which knows its words
-    own = config.hydra
-    with open_dict(config):
-        del config["hydra"]
-    mode = own.mode and own.mode.name
-    return resolve_references(config, by_key(words)), {"mode": mode, "params": dict(own.sweeper.params or {})}
+ALONE = "hydra.mode=RUN"  # of a point whose recipe describes the sweep
 
 
 def check_run(words: Sequence[str]) -> dict[str, Any]:
     """Return a run's config as plain values, after every value of it has been checked.
 
     Raises:
-        ConfigError: a word that does not exist, or a value that cannot be.
+        ConfigError: an override that does not exist, or a value that cannot be.
     """
-    from descent.cli.machine_limits import check_machine
-
-    config, _ = compose(words)
+    config = compose("train", words).config
     if "sampler" in config["search"]:
         load("optuna", "search")
-    raise_first(check(config, by_key(words), list_fields("train")).problems)
-    raise_first(check_machine(config))
+    check("train", config, by_key(words))
     return config
-
-
-def build(key: str, node: Mapping[str, Any], offers: Mapping[str, Any]) -> Any:
-    """Make the object of a node; its target gets those offers that it names."""
-    import inspect
-
-    named = inspect.signature(hydra.utils.get_class(node["_target_"])).parameters
-    given = {name: offer for name, offer in offers.items() if name in named}
-    return build_node(key, OmegaConf.create(dict(node)), given)
 
 
 def run_command(words: list[str]) -> int:
     """Do what `python src/train.py` does with these words, in this process, and return the exit code."""
-    from descent.cli.command import start
+    from descent.cli.runs import start
+    from descent.notebook import load_job
 
     try:
-        start(sys.modules["__main__"].train, "train", words)
+        with report(by_key(words)):
+            start(load_job(), words)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return 0
@@ -124,11 +93,15 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
         ConfigError: a word that does not exist, or a folder that contains something else.
     """
     own = {key_of(word): parse(word).value() for word in words if root_of(word) in OWN}
+    for key, value in own.items():
+        require(
+            not isinstance(value, Sweeps), key, by_key(words)[key], "one value, because all runs share it"
+        )
     resume = own.get("resume")
     place = Path(resume).expanduser().resolve() if isinstance(resume, str) else None
     if before is None and place is not None and (place / PLAN).exists():
         before = read_plan(place)
-    if not multirun and before is None and not {"experiment", "hydra.mode"} & by_key(words).keys():
+    if not multirun and before is None and ("experiment" not in by_key(words) or ALONE in words):
         for key, value in own.items():
             single = root_of(key) in ("folder", "name", "resume")
             require(single, key, value, "-m with it, and several values of a word")
@@ -136,18 +109,25 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
     if before is not None:
         require_plain(before.folder)
         require_harmless(before, by_key(words))
-    about = merge(before.search if before else [], [word for word in words if root_of(word) in OWN[3:]])
+    default = [] if any(root_of(word) == "executor" for word in words) else ["executor=local"]
+    about = merge(
+        before.search if before else [], [*default, *(word for word in words if root_of(word) in OWN[3:])]
+    )
     task = [word for word in words if root_of(word) not in OWN]
     alone = merge(before.words if before else [], task)
-    config, recipe = compose([*(word for word in alone if not parse(word).is_sweep_override()), *about])
-    if not multirun and before is None and recipe["mode"] != "MULTIRUN":
+    found = compose("train", [*(word for word in alone if not parse(word).is_sweep_override()), *about])
+    config, recipe = found.config, found.recipe
+    if not multirun and before is None and not recipe:
         return None
-    fixed, space = expand(merge([f"{k}={v}" for k, v in recipe["params"].items()], task), before)
-    fixed = merge(fixed, ["hydra.mode=RUN"] if recipe["mode"] == "MULTIRUN" else [])
+    fixed, space = expand(merge([f"{k}={v}" for k, v in recipe.items()], task), before)
+    fixed = merge(fixed, [ALONE] if recipe else [])
     search = config["search"]
     of_search = [word for word in about if root_of(word) in ("search", "trials")] if search else []
     expected = "words with several values, or a range"
     require(not search or bool(space), "search", " ".join(of_search), expected)
+    mixed = "sampler" in search and config["monitor"].endswith("/loss") and "loss" in map(root_of, space)
+    expected = "a metric such as val/acc, and its mode, because values of different losses do not compare"
+    require(not mixed, "monitor", config["monitor"], expected)
     texts = {key: list_values(key, part, search) for key, part in space.items()}
     name = str(own.get("name") or name_sweep(fixed, space))
     require(".." not in Path(name).parts, "name", name, "a name that leads nowhere else")
@@ -155,20 +135,20 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
     folder = Path(str(own.get("folder") or fresh)).expanduser().resolve()
     require("${" not in str(folder), "folder", folder, "the folder of the sweep; its runs get folders in it")
     plan = Plan(folder, fixed, texts, of_search)
-    found = before
+    saved = before
     if before is None and (plan.folder / PLAN).exists():
         expected = "a folder without a sweep in it, or resume=true, which goes on with that one"
         require(bool(resume), "folder", RunFolder(plan.folder), expected)
-        found = read_plan(plan.folder)
+        saved = read_plan(plan.folder)
     elif before is None and resume:
-        found = find_plan(plan, plan.folder.parent) if resume is True else None
+        saved = find_plan(plan, plan.folder.parent) if resume is True else None
         expected = f"a sweep of these words in {RunFolder(plan.folder.parent)}; there is none"
-        require(found is not None, "resume", resume, expected)
-    if found is not None:
-        expected = f"the sweep of the same words: {' '.join(found.typed())[:300]}"
-        require(plan.is_like(found), "resume", RunFolder(found.folder), expected)
+        require(saved is not None, "resume", resume, expected)
+    if saved is not None:
+        expected = f"the sweep of the same words: {' '.join(saved.typed())[:300]}"
+        require(plan.is_like(saved), "resume", RunFolder(saved.folder), expected)
         if before is None:
-            return plan_sweep(words, True, found)
+            return plan_sweep(words, True, saved)
         plan.folder = before.folder
     return Sweep(plan, check_points(plan, space, about), space)
 
@@ -185,7 +165,8 @@ def merge(first: Sequence[str], then: Sequence[str]) -> list[str]:
 
 def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
     """Refuse saved words that do more than set a key to a plain value, unless they are typed."""
-    groups, keys = list_groups(), {*list_fields("train"), "experiment"} - {"executor", "jobs"}
+    groups = list_groups()
+    keys = {*FIELDS["train"].__annotations__, *groups} - {"executor", "jobs"}
     values = [f"{key}={value}" for key, texts in plan.values.items() for value in texts]
     for word in (*plan.words, *plan.search, *values):
         key, equals, value = word.partition("=")
@@ -215,11 +196,8 @@ def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], Space]
             space[key] = read_range(key, text, override.value())
         elif several or (before and key in before.values):
             with blame(key):
-                more = (
-                    list(override.sweep_string_iterator())
-                    if several
-                    else [override.get_value_element_as_str()]
-                )
+                found = override.sweep_string_iterator() if several else [override.get_value_element_as_str()]
+                more = list(found)
             require(bool(more), key, text, "at least one value")
             known = space.get(key)
             space[key] = list(dict.fromkeys([*(known if isinstance(known, list) else ()), *more]))
@@ -262,13 +240,13 @@ def check_points(plan: Plan, space: Space, more: Sequence[str]) -> dict[str, Any
     for key, part in space.items():
         texts = [str(part.low), str(part.high)] if isinstance(part, Range) else plan.values[key]
         numbers = sorted((t for t in texts if re.fullmatch(r"-?\d+(\.\d+)?(e[-+]?\d+)?", t)), key=float)
-        others = [text for text in texts if text not in set(numbers)] if len(numbers) < len(texts) else []
-        tried[key] = list(dict.fromkeys([*numbers[:1], *numbers[-1:], *others]))
+        others = dict.fromkeys(texts).keys() - set(numbers)
+        tried[key] = list(dict.fromkeys([*numbers[:1], *numbers[-1:], *(t for t in texts if t in others)]))
     first = {key: texts[0] for key, texts in tried.items()}
     configs = []
     for values in (first, *({**first, key: text} for key, texts in tried.items() for text in texts[1:])):
         point = plan.point(values)
-        configs.append(check_run([*point.words, *more, f"folder={quote_literally(str(point.folder.path))}"]))
+        configs.append(check_run([*point.words, *more, f"folder={quote(str(point.folder.path))}"]))
     return configs[0]
 
 
@@ -284,21 +262,17 @@ def run_sweep(sweep: Sweep) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     lock = hold(plan.folder)
     offers = {"call": run_command, "config": config, "folder": plan.folder}
-    engine = build("executor", config["executor"], offers)
+    engine = build_node("executor", config["executor"], offers)
     plan.write()
     if "sampler" in config["search"]:
-        mixed = config["monitor"].endswith("/loss") and any(root_of(key) == "loss" for key in sweep.space)
-        expected = "a metric such as val/acc, and its mode, because values of different losses do not compare"
-        require(not mixed, "monitor", config["monitor"], expected)
         measure = Measure(config["monitor"], config["mode"] == "min")
         drawn = {"plan": plan, "space": sweep.space, "trials": config["trials"], "seed": config["seed"]}
-        queue = build("search", config["search"], {**drawn, "measure": measure})
+        queue = build_node("search", config["search"], {**drawn, "measure": measure})
     else:
         queue = Queue(plan.points())
-    python = "uv run python" if "UV_RUN_RECURSION_DEPTH" in os.environ else "python"
-    command, apart = f"{python} {os.path.relpath(script)}", ([sys.executable, str(script)], str(Path.cwd()))
+    line, apart = command(os.path.relpath(script)), ([sys.executable, str(script)], str(Path.cwd()))
     try:
-        return Sweeping(plan.folder, queue, engine, config, command, apart).conduct(to_recipe)
+        return Sweeping(plan.folder, queue, engine, config, line, apart).conduct(to_recipe)
     finally:
         lock.release()
 

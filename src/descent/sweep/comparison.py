@@ -5,7 +5,8 @@ from glob import glob
 from pathlib import Path
 
 from descent.errors import ConfigError
-from descent.run.folder import RunFolder, find_runs, read_yaml
+from descent.run.folder import RunFolder, find_runs
+from descent.run.trust import read_yaml
 from descent.sweep.plan import Point
 from descent.sweep.ranking import Measure, choose_measure, collect, is_less_better, publish, rank, show
 

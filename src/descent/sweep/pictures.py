@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from descent.run.folder import RunFolder, read_text
+from descent.run.folder import RunFolder
+from descent.run.trust import read_text
 
 if TYPE_CHECKING:
     from descent.sweep.ranking import Measure, Row

@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout  # comes with torch
 
 from descent.errors import ConfigError, require
 from descent.run.atomic import write_text
-from descent.run.folder import RunFolder, read_text, read_yaml
+from descent.run.folder import RunFolder
+from descent.run.trust import read_text, read_yaml
 
 PLAN, STOP = "sweep.yaml", ".stop"  # the second one asks every run of a sweep to save and end
 DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended as it should; a search ends it early
@@ -228,3 +229,7 @@ def require_plain(folder: Path) -> None:
                 good = stat.S_ISREG(kind) or stat.S_ISDIR(kind)
                 expected = "a folder of plain files; this is a link, a pipe or a device"
                 require(good, "resume", os.path.relpath(path), expected)
+        if parent == str(folder):
+            folders[:] = [
+                name for name in folders if name != "wandb"
+            ]  # W&B's own, with links among its files
