@@ -100,7 +100,7 @@ def test_parts_by_the_kind_of_task_and_parts_for_all() -> None:
 def test_a_handed_over_config_may_name_what_is_allowed_and_nothing_else() -> None:
     fine = node("Base", model={"_target_": "torch.nn.ReLU"})
     build_node("model", fine, allowed={f"{HERE}.Base", "torch.nn.ReLU"})
-    build_node("model", fine, allowed={HERE, "torch"})  # modules
+    build_node("model", fine, allowed={HERE, "torch.nn.ReLU"})  # a module
     for name in ("os.system", f"{HERE}.Base", "torch.nn.ReLUX"):
         with pytest.raises(
             ConfigError, match=rf"^model\._target_={name}: expected a name .*allow=\[{name}\]"

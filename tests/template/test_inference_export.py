@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 from conftest import Run
-from template.test_inference_predict import write_houses
+from test_inference_predict import write_houses
 
 from descent.errors import ConfigError
 from descent.inference import load
@@ -41,6 +41,7 @@ def test_torch_export_takes_raw_rows_of_any_number(run: Run, tmp_path: Path) -> 
     inputs = torch.from_numpy(np.load(tmp_path / "x.npy"))
     for batch in (inputs, inputs[:1], inputs[:7]):
         torch.testing.assert_close(exported(batch), model(batch), rtol=1e-12, atol=1e-5)
+    (tmp_path / "run/model.json").write_text("mine")
     again = run("run=run", "format=torch_export", command="export")
     assert (again.code, "overwrite=true" in again.err) == (2, True)
     with pytest.raises(ConfigError, match=r"outputs within 0.001 of the run's"):
@@ -93,7 +94,9 @@ def test_a_folder_for_the_hub_is_loaded_and_evaluated_without_its_run(run: Run, 
     config = json.loads((folder / "config.json").read_text())
     for content in ("{", "[]", json.dumps({**config, "model": {"_target_": "os.system", "command": "x"}})):
         (folder / "config.json").write_text(content)
-        with pytest.raises(ConfigError, match=r"^[^\n]*: expected (a folder that export.py|a name that conf/)"):
+        with pytest.raises(
+            ConfigError, match=r"^[^\n]*: expected (a folder that export.py|a name that conf/)"
+        ):
             load(folder)
 
 

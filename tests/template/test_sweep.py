@@ -98,6 +98,8 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
         ("search=grid loss=mae", "expected words with several values, or a range"),
         ("search=grid optimizer.lr=tag(log,interval(0,1))", "expected an interval from a lower"),
         ("seed=0,1 jobs=0", "jobs=0: expected"),
+        ("seed=0,1 folder=a,b", "folder=a,b: expected one value"),
+        ("search=tpe loss=mae,mse", "monitor=val/loss: expected a metric such as val/acc"),
         ("seed=0,1 nope=1", "nope=1: expected a key of the config"),
         ("seed=0,1 executor=slrum", "executor=slrum: expected one of local, ray, slurm; nearest: slurm"),
     ],

@@ -23,7 +23,7 @@ from descent.build import Config
 from descent.callbacks.best_weights import find_best
 from descent.callbacks.figures import list_figures, title_of
 from descent.data.described import find_sizes
-from descent.errors import ConfigError, require_one_of
+from descent.errors import ConfigError, clean, require_one_of
 from descent.machine import describe_environment
 from descent.paths import ROOT
 from descent.run.atomic import write_text
@@ -58,6 +58,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         self.resumed = False
         self.by_step = False
         self.planned: int | None = None  # epochs of the run
+        self.gradients: dict[str, float] = {}  # the norm at the end of the epoch
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit" and hasattr(pl_module, "list_logged"):
@@ -93,7 +94,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         if trainer.is_global_zero:
             if not self.resumed:
                 self._describe(trainer, pl_module)
-            print(self.title, flush=True)
+            print(clean(self.title), flush=True)
             if trainer.max_epochs == trainer.max_steps == -1:
                 print(
                     "trainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves", flush=True
@@ -104,6 +105,9 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.is_last_batch and trainer.loggers:  # before validation lets go of them
+            grads = [p.grad for p in pl_module.parameters() if p.grad is not None and not p.grad.is_sparse]
+            self.gradients = {"grad_norm": nn.utils.get_total_norm(grads).item()} if grads else {}
         if self.by_step and batch_idx % STEPS == 0:
             rates = {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
             for logger in trainer.loggers:
@@ -122,10 +126,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
         self._add_row(trainer, {**list_figures(trainer), "lr": float(f"{rate:.7g}")})
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None and not p.grad.is_sparse]
-        points = {} if self.by_step else {"lr": rate}
-        if gradients and trainer.loggers:
-            points["grad_norm"] = nn.utils.get_total_norm(gradients).item()
+        points = ({} if self.by_step else {"lr": rate}) | self.gradients
         for logger in trainer.loggers:
             logger.log_metrics(points, trainer.global_step)
         if time.monotonic() - self.flushed > FLUSH:
@@ -188,7 +189,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         if self.run.folder.events():
             board = command("x").replace("python x", "tensorboard")
             lines.append(f"TensorBoard: {board} --logdir {os.path.relpath(self.run.path.parent)}")
-        print("\n".join(lines), flush=True)
+        print(clean("\n".join(lines)), flush=True)
 
     def find_value(self, monitor: str) -> float | None:
         """Return the best value of a metric, or the last epoch's if no best one was kept."""

@@ -5,13 +5,11 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from descent.build import WORDS, Signature, locate, read_signature
+from descent.cli.compose import EMPTY, SEVERAL
 from descent.cli.fields import FIELDS
 from descent.cli.hints import LARGEST, accepts, expectation, literals, too_large
 from descent.errors import ConfigError, as_typed, nearest
 from descent.paths import list_choices, list_groups
-
-COLLECTIONS = ("callbacks", "logger", "metrics")  # groups of several nodes, each with a name
-EMPTY = (*COLLECTIONS, "scheduler", "search")  # groups that may have nothing in them
 
 
 def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
@@ -74,9 +72,9 @@ def check_group(group: str, value: Any, typed: Mapping[str, str]) -> None:
     """Check that a group is one of its files, or for some groups several, and all that is in it."""
     if group in EMPTY and not value and value in ({}, None):
         return
-    if isinstance(value, Mapping) and "_target_" in value and group not in COLLECTIONS:
+    if isinstance(value, Mapping) and "_target_" in value and group not in SEVERAL:
         check_node(group, value, typed)
-    elif isinstance(value, Mapping) and "_target_" not in value and group in (*COLLECTIONS, "loss"):
+    elif isinstance(value, Mapping) and "_target_" not in value and group in (*SEVERAL, "loss"):
         check_collection(group, value, typed)
     else:
         given, known = typed.get(group, value), list_choices(group)

@@ -37,9 +37,10 @@ def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] 
     if composed and ("$" in str(wanted) or ".." in Path(str(composed.config["name"])).parts):
         raise ConfigError("folder", str(wanted), expected="a path without $ and a name without ..")
     found = find_resumed(value, wanted, words)
-    changes, allowed = {}, None
+    changes: Mapping[str, Any] = {}
+    allowed = None
     if found is not None:
-        config, words, changes, allowed = resume(found, words)
+        config, words, changes, allowed = resume(found, words, places)
         choices, wanted = config.pop("choices", {}), found.path
     else:
         assert composed is not None

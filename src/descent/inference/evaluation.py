@@ -174,7 +174,7 @@ def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], s
     with pl.Config(**form, tbl_hide_dataframe_shape=True, fmt_str_lengths=NAME, tbl_width_chars=-1):
         table = f"{frame}\n"
     pictures = {f"{picture}.svg": draw(metric, found, model.names)} if picture else {}
-    return {kind: frame.to_dicts(), **more}, table, pictures
+    return {kind: {row.pop(kind): row for row in frame.to_dicts()}, **more}, table, pictures
 
 
 def draw(metric: Any, found: Tensor, names: list[str]) -> str:

@@ -129,7 +129,7 @@ def load(
         run = read_hub(Path(folder).expanduser())
     else:
         run = read_run(folder, weights)
-    kind, run.allowed = run.data["reader"].get("kind"), list_allowed(allow)
+    kind, run.allowed = run.data["reader"].get("kind"), list_allowed(more=allow)
     require(kind in READERS, "run", str(folder), f"a run whose data comes from one of {', '.join(READERS)}")
     with refuse_misfits(run):
         kind_of_reader: Any = locate("run.reader", READERS[kind])
