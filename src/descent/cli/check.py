@@ -55,7 +55,7 @@ def check_fields(prefix: str, values: Mapping[str, Any], kind: Any, typed: Mappi
         if name not in known:
             key = f"{prefix}{name}"
             asked = next((k for k in typed if f"{k}.".startswith(f"{key}.")), key)
-            near = nearest(key, [*known, *list_groups()])
+            near = nearest(key, [*(f"{prefix}{n}" for n in known), *list_groups()])
             raise refuse(asked, typed.get(asked, values[name]), "a key of the config", near)
     for name in known:
         if name not in values:
@@ -88,7 +88,11 @@ def check_collection(key: str, nodes: Mapping[str, Any], typed: Mapping[str, str
             check_node(f"{key}.{name}", node, typed)
         elif isinstance(node, Mapping) and node and not any(f"{k}." == f"{key}.{name}." for k in typed):
             check_collection(f"{key}.{name}", node, typed)
-        elif key != "loss" and node != {}:
+        elif key == "loss":
+            known = {argument for other in nodes.values() if isinstance(other, Mapping) for argument in other}
+            if name not in known:
+                raise refuse(f"loss.{name}", node, "an argument of a loss", nearest(name, known))
+        elif node != {}:
             way = f"fields, one of them a _target_, or ~{key}.{name}, which leaves it out"
             raise refuse(f"{key}.{name}", node, way)
 
@@ -141,6 +145,8 @@ def check_value(key: str, value: Any, hint: Any, typed: Mapping[str, str]) -> No
     expected, text = expectation(hint), typed.get(key, "")
     if too_large(value) and accepts(0.5, hint):
         expected = f"a number of at most {LARGEST:g}"
+    elif "${oc.env" in text:
+        expected += f": '{key}=${{oc.decode:{text}}}'"
     elif text and not text.startswith("'") and accepts("text", hint):
         expected += f""": "{key}='{text}'\""""
     elif isinstance(value, str) and "," in value and not accepts([], hint):
