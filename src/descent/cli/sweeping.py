@@ -21,9 +21,9 @@ from descent.cli.build import build_node
 from descent.cli.check import check
 from descent.cli.compose import explain, list_fields, resolve_references
 from descent.cli.job import raise_first
-from descent.cli.paths import CONF, LOGS, ROOT, list_groups
+from descent.cli.paths import CONF, LOGS, ROOT, list_choices, list_groups
 from descent.cli.words import by_key, parse, quote_literally
-from descent.errors import ConfigError, blame, require
+from descent.errors import ConfigError, blame, require, require_one_of
 from descent.run.folder import RunFolder
 from descent.run.resume import key_of
 from descent.sweep.engines import load
@@ -126,9 +126,12 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
     """
     own = {key_of(word): parse(word).value() for word in words if root_of(word) in OWN}
     for key, value in own.items():
-        require(
-            not isinstance(value, Sweeps), key, by_key(words)[key], "one value, because all runs share it"
-        )
+        require(not isinstance(value, Sweeps), key, by_key(words)[key], "one value, which all runs share")
+        if key in ("search", "executor"):
+            require_one_of(list_choices(key), key, str(value))
+    jobs = own.get("jobs", "auto")
+    good = jobs == "auto" or (type(jobs) is int and jobs >= 1)
+    require(good, "jobs", jobs, "auto, or how many runs at a time, at least 1")
     resume = own.get("resume")
     place = Path(resume).expanduser().resolve() if isinstance(resume, str) else None
     if before is None and place is not None and (place / PLAN).exists():
