@@ -20,13 +20,15 @@ def train(config: Config, run: Run) -> Any:
     from descent.callbacks.best_weights import find_best
     from descent.callbacks.recorder import Recorder
     from descent.data.described import count_batches, describe, find_sizes, find_task
+    from descent.errors import blame
     from descent.losses import weigh_classes
     from descent.machine import quiet_libraries, set_threads
     from descent.run.initial_weights import read_origin, start_from
 
     build = builder(config, run.allowed)  # build("model") makes what config.model describes
     quiet_libraries()
-    seed_everything(config.seed, verbose=False)
+    with blame("seed"):
+        seed_everything(config.seed, verbose=False)
 
     origin = read_origin(config.init_from)
     data = build("data", like=origin and origin.like())  # everything below is sized by it

@@ -114,7 +114,10 @@ def execute(argv: list[str], folder: Path, env: dict[str, str], out: Path, err: 
         io.TextIOWrapper(os.fdopen(d, "wb"), "utf-8", write_through=True) for d in (1, 2)
     )
     sys.argv = argv
-    sys.path[:0] = [str(Path(argv[0]).parent), str(ROOT / "tests/template")]  # where code to break runs with is
+    sys.path[:0] = [
+        str(Path(argv[0]).parent),
+        str(ROOT / "tests/template"),
+    ]  # where code to break runs with is
     try:
         runpy.run_path(argv[0], run_name="__main__")
     except SystemExit:

@@ -1,5 +1,6 @@
 """What a person can get wrong: errors keep their parts, and only this file puts them into words."""
 
+import errno
 import sysconfig
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -8,6 +9,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of a disk, which no value can help
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
 HERE = Path(__file__).resolve().parent
 ABSENT = object()
@@ -97,6 +99,8 @@ def is_about_values(error: Exception) -> bool:
 
     An exception that this package raises by accident is not about values but a bug.
     """
+    if isinstance(error, OSError) and error.errno in FULL:
+        return False
     meant = isinstance(error, TypeError | ValueError | RuntimeError | ArithmeticError)
     files = list_files(error)
     return is_of_libraries(error) and (meant or bool(files and HERE not in files[-1].parents))

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.distributed import DistError
 
-from descent.errors import ConfigError, Stopped, blame, first_line, require
+from descent.errors import ConfigError, Stopped, blame, first_line, list_files, require
 from descent.machine import compile_in_place
 from descent.run.checkpoints import CheckpointFiles
 from descent.run.folder import RunFolder
@@ -80,6 +80,8 @@ class Trainer(lightning.pytorch.Trainer):
         for name, least in LEAST.items():
             value = max_epochs if name == "max_epochs" else arguments.get(name)
             require(not isinstance(value, int | float) or value >= least, name, value, f"at least {least}")
+        every = arguments.get("val_check_interval")
+        require(every != 0, "val_check_interval", every, "a number above 0")
         accelerator = arguments.get("accelerator", "auto")
         if arguments.get("num_nodes", 1) > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & set(os.environ):
             expected = "1, or MASTER_ADDR, MASTER_PORT and NODE_RANK set, by which nodes find one another"
@@ -127,6 +129,9 @@ class Trainer(lightning.pytorch.Trainer):
                 raise ConfigError("trainer.val_check_interval", expected=first_line(error)) from error
             raise
         except RuntimeError as error:
+            if (files := list_files(error)) and files[-1].match("torch/optim/*"):
+                expected = f"one that serves this model ({first_line(error)})"
+                raise ConfigError("optimizer", expected=expected) from error
             text, advice = str(error), RunFolder(self.root).advise()
             if "gradient clipping" in text:
                 expected = (

@@ -1,7 +1,7 @@
 """Digits read by workers and augmented at random, and on demand a batch of NaN: data to break runs with."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from descent.data.batches import Loader, Order
-from descent.data.samples import FromSamples, Samples
+from descent.data.digits import digits
+from descent.data.samples import FromSamples
 
 
 class Augmented(Dataset[tuple[Tensor, Tensor]]):
@@ -37,20 +38,26 @@ class Poisoned(Loader):
             yield inputs, targets
 
 
-def digits(source: Callable[[], Samples], batch_size: int, eval_batch_size: int, val_fraction: float,
-           test_fraction: float, seed: int, label_noise: float, nan_at: int = -1,
-           workers: int = 2) -> FromSamples:  # fmt: skip
-    shares = val_fraction, test_fraction
-    data = FromSamples(source, batch_size, eval_batch_size, *shares, seed, label_noise, fold=None, folds=5)
+class Digits(FromSamples):
+    """The digits, augmented.
 
-    def train_dataloader() -> Loader:
-        order = Order(data.rows["train"], batch_size, seed)
-        loader = Poisoned(Augmented(data.inputs, data.targets), order, workers=workers)  # type: ignore[arg-type]
-        loader.nan_at = nan_at
+    Args:
+        batch_size: samples a batch.
+        seed: of the splits and the order.
+        nan_at: number of the batch with a NaN.
+        workers: processes that read.
+    """
+
+    def __init__(self, batch_size: int = 64, seed: int = 0, nan_at: int = -1, workers: int = 2) -> None:
+        super().__init__(digits, batch_size, 512, 0.1, 0.1, seed, 0.0)
+        self.nan_at, self.workers = nan_at, workers
+
+    def train_dataloader(self) -> Loader:
+        order = Order(self.rows["train"], self.batch_size, self.seed)
+        dataset = Augmented(self.inputs, self.targets)  # type: ignore[arg-type]
+        loader = Poisoned(dataset, order, workers=self.workers)
+        loader.nan_at = self.nan_at
         return loader
-
-    data.train_dataloader = train_dataloader  # type: ignore[method-assign]
-    return data
 
 
 def broken(input_shape: tuple[int, ...], outputs: int) -> object:

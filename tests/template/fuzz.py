@@ -1,7 +1,7 @@
-"""Wrong command lines by the hundred, tried in one process: `python tests/fuzz.py every`, each so-manieth.
+"""Wrong command lines by the hundred, tried in one process: `python tests/template/fuzz.py 9`, each ninth.
 
-Prints a line of JSON for each: its words, its exit code or the traceback, what it said on stderr, and how
-long it took. Each run that starts is cut to one batch of each split.
+Prints a line of JSON for each: its words, its exit code or the traceback, what it printed on stderr, and how
+long it took. Each run that starts is cut to one batch of each split. A file of JSON names other lines.
 """
 
 import io
@@ -18,131 +18,106 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
 import torch  # noqa: E402
-from hydra import compose, initialize_config_dir  # noqa: E402
 from hydra.core.global_hydra import GlobalHydra  # noqa: E402
-from omegaconf import DictConfig, OmegaConf, open_dict  # noqa: E402
 
 import train  # noqa: E402
-from descent.cli.command import command  # noqa: E402
-from descent.cli.paths import CONF, list_groups  # noqa: E402
-from descent.cli.resolvers import register_resolvers  # noqa: E402
-from descent.run.folder import Run  # noqa: E402
+from descent.cli import main as cli  # noqa: E402
+from descent.cli.compose import compose  # noqa: E402
+from descent.paths import list_groups  # noqa: E402
 
 VALUES = [
-    "abc", "-1", "0", "1.5", "1e400", "-.inf", ".nan", "true", "null", "''", "[]", "{}", "[1,a]",
-    "{a:1}", "[[1]]",
-    "1e30", "99999999999999999999", "${missing}", "${oc.env:MISSING}", "${seed", "a=b", "[1", "'",
-    "../..", "ü",
-    "x,1.csv", "한글", "best-{epoch}", "a(b", "it's", "50%", "~/x", "1e39", "-1e39", "a\\", "[[a]", "#",
-    ";", "!",
-    "_", "1_000", "0x10", "a b", "1,2", "mae", "$(id)", "None", "False", "-0", "1e-400",
+    "abc", "-1", "0", "1.5", "1e400", "-.inf", ".nan", "true", "null", "''", "[]", "{}", "[1,a]", "{a:1}",
+    "[[1]]", "1e30", "99999999999999999999", "${missing}", "${oc.env:MISSING}", "${seed", "a=b", "[1", "'",
+    "../..", "ü", "x,1.csv", "한글", "best-{epoch}", "a(b", "it's", "50%", "~/x", "1e39", "-1e39", "a\\",
+    "[[a]", "#", ";", "!", "_", "1_000", "0x10", "a b", "1,2", "mae", "$(id)", "None", "False", "-0",
+    "1e-400",
 ]  # fmt: skip
 SYNTAX = [
     "=", "==", "a", "loss", "loss==mae", "loss=mae=mse", "=mae", "+loss=mae", "~loss", "~trainer", "~data",
     "~optimizer.lr", "~callbacks", "loss@x=mae", "loss/=mae", "/loss=mae", "loss=/mae", "loss=../loss/mae",
-    "loss=mae.yaml", "loss=MAE", "loss=[mae]", "loss=[mae,mse]", "loss=null", "optimizer=null",
-    "model=null",
+    "loss=mae.yaml", "loss=MAE", "loss=[mae]", "loss=[mae,mse]", "loss=null", "optimizer=null", "model=null",
     "data=null", "trainer=null", "scheduler=null", "callbacks=null", "logger=null", "experiment=abc",
     "+optimizer.foo=1", "++optimizer.foo=1", "+foo=1", "++seed=abc", "loss._target_=os.system",
     "loss._target_=torch", "loss._target_=nowhere.Loss", "loss._target_=", "model._target_=torch.nn.Linear",
-    "optimizer._target_=torch.optim.NoSuch", "optimizer._partial_=false",
-    "trainer._target_=torch.nn.Module",
+    "optimizer._target_=torch.optim.NoSuch", "optimizer._partial_=false", "trainer._target_=torch.nn.Module",
     "data._target_=builtins.dict", "loss._args_=[1]", "optimizer=sgd optimizer=adam", "resume=true",
-    "resume=nowhere", "resume=1", "resume=[]", "on_nan=maybe", "checkpoint.every=never",
-    "checkpoint.every=0steps",
+    "resume=nowhere", "resume=1", "resume=[]", "checkpoint.every=never", "checkpoint.every=0steps",
     "checkpoint.every=5", "checkpoint=1minute", "checkpoint.evry=1epoch", "callbacks.checkpoint.monitor=x",
     "folder=/proc/nothing/run", "folder=/dev/null/run", "folder=''", "name=''", "name=a/b", "--foo", "-x",
-    "hydra.run.dir=null", "hydra/launcher=nothing", "hydra.mode=X", "--config-name=nothing", "--multirunn",
-    "@=1", "hydra=null", "~hydra", "--resolve", "--cfg", "--cfg=nope", "--info=nope", "-c", "-p",
-    "--package=x",
-    "-callbacks.checkpoint=null", "--cfg=job --run", "-m --cfg=job", "hydra.sweep.dir=/proc/x -m",
-    "hydra.run.dir=/proc/x", "--config-dir=nowhere", "++opitmizer.foreach=1", "++foo=1", "+loss.x=1",
-    "+trainer.foo=1", "+data.foo=1", "+x.y=1", "loss=mae,mse", "optimizer.lr=0.1,0.2",
-    "metrics=[accuracy,nope]",
-    "metrics=[]", "metrics=accuracy", "metrics=null", "module=null", "module=nope", "name=../x", "name=a,b",
-    "scheduler._target_=torch.nn.Softmax", "logger.tensorboard._target_=lightning.pytorch.Trainer",
-    "callbacks.progress._target_=builtins.print",
+    "--multirunn",
+    "@=1", "hydra=null", "~hydra", "--cfg", "--cfg=nope", "-c",
+    "-callbacks.checkpoint=null", "-m --cfg=job",
+    "--config-dir=nowhere", "++opitmizer.foreach=1",
+    "++foo=1", "+loss.x=1", "+trainer.foo=1", "+data.foo=1", "+x.y=1", "loss=mae,mse",
+    "optimizer.lr=0.1,0.2", "metrics=[accuracy,nope]", "metrics=[]", "metrics=accuracy", "metrics=null",
+    "module=null", "module=nope", "name=../x", "name=a,b", "scheduler._target_=torch.nn.Softmax",
+
     "+callbacks.x={_target_:lightning.pytorch.callbacks.BatchSizeFinder}",
-    "+callbacks.x={_target_:torch.nn.L1Loss}", "+callbacks.x=1", "+callbacks.x={}",
-    "+logger.x={_target_:os.system}",
-    "+metrics.x={_target_:torch.nn.L1Loss}", "model._target_=1", "model._target_=torch.nn.Module",
-    "optimizer._target_=torch.optim.Optimizer", "data._target_=torch.pi", "data._target_=torch.nn.Linear",
-    "trainer._target_=builtins.int", "loss._partial_=true", "model._convert_=x", "model._recursive_=1",
-    "callbacks.checkpoint.filename={epoch:zz}", "callbacks.checkpoint.filename=last",
-    "logger.tensorboard.save_dir=/proc/x", "resume=/dev/null", "resume=latest",
-    "--shell-completion", "-h=1", "-1", "---", "--package", "--experimental-rerun=x", "--config-dir",
-    "callbacks.nan_guard._target_=lightning.pytorch.callbacks.DeviceStatsMonitor",
+    "+callbacks.x=1", "+callbacks.x={}",
+    "+logger.x={_target_:os.system}", "+metrics.x={_target_:torch.nn.L1Loss}", "model._target_=1",
+    "model._target_=torch.nn.Module", "optimizer._target_=torch.optim.Optimizer", "data._target_=torch.pi",
+    "data._target_=torch.nn.Linear", "trainer._target_=builtins.int", "loss._partial_=true",
+    "model._convert_=x", "model._recursive_=1", "callbacks.checkpoint.filename={epoch:zz}",
+    "callbacks.checkpoint.filename=last", "logger.tensorboard.save_dir=/proc/x", "resume=/dev/null",
+    "resume=latest", "-h=1", "-1", "---",
+    "--config-dir", "callbacks.nan_guard._target_=lightning.pytorch.callbacks.DeviceStatsMonitor",
     "callbacks.nan_guard._target_=lightning.pytorch.callbacks.ModelPruning",
-    "logger.tensorboard._target_=lightning.pytorch.loggers.WandbLogger",
-    "loss._target_=torch.nn.CTCLoss", "loss._target_=torch.nn.GaussianNLLLoss",
-    "model._target_=torch.nn.Embedding", "data.source._target_=torch.tensor",
-    "trainer._target_=functools.partial", "+metrics.x={_target_:torchmetrics.MetricCollection}",
-    "+loss.x={_target_:builtins.print,a:1}", "~seed", "~trainer.max_steps", "~data.batch_size",
-    "callbacks.progress=null", "logger.tensorboard=null", "+logger.x=null", "metrics.acc=null",
-    "metrics.classification.acc=null", "metrics.classification=null", "+metrics.x=null", "logger=off",
-    "+trainer.logger=false", "+model.outputs=3", "+data.like={}", "+loss.task=1", "+logger.tensorboard.x=1",
-    "logger.tensorboard.sub_dir=/proc/x", "callbacks.best_weights.filename=a/b", "+seed=1",
-    "trainer.strategy=ddp_spawn", "~callbacks.checkpoint", "seed.x=1", "seed.__class__=1",
-    "data.batch_size.0=1", "mode._target_=x",
-    "init_from=/dev/null", "init_from=/proc", "freeze=[]", "freeze=[nothing]", "folder=a$HOME",
-    "init_from=" + "x" * 300, "resume=" + "x" * 300, "data=table data.path=" + "x" * 300,
+    "logger.tensorboard._target_=lightning.pytorch.loggers.WandbLogger", "loss._target_=torch.nn.CTCLoss",
+    "loss._target_=torch.nn.GaussianNLLLoss", "model._target_=torch.nn.Embedding",
+    "data.source._target_=torch.tensor", "trainer._target_=functools.partial",
+    "+metrics.x={_target_:torchmetrics.MetricCollection}", "+loss.x={_target_:builtins.print,a:1}", "~seed",
+    "~trainer.max_steps", "~data.batch_size", "callbacks.progress=null", "logger.tensorboard=null",
+    "+logger.x=null", "metrics.acc=null", "metrics.classification.acc=null", "metrics.classification=null",
+    "+metrics.x=null", "logger=off", "+trainer.logger=false", "+model.outputs=3",
+    "+loss.task=1", "+logger.tensorboard.x=1", "logger.tensorboard.sub_dir=/proc/x",
+    "callbacks.best_weights.filename=a/b", "+seed=1", "trainer.strategy=ddp_spawn", "~callbacks.checkpoint",
+    "seed.x=1", "seed.__class__=1", "data.batch_size.0=1", "mode._target_=x", "init_from=/dev/null",
+    "init_from=/proc", "freeze=[]", "freeze=[nothing]", "folder=a$HOME", "seed=${oc.env:NOTHING_SET}",
+    "optimizer.lr=${oc.env:HOME}", "callbacks.progress=off", "run=x", "~trainer.max_epochs",
 ]  # fmt: skip
 CONFLICTS = [
-    ["loss=cross_entropy", "data=diabetes"], ["loss=nll", "data=diabetes"], ["model=cnn", "data=diabetes"],
-    ["scheduler=cosine", "trainer.max_epochs=-1"], ["scheduler=one_cycle", "trainer.max_epochs=0"],
-    ["trainer.val_check_interval=1000000"], ["trainer.val_check_interval=2.5"], ["trainer.max_epochs=0"],
-    ["trainer.enable_checkpointing=false"], ["trainer.limit_train_batches=0"],
-    ["trainer.limit_val_batches=0"],
-    ["data.val_fraction=0.6", "data.test_fraction=0.6"], ["data.val_fraction=1e-9"],
-    ["data.test_fraction=0.999"],
-    ["optimizer=lbfgs", "trainer.accumulate_grad_batches=4"],
-    ["optimizer=lbfgs", "trainer.precision=16-mixed"],
-    ["optimizer=muon", "model.hidden=[]"], ["optimizer=sparse_adam"],
-    ["trainer.devices=0"], ["trainer.strategy=fsdp"], ["trainer.strategy=deepspeed"],
-    ["trainer.strategy=abc"],
-    ["trainer.accelerator=gpu"], ["trainer.accelerator=tpu"], ["trainer.precision=64"],
-    ["trainer.precision=transformer-engine"], ["trainer.plugins=[abc]"],
-    ["trainer.profiler=abc"], ["trainer.gradient_clip_algorithm=abc"], ["trainer.gradient_clip_val=-1"],
-    ["optimizer=adam", "optimizer.momentum=0.9"], ["optimizer=sgd", "optimizer.nesterov=true"],
-    ["optimizer.fused=true", "optimizer.foreach=true"], ["optimizer.betas=[2,3]"],
-    ["optimizer.betas=[0.9]"],
-    ["optimizer.eps=-1"], ["scheduler=step", "scheduler.step_size=0"],
-    ["scheduler=cosine", "scheduler.T_max=0"],
-    ["scheduler=cyclic", "scheduler.base_lr=abc"], ["scheduler=plateau", "scheduler.monitor=nothing"],
-    ["scheduler=multi_step", "scheduler.milestones=abc"], ["scheduler.interval=minute", "scheduler=cosine"],
-    ["callbacks=early_stopping", "callbacks.early_stopping.monitor=nothing"], ["monitor=test/loss"],
-    ["callbacks=early_stopping", "callbacks.early_stopping.patience=-1"], ["model=timm"], ["data=mnist"],
-    ["model=timm", "model.name=resnet1000"], ["loss=huber", "loss.delta=-1"],
-    ["loss=cross_entropy", "loss.weight=[1]"],
-    ["loss=cross_entropy", "loss.label_smoothing=2"], ["trainer.max_time=abc"],
-    ["trainer.max_time=00:00:00:00"],
-    ["trainer.overfit_batches=5000"], ["trainer.limit_train_batches=5000"],
-    ["trainer.limit_train_batches=1.5"],
-    ["trainer.barebones=true"], ["trainer.fast_dev_run=-1"], ["trainer.check_val_every_n_epoch=0"],
-    ["trainer.reload_dataloaders_every_n_epochs=-1"], ["trainer.log_every_n_steps=-1"],
-    ["model.hidden=[1000000000]"], ["model.hidden=[99999999999999999999]"],
-    ["data.batch_size=1000000000000"],
-    ["data.batch_size=99999999999999999999"], ["threads=100000000"], ["threads=99999999999999999999"],
-    ["trainer.accumulate_grad_batches=1000000000000"], ["seed=4294967296"], ["model.dropout=0.9999999999"],
-    ["trainer.max_epochs=99999999999999999999"], ["trainer.max_steps=99999999999999999999"],
-    ["optimizer.lr=1e308"], ["optimizer.lr=1e38"], ["loss=mae", "--nope"], ["loss=mae", "-m", "seed=a,0"],
-    ["trainer.devices=99", "trainer.accelerator=cpu"], ["trainer.num_nodes=3"],
-    ["trainer.gradient_clip_val=-1"],
-    ["trainer.accumulate_grad_batches=0"], ["trainer.val_check_interval=0"],
-    ["trainer.num_sanity_val_steps=-5"],
-    ["logger=csv", "logger.csv.flush_logs_every_n_steps=0"],
-    ["callbacks=summary", "callbacks.summary.max_depth=-9"],
-    ["scheduler=polynomial", "scheduler.power=-1"], ["optimizer=muon", "optimizer.ns_steps=1000"],
-    ["callbacks.checkpoint.save_top_k=5"], ["trainer.overfit_batches=1,2"], ["trainer.max_time=x"],
-    ["loss.weight=[1,2]"], ["loss.weight=balancd"], ["loss.weight=[a]"],
-    ["loss=mae", "loss.weight=balanced"],
-    ["scheduler=plateau", "scheduler.interval=step", "scheduler.monitor=train/loss"],
-    ["name=" + "x" * 5000], ["folder=/tmp/" + "x" * 5000],
+    "loss=cross_entropy data=diabetes", "loss=nll data=diabetes", "model=cnn data=diabetes",
+    "scheduler=cosine trainer.max_epochs=-1", "scheduler=one_cycle trainer.max_epochs=0",
+    "trainer.val_check_interval=1000000", "trainer.val_check_interval=2.5", "trainer.max_epochs=0",
+    "trainer.enable_checkpointing=false", "trainer.limit_train_batches=0", "trainer.limit_val_batches=0",
+    "data.val_fraction=0.6 data.test_fraction=0.6", "data.val_fraction=1e-9", "data.test_fraction=0.999",
+    "optimizer=lbfgs trainer.accumulate_grad_batches=4", "optimizer=lbfgs trainer.precision=16-mixed",
+    "optimizer=muon model.hidden=[]", "optimizer=sparse_adam", "trainer.devices=0", "trainer.strategy=fsdp",
+    "trainer.strategy=deepspeed", "trainer.strategy=abc", "trainer.accelerator=gpu",
+    "trainer.accelerator=tpu", "trainer.precision=64", "trainer.precision=transformer-engine",
+    "trainer.plugins=[abc]", "trainer.profiler=abc", "trainer.gradient_clip_algorithm=abc",
+    "trainer.gradient_clip_val=-1", "optimizer=adam optimizer.momentum=0.9",
+    "optimizer=sgd optimizer.nesterov=true", "optimizer.fused=true optimizer.foreach=true",
+    "optimizer.betas=[2,3]", "optimizer.betas=[0.9]", "optimizer.eps=-1",
+    "scheduler=step scheduler.step_size=0", "scheduler=cosine scheduler.T_max=0",
+    "scheduler=cyclic scheduler.base_lr=abc", "scheduler=plateau scheduler.monitor=nothing",
+    "scheduler=multi_step scheduler.milestones=abc", "scheduler.interval=minute scheduler=cosine",
+    "callbacks=early_stopping callbacks.early_stopping.monitor=nothing", "monitor=test/loss",
+    "callbacks=early_stopping callbacks.early_stopping.patience=-1", "model=timm", "data=mnist",
+    "model=timm model.name=resnet1000", "loss=huber loss.delta=-1", "loss=cross_entropy loss.weight=[1]",
+    "loss=cross_entropy loss.label_smoothing=2", "trainer.max_time=abc", "trainer.max_time=00:00:00:00",
+    "trainer.overfit_batches=5000", "trainer.limit_train_batches=5000", "trainer.limit_train_batches=1.5",
+    "trainer.barebones=true", "trainer.fast_dev_run=-1", "trainer.check_val_every_n_epoch=0",
+    "trainer.reload_dataloaders_every_n_epochs=-1", "trainer.log_every_n_steps=-1",
+    "model.hidden=[1000000000]", "model.hidden=[99999999999999999999]", "data.batch_size=1000000000000",
+    "data.batch_size=99999999999999999999", "threads=100000000", "threads=99999999999999999999",
+    "trainer.accumulate_grad_batches=1000000000000", "seed=4294967296", "model.dropout=0.9999999999",
+    "trainer.max_epochs=99999999999999999999", "trainer.max_steps=99999999999999999999",
+    "optimizer.lr=1e308", "optimizer.lr=1e38", "loss=mae --nope", "loss=mae -m seed=a,0",
+    "trainer.devices=99 trainer.accelerator=cpu", "trainer.num_nodes=3", "trainer.gradient_clip_val=-1",
+    "trainer.accumulate_grad_batches=0", "trainer.val_check_interval=0", "trainer.num_sanity_val_steps=-5",
+    "logger=csv logger.csv.flush_logs_every_n_steps=0",
+    "optimizer=muon optimizer.ns_steps=1000",
+    "callbacks.checkpoint.save_top_k=5", "trainer.overfit_batches=1,2", "trainer.max_time=x",
+    "loss.weight=[1,2]", "loss.weight=balancd", "loss.weight=[a]", "loss=mae loss.weight=balanced",
+    "scheduler=plateau scheduler.interval=step scheduler.monitor=train/loss",
 ]  # fmt: skip
+LONGEST = {"name": 5000, "folder": 5000, "init_from": 300, "resume": 300}
+LONG = [f"{key}={'x' * size}" for key, size in LONGEST.items()]
 
 
 def keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -155,43 +130,38 @@ def keys(node: Any, prefix: str = "") -> Iterator[str]:
 def command_lines() -> list[list[str]]:
     """The same ones each time: every kind, and a sample of all keys with all values."""
     chance = random.Random(0)
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = OmegaConf.to_container(compose("train"), resolve=False)
-    known = list(keys(config))
-    groups = list_groups()
+    known = list(keys(compose("train", ["name=x", "folder=x"]).config))
     typos = [f"{key[:at]}{key[at + 1 :]}=1" for key in known for at in [chance.randrange(len(key))]]
     values = [f"{key}={value}" for key in known for value in VALUES if key not in ("name", "folder")]
-    words = [f"{group}={word}" for group in groups for word in ("nothing", "Mae", "adam ", "1", "[]", "a.b")]
-    lines = [word.split(" ") for word in SYNTAX]
-    lines += [[word] for word in chance.sample(typos, 50) + chance.sample(values, 330) + words]
-    return lines + CONFLICTS
+    words = [f"{group}={word}" for group in list_groups() for word in ("nothing", "Mae", "1", "[]", "a.b")]
+    lines = [line.split(" ") for line in (*SYNTAX, *CONFLICTS)]
+    return lines + [[word] for word in chance.sample(typos, 50) + chance.sample(values, 330) + words + LONG]
 
 
-def short(config: DictConfig, run: Run) -> float | None:
+def short(config: Any, run: Any) -> Any:
     """The job, with one batch of each split where the words ask for more."""
-    with open_dict(config):
-        epochs = config.trainer.max_epochs
-        if epochs == "auto" or (type(epochs) is int and epochs not in (0, 1)):
-            config.trainer.max_epochs = 1
-        for split in ("train", "val", "test"):
-            if config.trainer[f"limit_{split}_batches"] is None:
-                config.trainer[f"limit_{split}_batches"] = 2
+    trainer = config["trainer"]
+    epochs = trainer.get("max_epochs")
+    if epochs == "auto" or (type(epochs) is int and epochs > 1):
+        trainer["max_epochs"] = 1
+    for split in ("train", "val", "test"):
+        if trainer.get(f"limit_{split}_batches") is None:
+            trainer[f"limit_{split}_batches"] = 2
     return train.train(config, run)
 
 
 def attempt(words: list[str], folder: Path) -> dict[str, Any]:
     """One command line, as `python src/train.py words` would take it."""
-    given = any(word.startswith("folder=") for word in words)
-    sys.argv = ["train.py", *words, *([] if given else [f"folder={folder}/run"])]
-    out, err = io.StringIO(), io.StringIO()
+    placed = any(word.startswith("folder=") for word in words) or words[-1] in ("--cfg", "-c", "--config-dir")
+    line = [*words, *([] if placed else [f"folder={folder}/run"])]
+    out, err, typed = io.StringIO(), io.StringIO(), dict[str, str]()
     code: Any = 0
     begun = time.monotonic()
     GlobalHydra.instance().clear()
-    os.environ.pop("HYDRA_FULL_ERROR", None)
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            command(short, "train")
+            with cli.report(typed):
+                code = cli.run_line(short, "train", line, typed)
         except SystemExit as end:
             code = end.code
         except BaseException:
@@ -200,26 +170,28 @@ def attempt(words: list[str], folder: Path) -> dict[str, Any]:
     for name in left:
         shutil.rmtree(folder / name, ignore_errors=True)
     seconds = round(time.monotonic() - begun, 2)
-    return {"words": words, "code": code, "err": err.getvalue(), "left": left, "seconds": seconds}
+    said = {"out": out.getvalue()[-500:], "err": err.getvalue()}
+    return {"words": words, "code": code, **said, "left": left, "seconds": seconds}
 
 
 def fault(tried: dict[str, Any]) -> str:
-    """What is wrong with how a command line ended; empty where it ran, or was told in one line."""
+    """What is wrong with how a command line ended; empty where it ran, or was refused in one line."""
     if isinstance(tried["code"], str) or "Traceback" in tried["err"]:
         return f"traceback: {tried['code']} {tried['err'][-500:]}"
     if tried["code"] and len(tried["err"].strip().splitlines()) != 1:
         return f"exit {tried['code']}, and not one line: {tried['err'][-500:]}"
     if tried["code"] and tried["left"]:
         return f"left {tried['left']}"
-    return f"took {tried['seconds']} s" if tried["seconds"] > 30 else ""
+    return f"took {tried['seconds']} s" if tried["seconds"] > 60 else ""
 
 
 def main() -> None:
-    every = int(sys.argv[1])
+    asked = sys.argv[1]
+    lines = command_lines()[:: int(asked)] if asked.isdigit() else json.loads(Path(asked).read_text())
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         os.chdir(temporary)
-        for words in command_lines()[::every]:
+        for words in lines:
             print(json.dumps(attempt(words, Path(temporary))), flush=True)
 
 

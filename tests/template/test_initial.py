@@ -1,167 +1,74 @@
-"""A run that starts from another one's weights."""
+"""A run that starts from another one's weights, and weights that stay as they are."""
 
-import random
-import re
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import pytest
 import torch
-from conftest import Finished, Run
-from polars.testing import assert_frame_equal
-from test_sweep import weights
-from test_table import data_of
+from conftest import Run, make_run
 
-from descent.data.like import order_targets
-from descent.data.samples import Samples
-from descent.errors import ConfigError
+from descent.run.checkpoints import read
 
-STAY = ("trainer.max_epochs=1", "optimizer.lr=1e-12")  # weights stay what they start as
+SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=10")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the digits."""
+    return make_run(tmp_path_factory, *SHORT).folder / "run"
+
+
+def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return read(folder / f"checkpoints/{name}.ckpt")["state_dict"]
 
 
 def test_a_run_starts_from_anothers_weights_and_leaves_the_frozen_ones_alone(
-    run: Run, tmp_path: Path
+    run: Run, first: Path, tmp_path: Path
 ) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    short = ("trainer.max_epochs=1", "trainer.limit_train_batches=10")
-    assert run(*short, f"folder={first}").code == 0
-    finished = run(*short, "seed=1", f"init_from={first}", "freeze=['1.*']", f"folder={second}")
+    finished = run(*SHORT, "seed=1", f"init_from={first}", "freeze=['1.*']")
     assert finished.code == 0, finished.err
-    before, after = weights(first, "best"), weights(second, "last")
+    before, after = weights(first, "best"), weights(tmp_path / "run", "last")
     assert torch.equal(before["model.1.weight"], after["model.1.weight"])
     assert torch.equal(before["model.1.bias"], after["model.1.bias"])
     assert not torch.equal(before["model.3.weight"], after["model.3.weight"])
-    assert "4 of 4" in finished.out, finished.out
+    assert "init_from: 4 of 4 weights start from" in finished.out
+    assert "freeze: 2 of 4 weights stay as they are: 1.weight, 1.bias" in finished.out
+    assert finished.err == ""
+    longer = run(f"resume={tmp_path}/run", "trainer.max_epochs=2")
+    assert longer.code == 0, longer.err
+    assert torch.equal(before["model.1.weight"], weights(tmp_path / "run", "last")["model.1.weight"])
 
 
-def test_a_pattern_that_names_no_weight_is_one_line(run: Run) -> None:
-    finished = run("freeze=['9.*']")
-    assert (finished.code, finished.err.count("\n")) == (2, 1)
-    assert finished.err.startswith("freeze=")
-
-
-def houses(path: Path, towns: dict[str, int], kinds: list[str], order: list[str], scale: float) -> Path:
-    """Houses whose kind and price follow from town and area.
-
-    Args:
-        path: where they go.
-        towns: how often each town comes, of any number.
-        kinds: those that there are.
-        order: of the columns.
-        scale: of the areas.
-    """
-    chance = random.Random(len(kinds))
-    rows = []
-    for i in range(240):
-        town = chance.choices(list(towns), list(towns.values()))[0]
-        area, kind = chance.uniform(20, 100) * scale, kinds[i % len(kinds)]
-        size = 100 * len(kind) + area + 50 * (town == "Oslo")
-        gap = i % 9 == 0
-        rows.append(
-            {"area": None if gap else area, "town": town, "size": size, "kind": kind, "price": 3 * size}
-        )
-    pl.DataFrame(rows).with_columns(garden=pl.Series(range(240))).select(order).write_csv(path)
-    return path
-
-
-ORDER = ["area", "town", "size", "kind", "price"]
-
-
-@pytest.fixture
-def first(run: Run, tmp_path: Path) -> Path:
-    """A run on houses, whose kind it learned to tell."""
-    houses(tmp_path / "houses.csv", {"Rome": 5, "Oslo": 2, "Bern": 1}, ["flat", "house", "villa"], ORDER, 1)
-    assert train(run, "houses.csv", "kind", "first", "trainer.max_epochs=5").code == 0
-    return tmp_path / "first"
-
-
-def train(run: Run, file: str, target: str, folder: str, *words: str) -> Finished:
-    exclude = {"kind": "price", "price": "kind"}[target]
-    data = ("data=table", f"data.path={file}", f"data.target={target}", f"data.exclude=[{exclude}]")
-    return run(*data, *words, f"folder={folder}", "threads=1")
-
-
-def predict(run: Run, folder: str) -> pl.DataFrame:
-    words = (f"run={folder}", "input=houses.csv", f"output={folder}.csv")
-    finished = run(*words, command="predict")
+def test_it_starts_with_the_scaling_that_the_weights_have_learned(
+    run: Run, first: Path, tmp_path: Path
+) -> None:
+    finished = run(*SHORT, "seed=3", f"init_from={first}")  # other samples in the training split
     assert finished.code == 0, finished.err
-    return pl.read_csv(finished.folder / f"{folder}.csv")
+    before, after = weights(first, "best"), weights(tmp_path / "run", "last")
+    assert torch.equal(before["scaling.mean"], after["scaling.mean"])
+    assert torch.equal(before["scaling.std"], after["scaling.std"])
 
 
-def test_a_start_from_another_table_keeps_what_each_weight_means(run: Run, first: Path) -> None:
-    order = ["price", "size", "kind", "garden", "town", "area"]
-    towns = {"Paris": 1, "Bern": 6, "Oslo": 2, "Rome": 1}
-    houses(first.parent / "houses2.csv", towns, ["villa", "house"], order, 3)
-    finished = train(run, "houses2.csv", "kind", "second", f"init_from={first}", *STAY)
+def test_layers_that_do_not_match_start_anew_and_are_named(run: Run, first: Path) -> None:
+    finished = run(*SHORT, f"init_from={first}", "model.hidden=[256,8]")
     assert finished.code == 0, finished.err
-    assert_frame_equal(predict(run, "second"), predict(run, "first"), abs_tol=1e-5)
-    assert "4 of 4 weights start from" in finished.out
-    assert "of other words" in finished.out  # Paris
-    assert f"garden               init_from={first} did not learn from it" in finished.out
-    evaluated = run("run=second", command="evaluate")  # the run's own data, read as it was in training
-    assert evaluated.code == 0, evaluated.err
-
-
-def test_a_start_from_values_of_another_mean_keeps_what_each_weight_means(run: Run, first: Path) -> None:
-    assert train(run, "houses.csv", "price", "values", "loss=mse", "trainer.max_epochs=5").code == 0
-    houses(first.parent / "houses2.csv", {"Bern": 3, "Oslo": 1}, ["house", "flat"], ORDER[::-1], 4)
-    start = (f"init_from={first.parent / 'values'}", "loss=mse")
-    assert train(run, "houses2.csv", "price", "second", *start, *STAY).code == 0
-    assert_frame_equal(predict(run, "second"), predict(run, "values"), rel_tol=1e-5)
-
-
-def test_classes_that_are_others_have_the_last_layer_start_anew(run: Run, first: Path) -> None:
-    houses(first.parent / "houses2.csv", {"Rome": 1, "Oslo": 1}, ["hut", "barn", "tower"], ORDER, 1)
-    finished = train(run, "houses2.csv", "kind", "second", f"init_from={first}", *STAY)
-    assert finished.code == 0, finished.err
-    assert "2 of 4 weights start from" in finished.out
-    assert "  targets barn, hut, tower; there flat, house, villa: the last layer starts anew" in finished.out
-
-
-def test_values_in_another_order_are_put_into_the_first_ones() -> None:
-    like = {"run": "first", "task": "regression", "names": ["height", "width"]}
-    targets = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    ordered = order_targets(Samples(torch.zeros(2, 1), targets, ["width", "height"]), like)
-    assert (ordered.names, ordered.targets.tolist()) == (["height", "width"], [[2, 1], [4, 3]])
+    assert "init_from: 2 of 6 weights start from" in finished.out
+    assert "  new     3.weight (8, 256), (10, 256) there" in finished.out
 
 
 @pytest.mark.parametrize(
-    ("target", "columns", "told"),
+    ("words", "told"),
     [
-        ("price", ORDER, "classes as targets, for init_from="),
-        ("kind", ["area", "size", "kind", "price"], "not learned from here: town"),
+        (("freeze=['9.*']",), "freeze=9.*: expected a pattern of names among 1.weight"),
+        (("freeze=['*']",), "freeze=['*']: expected some weights left to train"),
+        (("data=diabetes", "init_from={first}"), "classes"),
+        (("model.hidden=[]", "init_from={first}"), "none has the same name and shape"),
+        (("init_from={first}/..",), "expected a run's folder"),
+        (("module._target_=plain.Module", "data._target_=plain.Data", "init_from={first}"), "init_from"),
     ],
 )
-def test_a_start_that_can_not_be_meant_is_one_line(
-    run: Run, first: Path, target: str, columns: list[str], told: str
+def test_a_start_that_cannot_be_meant_is_one_line(
+    run: Run, first: Path, words: tuple[str, ...], told: str
 ) -> None:
-    houses(first.parent / "houses2.csv", {"Rome": 1, "Oslo": 1}, ["flat", "house"], columns, 1)
-    finished = train(run, "houses2.csv", target, "second", f"init_from={first}", "loss=mse", *STAY)
-    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
+    finished = run(*(word.format(first=first) for word in words))
+    assert (finished.code, finished.err.count("\n")) == (2, 1), finished
     assert told in finished.err
-
-
-@pytest.mark.parametrize(
-    ("columns", "settings", "told"),
-    [
-        (["a", "y"], {}, "the columns that init_from=first learned from; not learned from here: b"),
-        (["a", "b", "y"], {"exclude": ["b"]}, "not learned from here: b"),
-        (["a", "b", "y"], {"columns": ["b"]}, "not learned from here: a"),
-        (["a", "b", "y"], {"val_path": ["b", "y"]}, "v.csv: expected a column a"),
-        (["a", "b", "y"], {"test_path": ["a", "y"]}, "v.csv: expected a column b"),
-    ],
-)  # fmt: skip
-def test_a_start_from_a_table_needs_all_of_its_columns_in_every_file(
-    tmp_path: Path, columns: list[str], settings: dict[str, Any], told: str
-) -> None:
-    frame = pl.DataFrame({"a": range(40), "b": [f"w{i % 3}" for i in range(40)], "y": ["p", "q"] * 20})
-    frame.write_csv(tmp_path / "first.csv")
-    first = data_of(tmp_path / "first.csv", "y")
-    like = {**first.describe(), "run": "first", "scaling": first.scaling.state_dict()}
-    frame.select(columns).write_csv(tmp_path / "t.csv")
-    for key in settings.keys() & {"val_path", "test_path"}:
-        frame.select(settings[key]).write_csv(tmp_path / "v.csv")
-        settings = {key: str(tmp_path / "v.csv")}
-    with pytest.raises(ConfigError, match=re.escape(told)):
-        data_of(tmp_path / "t.csv", "y", like=like, **settings)

@@ -1,33 +1,137 @@
-"""A run that goes on is the run it was, or is refused in one line; what it made is never lost."""
+"""A run that goes on is the run it was, to the last bit, or is refused in one line; nothing is ever lost."""
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
-import torch
+import yaml
 from conftest import ROOT, TRAIN, Run, make_run, send, start, wait_for
-from test_table import houses
-from test_train import DDP
-
-from descent.errors import ConfigError, Stopped
-from descent.run.checkpoints import read
-from descent.run.folder import RunFolder, claim, read_yaml
-from descent.run.resume import find_run
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import random
-
 import faults
 
+from descent.callbacks.checkpoint import parse_interval
+from descent.cli.resume import find_resumed
+from descent.errors import ConfigError, Stopped
+from descent.run.checkpoints import read
+from descent.run.folder import RunFolder, claim, rewind
+
 SHORT = ("data.batch_size=64", "trainer.max_epochs=2", "checkpoint.every=5steps")
+DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+KILL = "+callbacks.kill._target_=plain.Kill"  # sends a signal after the step that KILL_AT names
+PLAIN = (KILL, "module._target_=plain.Module", "data._target_=plain.Data", "trainer.max_epochs=3")
+EVERY = "checkpoint.every=1epoch"
+
+# what a run is, and the step after which it is killed
+JOBS = {
+    "dropout, cosine by step": ((*SHORT, KILL, "scheduler=cosine", "model.dropout=0.3"), 33),
+    "accumulation, one cycle": (
+        (*SHORT, KILL, "optimizer=sgd", "optimizer.momentum=0.9", "scheduler=one_cycle",
+         "scheduler.max_lr=0.1", "trainer.accumulate_grad_batches=3"), 12,
+    ),
+    "accumulation that changes": (
+        (*SHORT, KILL, "+callbacks.more={_target_:lightning.pytorch.callbacks.GradientAccumulationScheduler,"
+         "scheduling:{0:2,1:1}}", "trainer.max_epochs=3"), 29,
+    ),
+    "early stopping, plateau, validation within epochs": (
+        (*SHORT, KILL, "callbacks=early_stopping", "callbacks.early_stopping.patience=2", "scheduler=plateau",
+         "optimizer.lr=0.03", "trainer.val_check_interval=0.4", "trainer.max_epochs=4"), 19,
+    ),
+    "batch normalisation": (
+        (KILL, "model=cnn", "model.channels=[4]", "data.batch_size=128", "trainer.max_epochs=3", EVERY), 20,
+    ),
+    "averaged weights": ((*SHORT, KILL, "callbacks=ema", "callbacks.ema.decay=0.9"), 33),
+    "augmentation": (
+        (KILL, "data._target_=augmented.Digits", "+data.workers=0", *SHORT[1:], "checkpoint.every=3steps"), 32,
+    ),
+    "values": (("experiment=regression", "trainer.max_epochs=4", "checkpoint.every=5steps", KILL), 13),
+    "plain Lightning": ((*PLAIN, EVERY), 60),
+    "plain Lightning, two workers": ((*PLAIN, EVERY, "+data.workers=2"), 60),
+    "a stream without a length": ((*PLAIN, EVERY, "+data.kind=stream"), 25),
+    "two optimizers by hand": ((*PLAIN, EVERY, "module._target_=plain.Gan"), 120),
+    "a loader with a state": (
+        (KILL, "data._target_=plain.Data", "+data.kind=stateful", "model._target_=plain.net",
+         "metrics=none", "loss=cross_entropy", "trainer.max_epochs=3", "checkpoint.every=4steps"), 35,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_killed_run_that_is_resumed_ends_as_if_nothing_had_been(run: Run, tmp_path: Path, job: str) -> None:
+    words, step = JOBS[job]
+    whole = run(*words, f"folder={tmp_path}/whole")
+    assert whole.code == 0, whole.err
+    assert run(*words, KILL_AT=str(step)).code == -signal.SIGKILL
+    resumed = run(*words, "resume=true")
+    assert (resumed.code, resumed.err) == (0, whole.err), resumed
+    assert resumed.out.startswith("Resumes run from epoch "), resumed.out
+    assert not faults.differences(faults.ending(tmp_path / "whole"), faults.ending(tmp_path / "run"))
+    once = (
+        "Checkpoints are written at the beginnings of epochs, because DataLoader cannot begin in the middle"
+    )
+    assert whole.out.count(once) == (words[1:3] == PLAIN[1:3]), whole.out
+
+
+def test_a_resumed_run_goes_on_wherever_it_is_and_is_made_longer(run: Run, tmp_path: Path) -> None:
+    whole = run(*SHORT, "trainer.max_epochs=3", f"folder={tmp_path}/whole")
+    assert whole.code == 0, whole.err
+    assert run(*SHORT).code == 0
+    before = faults.ending(tmp_path / "run")
+    # as a kill leaves it that comes between the two renames of the last save
+    (tmp_path / "run/checkpoints/last.ckpt").rename(tmp_path / "run/checkpoints/new.ckpt")
+    assert run(*SHORT, "resume=true").code == 0  # a run that has ended stays as it is
+    assert not faults.differences(before, faults.ending(tmp_path / "run"))
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    last = tmp_path / "moved/checkpoints/last.ckpt"
+    shutil.copy(last, last.with_name("previous.ckpt"))
+    last.write_bytes(last.read_bytes()[:-1000])
+    longer = run("resume=moved", "trainer.max_epochs=3", f"folder={tmp_path}/moved")
+    assert longer.code == 0, longer.err
+    assert (
+        "the checkpoint before it is used\nResumes moved from epoch 3, step 46 (previous.ckpt)" in longer.out
+    )
+    assert not faults.differences(faults.ending(tmp_path / "whole"), faults.ending(tmp_path / "moved"))
+    assert not (tmp_path / "run").exists()
+    config = yaml.safe_load((tmp_path / "moved/config.yaml").read_text())
+    assert (config["trainer"]["max_epochs"], config["folder"]) == (3, str(tmp_path / "moved"))
+    assert "trainer.max_epochs=3" in yaml.safe_load((tmp_path / "moved/overrides.yaml").read_text())
+    fewer = run("resume=moved", "trainer.max_epochs=1", f"folder={tmp_path}/moved")
+    assert (fewer.code, fewer.err.count("\n")) == (2, 1), fewer.err
+
+
+def test_a_finished_run_on_a_stream_or_of_so_many_steps_is_made_longer(run: Run, tmp_path: Path) -> None:
+    stream = (*PLAIN, EVERY, "+data.kind=stream")
+    steps = ("data.batch_size=64",)
+    for words, key, short, long in (
+        (stream, "trainer.max_epochs", 1, 2),
+        (steps, "trainer.max_steps", 46, 80),
+    ):
+        for name, length in (("short", short), ("long", long)):
+            assert run(*words, f"{key}={length}", f"folder={tmp_path}/{name}").code == 0
+        finished = run(f"resume={tmp_path}/short", f"{key}={long}", "allow=[plain]")
+        assert (finished.code, finished.err) == (0, ""), finished
+        one, other = (faults.ending(tmp_path / name) for name in ("short", "long"))
+        assert not [
+            name for name in faults.differences(one, other) if "test/" not in name and "tens" not in name
+        ]
+        for name in ("short", "long"):
+            shutil.rmtree(tmp_path / name)
+    assert run(*steps, "trainer.max_steps=30").code == 0
+    finished = run(f"resume={tmp_path}/run", "trainer.max_steps=60")
+    assert finished.err.startswith("trainer.max_steps=60: expected 30, because the run has ended there")
+
+
+# ---- what may change ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -48,211 +152,224 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (["data.batch_size=32"], "data.batch_size=32: expected 64, as in the run that is resumed"),
-        (["loss=mae"], "loss._target_=descent.losses.MeanAbsoluteError: expected descent.losses.by_task"),
-        (["data.label_noise=0.5"], "data.label_noise=0.5: expected 0.0"),
-        (["model.hidden=[32]"], "model.hidden=[32]: expected [256]"),
-        (["optimizer=sgd"], "optimizer._target_=torch.optim.SGD: expected torch.optim.Adam"),
-        (["trainer.overfit_batches=1"], "trainer.overfit_batches=1"),
-        (["freeze=['1.*']"], "freeze=['1.*']: expected []"),
-        (["callbacks=none"], "callbacks=none: expected the callback checkpoint"),
-        (["seed=1"], "seed=1: expected 0"),
-    ],
-)
-def test_words_that_would_make_another_run_of_it_are_refused_and_nothing_changes(
-    run: Run, made: Path, words: list[str], line: str
-) -> None:
+def assert_refused(run: Run, made: Path, *words: str) -> str:
+    """One line, exit code 2, and nothing of the folder changed; returns the line."""
     before = snapshot(made)
     finished = run(f"resume={made}", *words)
-    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
-    assert line in finished.err
+    assert (finished.code, finished.err.count("\n")) == (2, 1), (words, finished)
     assert snapshot(made) == before
-
-
-def test_a_typed_value_of_the_optimizer_wins_over_its_state_and_is_kept(run: Run, made: Path) -> None:
-    words = ("trainer.max_epochs=3", "optimizer.lr=0.05", "optimizer.betas=[0.8,0.99]", "on_nan=skip")
-    assert run(f"resume={made}", *words).code == 0
-    (group,) = read(made / "checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
-    assert (group["lr"], list(group["betas"])) == (0.05, [0.8, 0.99])
-    config = read_yaml(made / "config.yaml")
-    assert (config["optimizer"]["lr"], config["on_nan"], config["trainer"]["max_epochs"]) == (0.05, "skip", 3)
-    again = run(f"resume={made}")  # with the words that it has by now
-    assert again.code == 0, again.err
+    return finished.err
 
 
 @pytest.mark.parametrize(
-    ("words", "typed", "expected"),
+    ("word", "line"),
     [
-        ([], "optimizer.amsgrad=true", "expected False, with which the optimizer's state was begun"),
-        (["optimizer=rmsprop"], "optimizer.momentum=0.9", "expected 0, with which"),
-        (["optimizer=lbfgs"], "optimizer.history_size=3", "expected 10, with which"),
-        (["optimizer=rprop"], "optimizer.lr=0.1", "with which the optimizer's state was begun"),
-        (["optimizer=adagrad"], "optimizer.initial_accumulator_value=1.0", "with which"),
         (
-            ["scheduler=cyclic", "optimizer=sgd"],
-            "optimizer.momentum=0.3",
-            "the scheduler sets it at each step",
+            "data.batch_size=32",
+            "data.batch_size=32: expected 64, as in the run that is resumed; a new run can",
         ),
+        ("loss=mae", "loss="),
+        ("data.label_noise=0.5", "data.label_noise=0.5: expected 0.0"),
+        ("model.hidden=[32]", "model.hidden=[32]: expected [256]"),
+        ("optimizer=sgd", "optimizer="),
+        ("trainer.overfit_batches=1", "trainer.overfit_batches=1"),
+        ("freeze=['1.*']", "freeze=['1.*']: expected []"),
+        ("callbacks=none", "callbacks=none: expected the callback checkpoint"),
+        ("seed=1", "seed=1: expected 0"),
+        ("trainer.max_epoch=3", "nearest: trainer.max_epochs"),
     ],
 )
-def test_a_value_that_the_optimizer_s_state_cannot_take_up_is_refused(
-    run: Run, tmp_path: Path, words: list[str], typed: str, expected: str
-) -> None:
-    assert run(*SHORT, *words).code == 0
-    before = snapshot(tmp_path / "run")
-    finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=3", typed)
-    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
-    assert finished.err.startswith(typed)
-    assert expected in finished.err
-    assert snapshot(tmp_path / "run") == before
+def test_what_would_make_another_run_of_it_is_refused(run: Run, made: Path, word: str, line: str) -> None:
+    told = assert_refused(run, made, word)
+    assert line in told
+    assert "init_from=run" in told or "expected the callback" in told or "nearest" in told
 
 
-def test_words_for_a_run_that_has_ended_are_refused(run: Run, made: Path, tmp_path: Path) -> None:
-    for word in ("optimizer.lr=0.05", "on_nan=skip"):
-        before = snapshot(made)
-        finished = run(f"resume={made}", word)
-        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
-        assert finished.err.startswith(f"{word}: expected a run that has not ended")
-        assert snapshot(made) == before
-    stops = ("callbacks=early_stopping", "callbacks.early_stopping.stopping_threshold=100")
-    assert run(*SHORT, *stops, f"folder={tmp_path}/stopped").code == 0
-    finished = run(f"resume={tmp_path}/stopped", "trainer.max_epochs=9")
-    assert finished.err.startswith("trainer.max_epochs=9: expected a run that has not ended"), finished
-
-
-def test_a_schedule_as_long_as_the_run_is_not_made_longer_and_a_constant_one_is(
-    run: Run, tmp_path: Path
-) -> None:
-    assert run(*SHORT, "scheduler=one_cycle").code == 0
-    finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=3")
-    expected = "trainer.max_epochs=3: expected 2, for scheduler.total_steps=null makes the schedule as long"
-    assert finished.err.startswith(expected)
-    step = ("scheduler=step", "scheduler.step_size=20", "scheduler.interval=step")
-    for name, epochs in (("short", 2), ("long", 3)):
-        words = (*SHORT, *step, f"trainer.max_epochs={epochs}", f"folder={tmp_path}/{name}")
-        assert run(*words).code == 0
-    assert run(f"resume={tmp_path}/short", "trainer.max_epochs=3").code == 0
-    short, long = (faults.ending(tmp_path / name) for name in ("short", "long"))
-    assert not [name for name in faults.differences(short, long) if "best" not in name]
-
-
-def test_a_run_that_ended_within_an_epoch_is_not_made_longer(run: Run, tmp_path: Path) -> None:
-    assert run("data.batch_size=64", "trainer.max_steps=30").code == 0
-    finished = run(f"resume={tmp_path}/run", "trainer.max_steps=60")
-    assert finished.err.startswith("trainer.max_steps=60: expected 30, for the run has ended there")
-
-
-def test_a_run_of_so_many_steps_that_ended_with_an_epoch_is_made_longer(run: Run, tmp_path: Path) -> None:
-    for name, steps in (("short", 46), ("long", 80)):  # of 23 an epoch
-        words = ("data.batch_size=64", f"trainer.max_steps={steps}", f"folder={tmp_path}/{name}")
-        assert run(*words).code == 0
-    finished = run(f"resume={tmp_path}/short", "trainer.max_steps=80")
+def test_what_may_change_changes_and_is_kept(run: Run, made: Path) -> None:
+    words = ("trainer.max_epochs=3", "optimizer.lr=0.05", "checkpoint.every=3steps", "logger=csv")
+    finished = run(f"resume={made}", *words)
     assert (finished.code, finished.err) == (0, ""), finished
-    short, long = (faults.ending(tmp_path / name) for name in ("short", "long"))
-    assert not [name for name in faults.differences(short, long) if "best" not in name]
+    (group,) = read(made / "checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
+    assert group["lr"] == 0.05
+    config = yaml.safe_load((made / "config.yaml").read_text())
+    assert (config["optimizer"]["lr"], list(config["logger"])) == (0.05, ["csv"])
+    assert (made / "csv/metrics.csv").exists()
+    assert run(f"resume={made}").code == 0  # with the words that it has by now
+
+
+def test_a_schedule_as_long_as_the_run_is_not_made_longer(run: Run, tmp_path: Path) -> None:
+    assert run(*SHORT, "scheduler=one_cycle", "trainer.limit_train_batches=4").code == 0
+    told = assert_refused(run, tmp_path / "run", "trainer.max_epochs=3")
+    assert told.startswith(
+        "trainer.max_epochs=3: expected 2, because scheduler.total_steps=null makes the sch"
+    )
+    assert "optimizer.lr=1.0: expected" in assert_refused(run, tmp_path / "run", "optimizer.lr=1.0")
 
 
 def test_other_data_than_the_run_has_seen_is_refused(run: Run, tmp_path: Path) -> None:
-    path = houses(tmp_path / "houses.csv")
-    words = ("data=table", "data.path=houses.csv", "data.target=price", "data.exclude=[id]", "loss=mae")
-    lines = "+logger.lines={_target_:lightning.pytorch.loggers.CSVLogger,save_dir:'${folder}',name:a/b}"
-    assert run(*words, lines, "trainer.max_epochs=1").code == 0
-    head, *rows = path.read_text().splitlines()
-    for changed, told in (
-        ([head, *reversed(rows)], "samples have other values, or come in another order"),
-        ([head, *rows[:200]], "samples have other values"),
-        ([head.replace("area", "size"), *rows], "reader.columns[0].name was area and is size"),
-    ):
-        path.write_text("\n".join(changed) + "\n")
-        before = snapshot(tmp_path / "run")
-        finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2")
-        assert (finished.code, finished.err.count("\n")) == (2, 1), finished
-        assert f"expected the data that the run has seen; {told}" in finished.err, finished.err
-        assert snapshot(tmp_path / "run") == before
-    path.write_text("\n".join([head, *rows]) + "\n")
+    inputs, targets = np.random.default_rng(0).normal(size=(120, 3)), np.arange(120) % 4
+    np.save(tmp_path / "x.npy", inputs)
+    np.save(tmp_path / "y.npy", targets)
+    words = ("data=arrays", "data.inputs=x.npy", "data.targets=y.npy", "trainer.max_epochs=1")
+    finished = run(*words)
+    assert finished.code == 0, finished.err
+    np.save(tmp_path / "x.npy", inputs[::-1])
+    told = assert_refused(run, tmp_path / "run", "trainer.max_epochs=2")
+    assert "the data that the run has seen; the samples have other values, or come in another order" in told
+    np.save(tmp_path / "x.npy", inputs)
     assert run(f"resume={tmp_path}/run", "trainer.max_epochs=2").code == 0
 
 
 def test_two_damaged_checkpoints_are_not_a_run_without_one(run: Run, made: Path) -> None:
     for path in (made / "checkpoints").glob("*.ckpt"):
         path.write_bytes(path.read_bytes()[:1000])
-    before = snapshot(made)
-    finished = run(f"resume={made}")
-    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
-    assert "expected a checkpoint that can be read" in finished.err
-    assert snapshot(made) == before
-
-
-def test_an_accumulation_that_changes_by_epoch_ends_the_same_when_it_is_killed(tmp_path: Path) -> None:
-    target = "lightning.pytorch.callbacks.GradientAccumulationScheduler"
-    words = [f"+callbacks.more={{_target_:{target},scheduling:{{0:2,2:1}}}}", *SHORT, "trainer.max_epochs=4"]
-    tally = faults.kills(words, 1, tmp_path, random.Random(3))
-    assert not tally.differing, tally.notes
+    assert "expected a checkpoint that can be read" in assert_refused(run, made)
 
 
 def test_a_callback_that_cannot_be_resumed_exactly_says_so_and_is_refused(run: Run, tmp_path: Path) -> None:
     target = "lightning.pytorch.callbacks.StochasticWeightAveraging"
     word = f"+callbacks.swa={{_target_:{target},swa_lrs:0.01}}"
-    finished = run(word, *SHORT)
-    assert "This run cannot be resumed: StochasticWeightAveraging" in finished.out
-    before = snapshot(tmp_path / "run")
-    again = run(word, *SHORT, "resume=true")
-    assert (again.code, again.err.count("\n")) == (2, 1), again.err
-    assert snapshot(tmp_path / "run") == before
+    assert "This run cannot be resumed: StochasticWeightAveraging" in run(word, *SHORT).out
+    assert_refused(run, tmp_path / "run", f"allow=[{target}]", "trainer.max_epochs=3")
 
 
-def test_a_failing_run_removes_what_it_made_and_nothing_else(tmp_path: Path) -> None:
-    def fail(path: Path, *files: str) -> None:
-        with (
-            pytest.raises(ConfigError),
-            claim(str(path), False, lambda folder: {folder.config: "a: 1\n"}) as folder,
-        ):
-            assert folder.config.read_text() == "a: 1\n"
-            for name in files:
-                (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder.path / name).write_text("")
-            raise ConfigError("a", expected="something else")
-
-    fail(tmp_path / "made/by/it", "events.out.tfevents.1", "csv/hparams.yaml")
-    assert not (tmp_path / "made").exists()
-    fail(tmp_path / "run", "notes/mine.part", "events.out.tfevents.1")
-    assert [path.name for path in (tmp_path / "run").rglob("*")] == ["notes", "mine.part"]
-    with pytest.raises(Stopped), claim(str(tmp_path / "file"), False, lambda _: {}) as folder:
-        folder.lock.unlink()
-        folder.path.rmdir()
-        folder.path.write_text("mine")
-        raise OSError
-    assert (tmp_path / "file").read_text() == "mine"
-    fail(tmp_path / "saved", "models/last.ckpt")
-    assert RunFolder(tmp_path / "saved").config.exists()
+def test_another_torch_is_named(run: Run, made: Path) -> None:
+    environment = json.loads((made / "environment.json").read_text())
+    environment["packages"]["torch"] = "1.13.1\x1b[31m"
+    (made / "environment.json").write_text(json.dumps(environment))
+    finished = run(f"resume={made}")
+    assert "\nThe run was begun with torch 1.13.1\ufffd[31m, and goes on with " in finished.out, finished
 
 
-def test_a_file_that_a_new_run_cannot_read_is_no_folder_that_went_away(tmp_path: Path) -> None:
-    with (
-        pytest.raises(FileNotFoundError),
-        claim(str(tmp_path / "run"), False, lambda folder: {folder.config: "a: 1\n"}),
-    ):
-        (tmp_path / "nothing").read_text()
-    assert not (tmp_path / "run").exists()
+def test_other_processes_than_the_run_had_are_one_line(run: Run, tmp_path: Path) -> None:
+    assert run(*SHORT, *DDP, "trainer.devices=1").code == 0
+    assert "trainer.devices=2: expected 1 processes" in assert_refused(
+        run, tmp_path / "run", "trainer.max_epochs=3", "trainer.devices=2"
+    )
 
 
-def test_the_reader_of_the_output_may_go_away(tmp_path: Path) -> None:
-    train = f"{sys.executable} {ROOT}/src/train.py trainer.max_epochs=2"
-    for number, rest in enumerate(("| head -1", ">&-", "> /dev/full", "2>&1 | true")):
-        command = f"{train} folder={tmp_path}/{number} {rest}"
-        answer = subprocess.run(
-            ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
-        )
-        assert (answer.returncode, answer.stderr) == (0, "")
-        assert json.loads((tmp_path / str(number) / "result.json").read_text())["epochs"] == 2
+def test_resume_true_finds_the_newest_run_of_this_command(run: Run, tmp_path: Path) -> None:
+    finished = run("resume=true")
+    assert (finished.code, finished.err.count("\n")) == (2, 1)
+    assert finished.err.startswith("resume=true: expected a run of this same command in")
+    assert not (finished.folder / "run").exists()
+    for name in ("run", "without_words", "pipe"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run/overrides.yaml").write_text("- seed=1\n")
+    (tmp_path / "without_words/config.yaml").write_text("seed: 1\n")
+    os.mkfifo(tmp_path / "pipe/overrides.yaml")
+    found = find_resumed(True, tmp_path / "new", ["seed=1"])
+    assert found is not None
+    assert found.path == tmp_path / "run"
+
+
+# ---- signals, disks, terminals -----------------------------------------------------------------------------
+
+
+def test_signals_save_and_tell_how_to_go_on(tmp_path: Path) -> None:
+    tally = faults.signals(tmp_path, 2, random.Random(1))
+    assert tally.faults
+    assert not tally.differing, tally.notes
+
+
+def test_after_stopped_and_saved_the_process_is_gone(tmp_path: Path) -> None:
+    command = [sys.executable, TRAIN, "trainer.max_epochs=3000", f"folder={tmp_path}/run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        next(line for line in process.stdout if line.startswith("Epoch 2/"))
+        process.send_signal(signal.SIGINT)
+        said = [line for line in process.stderr if line.strip()]
+        ended = time.monotonic()
+        assert process.wait(60) == 130
+        assert time.monotonic() - ended < 5
+    assert said[0].startswith("SIGINT: finishing the step and saving")
+    assert said[1].startswith("Stopped and saved in epoch ")
+    assert said[1].rstrip().endswith(f"python src/train.py resume={os.path.relpath(tmp_path / 'run')}")
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_starting_ends_it_quietly(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-X", "importtime", TRAIN, f"folder={tmp_path}/run"]  # says what it imports
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if "torch." in line)  # a part of torch, of which there are more
+        process.send_signal(number)
+        said, error = process.communicate(timeout=60)
+    lines = [line for line in error.splitlines() if not line.startswith("import time:")]
+    assert (said, lines) == ("", [])
+    assert process.returncode in (-number, 128 + number)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_an_end_says_so_and_a_closed_terminal_saves_it(tmp_path: Path) -> None:
+    job = faults.Job(["trainer.max_epochs=-1"], tmp_path / "job")
+    process = job.start()
+    wait_for(process, job.folder / "out", "Epoch 1")
+    assert send(process, signal.SIGHUP) == 128 + signal.SIGHUP, job.error()
+    said = job.said().splitlines()[1]
+    assert said == "trainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves"
+    assert read(tmp_path / "job/run/checkpoints/last.ckpt")["parts"]["processes"]
+
+
+def test_a_reader_of_the_output_that_goes_away_counts_as_a_closed_terminal(tmp_path: Path) -> None:
+    train = f"{sys.executable} {TRAIN} trainer.max_epochs=2000"
+    command = f"{train} folder={tmp_path}/run | head -2"
+    answer = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    assert answer.returncode == 128 + signal.SIGHUP, answer
+    assert answer.stderr.count("\n") == 3  # with an empty one
+    assert "Stopped and saved in epoch" in answer.stderr
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
+    quiet = subprocess.run(
+        ["bash", "-c", f"{sys.executable} {TRAIN} --help | head -1"], capture_output=True, text=True
+    )
+    assert quiet.stderr == ""
+    closed = f"{sys.executable} {TRAIN} trainer.max_epochs=1 folder={tmp_path}/closed >&-"
+    assert subprocess.run(["bash", "-c", closed], capture_output=True).returncode == 0
+
+
+def test_slurm_s_warning_saves_and_requeues_and_the_requeued_job_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    job = faults.Job(["trainer.max_epochs=300"], tmp_path / "job", slurm)
+    process = job.start()
+    wait_for(process, job.folder / "out", "Epoch 1/")
+    assert send(process, signal.SIGUSR1) == 128 + signal.SIGUSR1, job.error()
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    job.environment["SLURM_RESTART_COUNT"] = "1"
+    process = job.start()
+    job.train(process)
+    process.kill()
+    process.join()
+    assert job.said().startswith("Resumes run from epoch ")
+
+
+def test_a_file_that_may_grow_no_further_is_one_line_about_the_disk(tmp_path: Path) -> None:
+    assert not (tally := faults.full_disk(tmp_path, (60_000,))).differing, tally.notes
+    for kilobytes in (1, 4):
+        job = faults.Job([], tmp_path / f"{kilobytes}")
+        assert job.finish(limit=1024 * kilobytes) in (1, 2), job.error()
+        assert job.error().count("\n") == 1, job.error()
+        assert "File too large" in job.error()
+    full = faults.Job(["trainer.max_epochs=2", "data.batch_size=256"], tmp_path / "full")
+    assert full.finish() == 0
+    full.words[0] = f"resume={full.folder}/run"
+    code, told = full.finish("trainer.max_epochs=3", limit=10), full.error()
+    assert (code, told.count("\n")) == (1, 1), told
+    assert "could not be written" in told and "logger" not in told
+
+
+def test_nan_is_told_with_its_step_and_sample_and_is_in_no_checkpoint(tmp_path: Path) -> None:
+    assert not (tally := faults.not_a_number(tmp_path, 1, random.Random(2))).differing, tally.notes
+
+
+def test_a_damaged_checkpoint_is_noticed_wherever_it_is_cut(tmp_path: Path) -> None:
+    assert not (tally := faults.truncations(tmp_path, 30)).differing, tally.notes
 
 
 def test_a_folder_that_goes_away_is_one_line(tmp_path: Path) -> None:
-    words = ["trainer.max_epochs=300", "checkpoint.every=20steps"]
-    job = faults.Job(words, tmp_path / "job")
+    job = faults.Job(["trainer.max_epochs=3000", "checkpoint.every=20steps"], tmp_path / "job")
     process = job.start()
     job.train(process)
     (tmp_path / "job/run").rename(tmp_path / "job/moved")
@@ -284,7 +401,7 @@ def test_a_process_that_is_stopped_ends_the_others_with_one_line(tmp_path: Path)
         port = server.getsockname()[1]
     words = [*DDP, "trainer.max_epochs=400", "trainer.strategy.timeout=10", f"folder={tmp_path}/run"]
     processes = []
-    # not by Lightning, for the first would wait at most as long while the other imports torch
+    # not by Lightning, because the first would wait at most as long while the other imports torch
     for rank in "01":
         folder = tmp_path / rank
         folder.mkdir()
@@ -299,166 +416,58 @@ def test_a_process_that_is_stopped_ends_the_others_with_one_line(tmp_path: Path)
     assert_that_the_other_is_missed(first, tmp_path / "0")
 
 
-def test_a_terminal_that_is_closed_saves_the_run(tmp_path: Path) -> None:
-    job = faults.Job(["trainer.max_epochs=300"], tmp_path / "job")
-    process = job.start()
-    job.train(process)
-    assert send(process, signal.SIGHUP) == 128 + signal.SIGHUP, job.error()
-    assert read(tmp_path / "job/run/checkpoints/last.ckpt")["parts"]["processes"]
+# ---- parts -------------------------------------------------------------------------------------------------
 
 
-def test_what_is_printed_to_go_on_with_goes_on_after_an_extension(run: Run, tmp_path: Path) -> None:
-    assert run("trainer.max_epochs=2").code == 0
-    out, err = tmp_path / "out", tmp_path / "err"
-    process = start([TRAIN, "resume=run", "trainer.max_epochs=150"], tmp_path, {}, out, err)
-    wait_for(process, out, "Epoch 5/150")
-    assert send(process, signal.SIGINT) == 130, err.read_text()
-    assert err.read_text().rstrip().endswith("Go on with: python src/train.py resume=run")
-    finished = run("resume=run")
-    assert finished.code == 0, finished.err
-    assert "Epoch 150/150" in finished.out
+def test_a_failing_run_removes_what_it_made_and_nothing_else(tmp_path: Path) -> None:
+    def fail(path: Path, *files: str, error: Exception | None = None) -> None:
+        with claim(path, False, lambda folder: {folder.config: "a: 1\n"}) as folder:
+            assert folder.config.read_text() == "a: 1\n"
+            for name in files:
+                (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder.path / name).write_text("")
+            raise error or ConfigError("a", expected="something else")
+
+    with pytest.raises(ConfigError):
+        fail(tmp_path / "made/by/it", "events.out.tfevents.1", "csv/hparams.yaml")
+    assert not (tmp_path / "made").exists()
+    with pytest.raises(ConfigError):
+        fail(tmp_path / "run", "notes/mine.part", "events.out.tfevents.1")
+    assert [path.name for path in (tmp_path / "run").rglob("*")] == ["notes", "mine.part"]
+    with pytest.raises(ConfigError):
+        fail(tmp_path / "saved", "models/last.ckpt")
+    assert RunFolder(tmp_path / "saved").config.exists()
+    with pytest.raises(FileNotFoundError):  # a file that is missing is no folder that went away
+        fail(tmp_path / "new", error=FileNotFoundError(2, "x"))
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(Stopped), claim(tmp_path / "gone", False, lambda _: {}) as folder:
+        folder.lock.unlink()
+        folder.path.rmdir()
+        folder.path.write_text("mine")
+        raise OSError
+    assert (tmp_path / "gone").read_text() == "mine"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_starting_ends_it_quietly(tmp_path: Path, number: int) -> None:
-    command = [sys.executable, "-X", "importtime", TRAIN, f"folder={tmp_path}/run"]  # says what it imports
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        next(line for line in process.stderr if "torch." in line)  # a part of torch, of which there are more
-        process.send_signal(number)
-        said, error = process.communicate(timeout=60)
-    lines = [line for line in error.splitlines() if not line.startswith("import time:")]
-    assert (process.returncode, said, lines) == (128 + number, "", [])
+def test_a_run_that_came_to_no_checkpoint_begins_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("metrics.csv", "events.out.tfevents.1", ".x.part"):
+        (tmp_path / name).write_text("x")
+    assert rewind(RunFolder(tmp_path)) is None
     assert list(tmp_path.iterdir()) == []
+    assert "because it has no checkpoint yet" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_after_training_ends_it_quietly(tmp_path: Path, number: int) -> None:
-    job = faults.Job(["trainer.max_epochs=2"], tmp_path / "job")
-    process = job.start()
-    wait_for(process, job.folder / "out", "Epoch 2/2")
-    assert send(process, number) in (128 + number, 0), job.error()
-    assert "Traceback" not in job.said() + job.error()
-    assert (tmp_path / "job/run").exists()
-
-
-def test_a_folder_with_links_pipes_or_devices_is_not_written_to(run: Run, tmp_path: Path) -> None:
-    assert run("trainer.max_epochs=1", "trainer.limit_train_batches=2").code == 0
-    mine = tmp_path / "mine"
-    mine.write_text("precious")
-    for name in (".lock", "hparams.yaml", "metrics.csv", "checkpoints/x"):
-        path = tmp_path / "run" / name
-        path.unlink(missing_ok=True)
-        path.symlink_to(mine)
-        finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2")
-        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
-        assert "links that lead elsewhere, such as" in finished.err
-        path.unlink()
-    for name in ("result.json", "metrics.csv", "checkpoints/best.ckpt"):
-        path = tmp_path / "run" / name
-        path.unlink(missing_ok=True)
-        path.mkdir()
-        finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2")
-        assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
-        path.rmdir()
-    os.mkfifo(tmp_path / "run/hparams.yaml")
-    finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=2", timeout=30)
-    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
-    assert mine.read_text() == "precious"
-
-
-def test_a_state_that_lacks_a_part_is_one_line(run: Run, made: Path) -> None:
-    file = made / "checkpoints/last.ckpt"
-    whole = file.read_bytes()
-
-    def change(path: str, value: Any) -> None:
-        *above, name = path.split("/")
-        checkpoint = part = torch.load(file)
-        for step in above:
-            part = part[step]
-        if value is None:
-            del part[name]
-        else:
-            part[name] = value
-        torch.save(checkpoint, file)
-
-    for path, value in (
-        ("parts", None),
-        ("parts/folder", 3),
-        ("parts/processes", None),
-        ("loops/fit_loop/epoch_progress/total", None),
-        ("state_dict/model.1.weight", None),
-        ("state_dict/scaling.input_std", "x"),
-        ("optimizer_states", []),
-        ("epoch", "x"),
-    ):
-        change(path, value)
-        finished = run(f"resume={made}", "trainer.max_epochs=3")
-        assert (finished.code, finished.err.count("\n")) == (2, 1), (path, finished)
-        file.write_bytes(whole)
-
-
-def test_a_file_that_may_grow_no_further_is_one_line(tmp_path: Path) -> None:
-    for kilobytes in (1, 4, 200):
-        job = faults.Job([], tmp_path / f"{kilobytes}")
-        assert job.finish(limit=1024 * kilobytes) in (1, 2), job.error()
-        assert job.error().count("\n") == 1, job.error()
-        assert "File too large" in job.error()
-
-
-def test_the_lines_of_lightning_s_csv_logger_go_on_in_a_resumed_run(run: Run, tmp_path: Path) -> None:
-    words = (*SHORT, "logger=csv")
-    for name, epochs in (("long", 3), ("short", 2)):
-        assert run(*words, f"folder={tmp_path}/{name}", f"trainer.max_epochs={epochs}").code == 0
-    finished = run(f"resume={tmp_path}/short", "trainer.max_epochs=3")
-    assert finished.code == 0, finished.err
-    long, short = (
-        [
-            line
-            for line in (tmp_path / name / "csv/metrics.csv").read_text().splitlines()
-            if "test" not in line
-        ]
-        for name in ("long", "short")
-    )
-    assert len(short) >= len(long)
-    assert set(long[1:3]) <= set(short)
-
-
-def test_words_with_which_a_run_goes_on_are_applied_and_quiet(run: Run, made: Path, tmp_path: Path) -> None:
-    for word in ("on_nan=skip", "checkpoint.every=3steps", "monitor=val/acc", "logger=csv", "threads=1"):
-        shutil.copytree(made, tmp_path / "again")
-        finished = run(f"resume={tmp_path}/again", "trainer.max_epochs=3", word)
-        assert (finished.code, finished.err) == (0, ""), (word, finished)
-        shutil.rmtree(tmp_path / "again")
-    fewer = run(f"resume={made}", "trainer.max_epochs=1")
-    assert (fewer.code, fewer.err.count("\n")) == (2, 1), fewer.err
-    assert fewer.err.startswith("trainer.max_epochs=1: expected values that it takes")
-
-
-def test_a_run_without_an_end_says_so_and_ctrl_c_saves_it(tmp_path: Path) -> None:
-    job = faults.Job(["trainer.max_epochs=-1"], tmp_path / "job")
-    process = job.start()
-    wait_for(process, job.folder / "out", "Epoch 1")
-    assert send(process, signal.SIGINT) == 130, job.error()
-    said = job.said().splitlines()[1]
-    assert said == "trainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves"
-    assert (tmp_path / "job/run/checkpoints/last.ckpt").exists()
-
-
-def test_other_processes_than_the_run_had_are_one_line(run: Run, tmp_path: Path) -> None:
-    assert run(*SHORT, "trainer.accelerator=cpu", "trainer=ddp", "trainer.devices=1").code == 0
-    before = snapshot(tmp_path / "run")
-    finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=3", "trainer.devices=2")
-    assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
-    assert snapshot(tmp_path / "run") == before
-
-
-def test_a_folder_that_is_no_run_is_passed_over_by_resume_true(tmp_path: Path) -> None:
-    for name in ("run", "without_words", "pipe"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "run/overrides.yaml").write_text("- seed=1\n")
-    (tmp_path / "without_words/config.yaml").write_text("seed: 1\n")
-    os.mkfifo(tmp_path / "pipe/overrides.yaml")
-    found = find_run(True, tmp_path / "new", ["seed=1"])
-    assert found is not None
-    assert found.path == tmp_path / "run"
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        ("auto", (0, "auto")),
+        ("100steps", (100, "step")),
+        ("1 epoch", (1, "epoch")),
+        ("10minutes", (10, "minute")),
+    ],
+)
+def test_how_often_to_save_is_said_in_words(every: str, expected: tuple[int, str]) -> None:
+    assert parse_interval(every) == expected
+    with pytest.raises(ConfigError, match="every=often"):
+        parse_interval("often")

@@ -1,4 +1,4 @@
-"""What a run leaves: its lines, its folder, its curves; the same from the same config."""
+"""What a run leaves: its lines, its folder, its curves; the same from the same config, and from Python."""
 
 import csv
 import json
@@ -7,23 +7,21 @@ import pty
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import ROOT, TRAIN, Finished, Run, make_run
-from omegaconf import OmegaConf
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from test_resume import DDP, PLAIN
 
-from descent.tensorboard import TensorBoard
+from descent.run.checkpoints import read
 
 LINE = re.compile(
     r"Epoch (\d+)/(\d+), Train Loss: \d+\.\d{4}, Train Acc: [01]\.\d{4},"
     r" Val Loss: \d+\.\d{4}, Val Acc: [01]\.\d{4}"
 )
-DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +40,16 @@ def events(folder: Path) -> Any:
     return accumulator
 
 
-def test_curves_that_wait_in_memory_keep_their_times_and_survive_an_exception(tmp_path: Path) -> None:
-    logger = TensorBoard(tmp_path, name="", version="", prefix="a")
-    begun = time.time()
-    logger.log_metrics({"train/loss": 0.5, "lr": 0.1}, 1)
-    logger.log_metrics({"train/loss": 0.25, "lr": 0.1}, 2)
-    logger.log_metrics({"other": torch.tensor(3.0)}, 2)
-    ended = time.time()
-    time.sleep(0.05)
-    logger.finalize("failed")  # as Lightning does after an exception
-    curves = events(tmp_path)
-    assert sorted(curves.Tags()["scalars"]) == ["a-lr", "a-other", "a-train/loss"]
-    points = curves.Scalars("a-train/loss")
-    assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.25)]
-    assert begun <= points[0].wall_time <= points[1].wall_time <= ended
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def result_of(folder: Path) -> Any:
+    def refuse(name: str) -> float:
+        raise ValueError(f"{name} is not JSON")
+
+    return json.loads((folder / "result.json").read_text(), parse_constant=refuse)
 
 
 def test_one_line_an_epoch_as_the_tutorial_prints_it(finished: Finished) -> None:
@@ -70,58 +64,52 @@ def test_it_ends_with_a_summary_the_folder_and_the_line_for_tensorboard(finished
     *_, test, trained, advice, folder, tensorboard = finished.out.splitlines()
     assert re.fullmatch(r"Test Loss: .*, Test Acc: 0\.\d{4} \(the best checkpoint, of epoch 3\)", test)
     assert re.fullmatch(r"Trained 3 epochs in [\d.]+ s, [\d,]+ samples/s", trained)
-    assert advice.startswith("Val Loss was still falling at the last epoch: more epochs may help")
+    assert advice == "The last epoch was the best: more epochs may help, trainer.max_epochs=6"
     assert folder == "Run folder:  run"
     assert tensorboard.endswith("tensorboard --logdir .")
 
 
 def test_the_folder_holds_enough_to_repeat_the_run(finished: Finished) -> None:
     run = finished.folder / "run"
-    config = OmegaConf.load(run / "config.yaml")
-    assert config.optimizer.lr == 0.02
-    assert config.loss._target_ == "descent.losses.MeanAbsoluteError"
-    assert config.data.seed == 0  # resolved
-    overrides = OmegaConf.load(run / "overrides.yaml")
-    assert list(overrides)[:2] == ["loss=mae", "optimizer=sgd"]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["optimizer"]["lr"] == 0.02
+    assert config["loss"]["_target_"] == "descent.losses.MeanAbsoluteError"
+    assert (config["data"]["seed"], config["choices"]["loss"]) == (0, "mae")  # resolved
+    assert yaml.safe_load((run / "overrides.yaml").read_text())[:2] == ["loss=mae", "optimizer=sgd"]
     environment = json.loads((run / "environment.json").read_text())
     assert environment["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     if (ROOT / ".git").exists():
         assert re.fullmatch(r"[0-9a-f]{40}\n", (run / "git.txt").read_text())
         assert (run / "git.diff").exists()
-    assert {path.name for path in (run / "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
 def test_metrics_and_result_agree_with_the_printed_lines(finished: Finished) -> None:
-    run = finished.folder / "run"
-    with (run / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    last = rows[-1]
+    run, rows = finished.folder / "run", rows_of(finished.folder / "run")
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "90"), ("2", "180"), ("3", "270")]
+    last, result = rows[-1], result_of(run)
     line = f"Train Loss: {float(last['train/loss']):.4f}, Train Acc: {float(last['train/acc']):.4f}"
     assert line in finished.out
-    result = json.loads((run / "result.json").read_text())
-    assert result["epochs"] == 3
-    assert result["steps"] == 3 * 90  # 1,437 samples in batches of 16
+    assert (result["epochs"], result["steps"]) == (3, 3 * 90)  # 1,437 samples in batches of 16
     assert result["final"] == {name: float(value) for name, value in last.items()}
     assert result["best"]["val/loss"] == min(float(row["val/loss"]) for row in rows)
     assert f"Test Acc: {result['test']['test/acc']:.4f}" in finished.out
     assert result["samples_per_second"] == pytest.approx(3 * 1437 / result["seconds"], rel=0.01)
 
 
-def test_tensorboard_has_curves_by_epoch_rate_config_graph_and_hyperparameters(finished: Finished) -> None:
+def test_tensorboard_has_curves_rate_config_graph_and_hyperparameters(finished: Finished) -> None:
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
     run = events(finished.folder / "run")
     tags = run.Tags()
     for name in ("train/loss", "train/acc", "val/loss", "val/acc", "lr"):
-        assert [point.step for point in run.Scalars(name)] == [1, 2, 3], name
-    for name in ("test/loss", "test/acc"):
-        assert [point.step for point in run.Scalars(name)] == [3], name
+        assert [point.step for point in run.Scalars(name)] == [90, 180, 270], name
+    assert len(run.Scalars("test/acc")) == 1
     assert run.Scalars("lr")[0].value == pytest.approx(0.02)
     assert tags["graph"]
     text = run.Tensors("config.yaml/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "_target_: descent.losses.MeanAbsoluteError" in text
     assert "_hparams_/session_start_info" in run.summary_metadata
-    hparams = run.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    assert b"optimizer.lr" in hparams
     experiment = run.summary_metadata["_hparams_/experiment"].plugin_data.content
     plugin = HParamsPluginData.FromString(experiment).experiment
     # TensorBoard shows those that differ first, and then by their names
@@ -131,30 +119,135 @@ def test_tensorboard_has_curves_by_epoch_rate_config_graph_and_hyperparameters(f
     assert shown == {"val/loss", "val/acc", "test/loss", "test/acc"}
 
 
-def test_the_same_config_gives_the_same_weights(run: Run, tmp_path: Path) -> None:
-    words = ["model.dropout=0.5", "trainer.max_epochs=2", "trainer.limit_train_batches=20"]
+def test_the_same_config_gives_the_same_weights_from_python_too(run: Run, tmp_path: Path) -> None:
+    words = ["loss=mae", "optimizer=sgd", "model.dropout=0.5", "trainer.max_epochs=2"]
 
-    def weights(name: str, seed: int) -> dict[str, torch.Tensor]:
-        assert run(*words, f"seed={seed}", f"folder={tmp_path}/{name}").code == 0
-        return torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        return read(tmp_path / name / "checkpoints/last.ckpt")["state_dict"]
 
-    first, again, other = weights("a", 5), weights("b", 5), weights("c", 6)
+    assert run(*words, "seed=5", f"folder={tmp_path}/a").code == 0
+    assert run(*words, "seed=6", f"folder={tmp_path}/c").code == 0
+    (tmp_path / "job.py").write_text(
+        "import sys, torch\n"
+        "from descent import compose, train\n"
+        f"words = {words!r}\n"
+        f"run = train(compose(*words, 'seed=5', 'folder={tmp_path}/b'))\n"
+        "given = run.predict(torch.full((2, 1, 8, 8), 3.0))\n"
+        "assert given.shape == (2, 10) and torch.allclose(given.sum(1), torch.ones(2))\n"
+        "assert run.result['test'] == run.metrics and run.metrics['test/acc'] > 0.1\n"
+        "assert run.module.model is not None\n"
+        "try:\n    compose('loss=mea')\nexcept ValueError as error:\n    assert 'nearest: mae' in str(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    answer = subprocess.run(
+        [sys.executable, "job.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    first, again, other = map(weights, "abc")
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["model.1.weight"], other["model.1.weight"])
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b")
 
 
 def test_a_folder_is_never_written_to_twice(run: Run, tmp_path: Path) -> None:
     first, second = (run("trainer.max_epochs=1", "trainer.limit_train_batches=1") for _ in range(2))
     assert (first.code, second.code) == (0, 0)
     assert "\nRun folder:  run\n" in first.out
-    assert "\nRun folder:  run-2 (run is another run)\n" in second.out
+    assert "\nRun folder:  run-2 (the name that was asked for is another run's)\n" in second.out
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"run", "run-2"}
 
 
-def test_runs_have_readable_names(run: Run) -> None:
-    finished = run("--cfg", "job", "--resolve", "loss=mae", "optimizer=sgd", "optimizer.lr=0.1", "seed=3")
-    assert "name: mae-sgd-mlp-digits-lr=0.1-seed=3\n" in finished.out
-    assert re.search(rf"folder: {ROOT}/logs/mae-sgd-mlp-digits-lr=0.1-seed=3-\d{{8}}-\d{{6}}\n", finished.out)
+# ---- what is best ------------------------------------------------------------------------------------------
+
+
+def test_the_best_epoch_is_one_that_was_validated(run: Run, tmp_path: Path) -> None:
+    finished = run(
+        "trainer.check_val_every_n_epoch=3", "trainer.max_epochs=7", "trainer.limit_train_batches=9"
+    )
+    assert finished.code == 0, finished.err
+    best, rows = result_of(tmp_path / "run")["best"], rows_of(tmp_path / "run")
+    assert best["epoch"] in (3, 6)
+    assert best["val/loss"] == min(float(row["val/loss"]) for row in rows if row.get("val/loss"))
+    assert [row["epoch"] for row in rows if row["val/loss"]] == ["3", "6"]
+    assert f"of epoch {best['epoch']})" in finished.out
+    assert read(tmp_path / "run/checkpoints/best.ckpt")["epoch"] == best["epoch"] - 1
+
+
+def test_the_best_value_is_that_of_the_weights_in_best_ckpt(run: Run, tmp_path: Path) -> None:
+    words = ("trainer.val_check_interval=20", "optimizer.lr=0.03", "trainer.max_epochs=2", "metrics=none")
+    assert run(*words).code == 0
+    folder = tmp_path / "run"
+    best, rows, saved = result_of(folder)["best"], rows_of(folder), read(folder / "checkpoints/best.ckpt")
+    assert [row["step"] for row in rows] == ["20", "40", "60", "80", "90", "110", "130", "150", "170", "180"]
+    least = min((float(row["val/loss"]), int(row["step"])) for row in rows if row["val/loss"])
+    assert (best["val/loss"], best["step"]) == least
+    assert (saved["global_step"], saved["epoch"] + 1) == (best["step"], best["epoch"])
+    curve = events(folder).Scalars("val/loss")
+    assert len({point.step for point in curve}) == len(curve) == 8
+    script = (
+        "import sys, torch; from descent.data.digits import digits; from descent.data.samples import FromSamples\n"
+        "from descent.run.checkpoints import read\n"
+        "data = FromSamples(digits, 16, 512, 0.1, 0.1, 0, 0.0)\n"
+        "inputs, targets = next(iter(data.val_dataloader()))\n"
+        "w = read(__import__('pathlib').Path(sys.argv[1]))['state_dict']\n"
+        "x = torch.relu(inputs.flatten(1) @ w['model.1.weight'].T + w['model.1.bias'])\n"
+        "x = x @ w['model.3.weight'].T + w['model.3.bias']\n"
+        "print(torch.nn.functional.cross_entropy(x, targets).item())\n"
+    )
+    command = [sys.executable, "-c", script, str(folder / "checkpoints/best.ckpt")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    found = float(subprocess.check_output(command, env=environment, text=True))
+    assert found == pytest.approx(best["val/loss"], rel=1e-4)
+
+
+def test_several_checkpoints_by_lightnings_own_callback(run: Run, tmp_path: Path) -> None:
+    top = "{_target_: lightning.pytorch.callbacks.ModelCheckpoint, monitor: val/loss, save_top_k: 3}"
+    words = (f"+callbacks.top={top}", "trainer.max_epochs=5", "trainer.limit_train_batches=5")
+    finished = run(*words)
+    assert finished.code == 0, finished.err
+    assert len(list((tmp_path / "run/checkpoints").glob("epoch=*.ckpt"))) == 3
+    assert (tmp_path / "run/checkpoints/best.ckpt").exists()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    longer = run(*words[:1], "resume=moved", "trainer.max_epochs=8", f"folder={tmp_path}/moved")
+    assert longer.code == 0, longer.err
+    assert len(list((tmp_path / "moved/checkpoints").glob("epoch=*.ckpt"))) == 3
+    elsewhere = run(f"+callbacks.top={top[:-1]}, dirpath: {tmp_path}/mine}}", "trainer.max_epochs=1")
+    assert (elsewhere.code, elsewhere.err.count("\n")) == (2, 1), elsewhere
+    assert "nothing outside of it is touched" in elsewhere.err
+
+
+def test_what_a_module_logs_is_printed_recorded_and_monitored(run: Run, tmp_path: Path) -> None:
+    finished = run(*PLAIN[1:], "monitor=val_hits", "mode=max", "trainer.max_epochs=2")
+    assert finished.code == 0, finished.err
+    best, rows = result_of(tmp_path / "run")["best"], rows_of(tmp_path / "run")
+    assert best["val_hits"] == max(float(row["val_hits"]) for row in rows)
+    assert "test_hits" in result_of(tmp_path / "run")["test"]
+    assert "Checkpoints are written at the beginnings of epochs, because DataLoader" in finished.out
+    wrong = run(*PLAIN[1:], "monitor=val_hit", "trainer.max_epochs=2", f"folder={tmp_path}/wrong")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1), wrong
+    assert "nearest: val_hits" in wrong.err
+
+
+@pytest.mark.parametrize("callbacks", ["none", "progress", "checkpoint"])
+def test_the_last_epoch_and_the_test_are_recorded_whatever_the_callbacks(run: Run, callbacks: str) -> None:
+    finished = run(f"callbacks={callbacks}", "logger=none", "trainer.max_epochs=2", "metrics=auroc")
+    assert finished.code == 0, finished.err
+    result = result_of(finished.folder / "run")
+    assert result["epochs"] == result["final"]["epoch"] == 2
+    assert 0 < result["test"]["test/loss"] < 3
+    assert (finished.folder / "run/checkpoints").exists() == (callbacks == "checkpoint")
+
+
+def test_a_number_that_is_not_defined_is_null_in_json(run: Run, tmp_path: Path) -> None:
+    rows = [f"{i},{i % 5},{(i * 7) % 13}" for i in range(12)]
+    (tmp_path / "small.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
+    words = ("data=table", "data.path=small.csv", "data.target=y", "data.task=values", "trainer.max_epochs=2")
+    finished = run(*words, "data.val_fraction=0.1", "data.test_fraction=0.1")
+    assert finished.code == 0, finished.err
+    assert result_of(tmp_path / "run")["test"]["test/r2"] is None
+
+
+# ---- recipes, processes, terminals -------------------------------------------------------------------------
 
 
 def test_regression_reports_mae_and_r2_in_the_targets_units(run: Run) -> None:
@@ -167,34 +260,16 @@ def test_regression_reports_mae_and_r2_in_the_targets_units(run: Run) -> None:
     assert float(figures["Val R²"]) > 0.2
 
 
-def test_the_tutorials_recipe_learns_the_digits(run: Run) -> None:
-    finished = run("experiment=tutorial")
-    assert finished.code == 0, finished.err
-    assert finished.out.count("Epoch ") >= 10
-    assert float(finished.out.split("Test Acc: ")[1][:6]) > 0.9
-
-
-def test_the_debug_recipe_runs_a_few_batches(run: Run) -> None:
-    finished = run("experiment=debug")
-    assert finished.code == 0, finished.err
-    assert json.loads((finished.folder / "run/result.json").read_text())["steps"] == 8
-
-
-def test_the_overfit_recipe_learns_one_batch_by_heart(run: Run) -> None:
-    finished = run("experiment=overfit")
-    assert finished.code == 0, finished.err
-    assert "Epoch 60/60, Train Loss: 0.0" in finished.out
-    assert "Train Acc: 1.0000" in finished.out
-
-
-def test_under_label_noise_mae_ends_ahead_of_cross_entropy(run: Run, tmp_path: Path) -> None:
-    finished = run("experiment=mae_vs_cross_entropy", "folder=sweep", timeout=240)
-    assert finished.code == 0, finished.err
-    mae, cross_entropy = (
-        json.loads((tmp_path / f"sweep/loss={loss}/result.json").read_text())["final"]["val/acc"]
-        for loss in ("mae", "cross_entropy")
-    )
-    assert mae > cross_entropy + 0.1
+def test_the_recipes_do_what_they_promise(run: Run, tmp_path: Path) -> None:
+    debug = run("experiment=debug", f"folder={tmp_path}/debug")
+    assert debug.code == 0, debug.err
+    assert result_of(tmp_path / "debug")["steps"] == 8
+    overfit = run("experiment=overfit", f"folder={tmp_path}/overfit")
+    assert "Epoch 60/60, Train Loss: 0.0" in overfit.out, overfit
+    assert "Train Acc: 1.0000" in overfit.out
+    profiled = run("trainer.profiler=simple", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
+    assert profiled.code == 0, profiled
+    assert "run_training_batch" in profiled.out + profiled.err
 
 
 def test_two_processes_share_one_run(run: Run, tmp_path: Path) -> None:
@@ -202,9 +277,12 @@ def test_two_processes_share_one_run(run: Run, tmp_path: Path) -> None:
     assert finished.code == 0, finished.err
     assert finished.out.count("Epoch 1/2") == 1
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["run"]
-    result = json.loads((tmp_path / "run/result.json").read_text())
+    result = result_of(tmp_path / "run")
     assert result["steps"] == 2 * 45
     assert result["final"]["val/acc"] > 0.5
+    longer = run(f"resume={tmp_path}/run", "trainer.max_epochs=3")
+    assert longer.code == 0, longer.err
+    assert result_of(tmp_path / "run")["steps"] == 3 * 45
 
 
 def test_of_two_processes_one_tells_what_is_wrong(run: Run) -> None:
@@ -214,9 +292,10 @@ def test_of_two_processes_one_tells_what_is_wrong(run: Run) -> None:
 
 
 def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None:
-    words = ["trainer.max_epochs=2", "callbacks.progress.interval=0.01", f"folder={tmp_path}/run"]
+    words = ["trainer.max_epochs=2", "callbacks.progress.interval=0.01", "data.batch_size=1"]
     master, slave = pty.openpty()
-    process = subprocess.Popen([sys.executable, TRAIN, *words], stdout=slave, stderr=slave, cwd=tmp_path)
+    command = [sys.executable, TRAIN, *words, f"folder={tmp_path}/run"]
+    process = subprocess.Popen(command, stdout=slave, stderr=slave, cwd=tmp_path)
     os.close(slave)
     chunks = []
     while True:
@@ -226,16 +305,26 @@ def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None
             break
     assert process.wait() == 0
     screen = b"".join(chunks).decode()
-    assert re.search(r"\r\x1b\[2KEpoch 1 ━+─* \d+/90 \d+ batches/s", screen)
-    assert "\x1b[2KEpoch 2/2, Train Loss: " in screen
+    assert re.search(r"\rEpoch 1/2:? +\d+%\|.* [\d,]+/1437, [\d:]+ left, loss \d", screen), screen[:2000]
+    assert "Epoch 2/2" in screen
+    assert "Val Loss" in screen
 
 
-def test_a_run_of_a_sweep_has_the_threads_that_it_has_alone(run: Run, tmp_path: Path) -> None:
-    words = ("trainer.max_epochs=1", "callbacks=none", "logger=none")
-    swept = run("-m", "data.batch_size=16,1024", *words, "folder=swept")
-    alone = run("data.batch_size=1024", *words)
-    assert (swept.code, alone.code) == (0, 0), swept.err + alone.err
-    folders = *(tmp_path / f"swept/data.batch_size={size}" for size in (16, 1024)), tmp_path / "run"
-    few, many, by_itself = (json.loads((f / "environment.json").read_text())["threads"] for f in folders)
-    assert few == 1
-    assert many == by_itself
+@pytest.mark.parametrize(("word", "code", "lines"), [("seed=1", 0, 0), ("optimizer.lr=-1", 2, 1)])
+def test_a_process_ends_at_once_and_quietly_with_all_that_it_has_printed(
+    tmp_path: Path, word: str, code: int, lines: int
+) -> None:
+    words = [word, "trainer.max_epochs=1", "trainer.accelerator=cpu", f"folder={tmp_path}/run"]
+    look = (
+        "import atexit, runpy, sys, torch; sys.argv = sys.argv[1:]\n"
+        "atexit.register(lambda: print('threads', torch.get_num_threads()))\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    # a process of its own, because one that is forked from another never takes itself apart
+    command = [sys.executable, "-c", look, TRAIN, *words]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == code
+    assert len(finished.stderr.splitlines()) == lines, finished.stderr
+    said = finished.stdout.splitlines()
+    assert said[-1] == "threads 1"  # small batches have one thread
+    assert code or said[-2].startswith("TensorBoard: ")

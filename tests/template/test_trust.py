@@ -294,7 +294,9 @@ def test_a_checkpoint_runs_nothing(tmp_path: Path) -> None:
 
         class Harmful:
             def __reduce__(self, function: Any = function) -> Any:
-                return function, (f"open({str(proof)!r}, 'w')" if function in (eval, exec) else f"touch {proof}",)
+                return function, (
+                    f"open({str(proof)!r}, 'w')" if function in (eval, exec) else f"touch {proof}",
+                )
 
         torch.save({"state_dict": {}, "harm": Harmful()}, file)
         with pytest.raises(ConfigError, match="nothing of it was run"):

@@ -31,8 +31,9 @@ class Checkpoint(LightningCheckpoint):
     there when it was saved: the loops' counters, the random states, the sums of the epoch's metrics, the
     logged values. The end of an epoch is no special case: it is the start of the next epoch's first batch.
 
-    Within an epoch it takes a loader with `start_at(batch)` and a module with `epoch_state()`. With others a
-    run is saved, and resumes as exactly, at the beginnings of epochs.
+    Within an epoch it takes a module with `epoch_state()` and a loader that can begin in the middle: by
+    `start_at(batch)`, or by `state_dict()` as torchdata's StatefulDataLoader. With others a run is saved, and
+    resumes as exactly, at the beginnings of epochs.
 
     Args:
         every: how much work a kill may cost: "100 steps" (of the optimizer), "1 epoch", "10 minutes", or
@@ -48,8 +49,10 @@ class Checkpoint(LightningCheckpoint):
         self.parts: dict[str, Any] | None = None  # of the checkpoint, until they are put back
         self.saved_at, self.saved_step, self.cost = 0.0, -1, 0.0
         self.within = True  # whether a run can resume within an epoch
+        self.stateful: Any = None  # the loader, if it has a state
+        self.loaded: Any = None  # its state before it fetched the current batch
         self.begun: dict[str, Any] = {}  # the random state at the beginning of the epoch
-        self.ended = False
+        self.going = self.ended = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = RunFolder(trainer.default_root_dir)
@@ -60,25 +63,28 @@ class Checkpoint(LightningCheckpoint):
         for callback in list_inexact(trainer):
             say(trainer, f"This run cannot be resumed: {callback} begins anew in the middle of an epoch")
         loader: Any = trainer.train_dataloader
-        reason = "" if hasattr(loader, "start_at") else f"{type(loader).__name__} has no start_at"
+        steady = hasattr(loader, "start_at")
+        if not steady and hasattr(loader, "load_state_dict") and trainer.num_training_batches != float("inf"):
+            self.stateful = loader  # without a length Lightning fetches one batch ahead
+        reason = "" if steady or self.stateful else f"{type(loader).__name__} cannot begin in the middle"
         reason = reason or ("" if hasattr(pl_module, "epoch_state") else "the module has no epoch_state")
         self.within = not reason
         if reason and self.parts is None and trainer.max_epochs != 1:
             say(trainer, f"Checkpoints are written at the beginnings of epochs, because {reason}")
-        if self.parts is not None and self.within:
-            loader.start_at(self.parts["batch"])
         if self.parts is not None:
+            if self.parts["within"] and steady:
+                loader.start_at(self.parts["batch"])
             trainer.accumulate_grad_batches = self.parts["accumulate"]
-            if self.parts["ended"]:
-                end_restart(trainer)  # with `max_steps`, Lightning would go on in the epoch that has ended
+            # otherwise Lightning would leave out what callbacks do at the start of an epoch, or go on in one that
+            # has ended
+            end_restart(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.parts is not None and not self.within:
+        if self.parts is not None and not self.parts["within"]:
             # Lightning now makes the loader's iterator anew, from the same random state as then
-            end_restart(trainer)
-            self._find_mine(trainer, self.parts)
-            put_back_random_state(self.parts["processes"][trainer.global_rank]["random"])
-        self.begun = {} if self.within else take_random_state()
+            put_back_random_state(self._find_mine(trainer, self.parts)["random"])
+        self.begun = {} if self.within and not self.stateful else take_random_state()
+        self.loaded = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self.parts is not None:
@@ -92,6 +98,15 @@ class Checkpoint(LightningCheckpoint):
                 self._save(trainer)
             if stop:
                 self._leave(trainer)
+        self.going = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.stateful is not None and self.within:
+            self.loaded = (
+                self.stateful.state_dict()
+            )  # now, because the next batch is fetched before it starts
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.ended = True
@@ -103,22 +118,28 @@ class Checkpoint(LightningCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self.signals.release()
         plain = isinstance(exception, Exception) and not isinstance(exception, ConfigError | Stopped)
-        if self.parts is not None and plain and is_of_libraries(exception):
+        resumes = trainer.state.fn == TrainerFn.FITTING and trainer.ckpt_path is not None and not self.going
+        if resumes and plain and is_of_libraries(exception):
             reason = f"{type(exception).__name__}: {first_line(exception)[:300]}"
             expected = f"checkpoints of this run, which contain its state ({reason})"
             raise ConfigError("resume", str(self.folder), expected=expected) from exception
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        mine: dict[str, Any] = {
-            "random": self.begun if self.begun and not self.ended else take_random_state()
-        }
+        batch = 0 if self.ended else progress.current.completed
+        within = self.within and (self.stateful is None or batch > 0)
+        mine: dict[str, Any] = {"random": take_random_state() if within or self.ended else self.begun}
+        loops = checkpoint["loops"]["fit_loop"]["state_dict"]
+        loops.pop("combined_loader", None)  # the state after the current batch was fetched
+        if self.stateful is not None and within:
+            loops["combined_loader"] = [self.loaded]
         if hasattr(pl_module, "epoch_state"):
             mine["epoch"] = pl_module.epoch_state()
         checkpoint["parts"] = {
             "at": str(self.folder.path),  # what callbacks know of their files is told by this place
             "ended": self.ended,  # after the last epoch, and not at the start of a batch
-            "batch": 0 if self.ended else progress.current.completed,
+            "batch": batch,
+            "within": within,
             "processes": gather(mine, trainer.world_size),
             "logged": {name: value.cpu() for name, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
@@ -191,7 +212,7 @@ class Checkpoint(LightningCheckpoint):
     def _put_back(self, trainer: Trainer, pl_module: Any, parts: dict[str, Any]) -> None:
         """Put everything back as it was at this same point when the checkpoint was saved."""
         mine = self._find_mine(trainer, parts)
-        if self.within:
+        if parts["within"]:
             put_back_random_state(mine["random"])
         if parts["ended"]:  # this is the first batch of a further epoch
             if "epoch" in mine:
@@ -202,7 +223,7 @@ class Checkpoint(LightningCheckpoint):
         logged = {name: value.to(pl_module.device) for name, value in parts["logged"].items()}
         trainer.callback_metrics.update(logged)
         trainer.should_stop = parts["should_stop"]
-        if self.within:
+        if parts["within"]:
             pl_module.load_epoch_state(mine["epoch"])
 
     def _leave(self, trainer: Trainer) -> None:

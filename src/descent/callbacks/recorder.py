@@ -23,7 +23,7 @@ from descent.build import Config
 from descent.callbacks.best_weights import find_best
 from descent.callbacks.figures import list_figures, title_of
 from descent.data.described import find_sizes
-from descent.errors import ConfigError, require_one_of
+from descent.errors import ConfigError, clean, require_one_of
 from descent.machine import describe_environment
 from descent.paths import ROOT
 from descent.run.atomic import write_text
@@ -94,7 +94,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         if trainer.is_global_zero:
             if not self.resumed:
                 self._describe(trainer, pl_module)
-            print(self.title, flush=True)
+            print(clean(self.title), flush=True)
             if trainer.max_epochs == trainer.max_steps == -1:
                 print(
                     "trainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves", flush=True
@@ -189,7 +189,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         if self.run.folder.events():
             board = command("x").replace("python x", "tensorboard")
             lines.append(f"TensorBoard: {board} --logdir {os.path.relpath(self.run.path.parent)}")
-        print("\n".join(lines), flush=True)
+        print(clean("\n".join(lines)), flush=True)
 
     def find_value(self, monitor: str) -> float | None:
         """Return the best value of a metric, or the last epoch's if no best one was kept."""

@@ -1,17 +1,14 @@
 """Every value of a config against the signature of what it is meant for, before anything is built."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from descent.build import WORDS, Signature, locate, read_signature
+from descent.cli.compose import EMPTY, SEVERAL
 from descent.cli.fields import FIELDS
 from descent.cli.hints import LARGEST, accepts, expectation, literals, too_large
 from descent.errors import ConfigError, as_typed, nearest
 from descent.paths import list_choices, list_groups
-
-COLLECTIONS = ("callbacks", "logger", "metrics")  # groups of several nodes, each with a name
-EMPTY = (*COLLECTIONS, "scheduler", "search")  # groups that may have nothing in them
 
 
 def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
@@ -50,33 +47,34 @@ def check_unused(config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
         raise ConfigError("fold", config["fold"], expected=expected)
 
 
-def check_fields(prefix: str, values: Mapping[str, Any], kind: Any, typed: Mapping[str, str]) -> None:
+def check_fields(
+    prefix: str, values: Mapping[str, Any], known: Mapping[str, Any], typed: Mapping[str, str]
+) -> None:
     """Check fields that belong to no group: all are there, no others, and of the right type."""
-    hints, known = get_type_hints(kind), [field.name for field in fields(kind)]
     for name in values:
         if name not in known:
             key = f"{prefix}{name}"
             asked = next((k for k in typed if f"{k}.".startswith(f"{key}.")), key)
-            near = nearest(key, [*known, *list_groups()])
+            near = nearest(key, [*(f"{prefix}{n}" for n in known), *list_groups()])
             raise refuse(asked, typed.get(asked, values[name]), "a key of the config", near)
     for name in known:
         if name not in values:
             raise ConfigError(f"~{prefix}{name}", expected=f"a config that has {prefix}{name}")
-        if is_dataclass(hints[name]):
+        if isinstance(known[name], dict):
             if not isinstance(values[name], Mapping):
                 raise refuse(f"{prefix}{name}", values[name], "fields")
-            check_fields(f"{prefix}{name}.", values[name], hints[name], typed)
+            check_fields(f"{prefix}{name}.", values[name], known[name], typed)
         else:
-            check_value(f"{prefix}{name}", values[name], hints[name], typed)
+            check_value(f"{prefix}{name}", values[name], known[name], typed)
 
 
 def check_group(group: str, value: Any, typed: Mapping[str, str]) -> None:
     """Check that a group is one of its files, or for some groups several, and all that is in it."""
     if group in EMPTY and not value and value in ({}, None):
         return
-    if isinstance(value, Mapping) and "_target_" in value and group not in COLLECTIONS:
+    if isinstance(value, Mapping) and "_target_" in value and group not in SEVERAL:
         check_node(group, value, typed)
-    elif isinstance(value, Mapping) and "_target_" not in value and group in (*COLLECTIONS, "loss"):
+    elif isinstance(value, Mapping) and "_target_" not in value and group in (*SEVERAL, "loss"):
         check_collection(group, value, typed)
     else:
         given, known = typed.get(group, value), list_choices(group)
@@ -90,7 +88,11 @@ def check_collection(key: str, nodes: Mapping[str, Any], typed: Mapping[str, str
             check_node(f"{key}.{name}", node, typed)
         elif isinstance(node, Mapping) and node and not any(f"{k}." == f"{key}.{name}." for k in typed):
             check_collection(f"{key}.{name}", node, typed)
-        elif key != "loss" and node != {}:
+        elif key == "loss":
+            known = {argument for other in nodes.values() if isinstance(other, Mapping) for argument in other}
+            if name not in known:
+                raise refuse(f"loss.{name}", node, "an argument of a loss", nearest(name, known))
+        elif node != {}:
             way = f"fields, one of them a _target_, or ~{key}.{name}, which leaves it out"
             raise refuse(f"{key}.{name}", node, way)
 
@@ -101,12 +103,7 @@ def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
         if isinstance(value, Mapping) and "_target_" in value:
             check_node(f"{key}.{name}", value, typed)
     check_value(f"{key}._partial_", node.get("_partial_", False), bool, typed)
-    signature = read(key, node["_target_"])
-    for value in node.values():  # what the target hands its arguments on to
-        if isinstance(value, Mapping) and value.get("_partial_") is True and signature.open_ended:
-            inner = read(key, value["_target_"])
-            hints = {name: hint | None for name, hint in inner.hints.items()} | signature.hints
-            signature = Signature(signature.names | inner.names, hints, inner.open_ended)
+    signature = read_arguments(key, node)
     for name, value in node.items():
         if name in WORDS:
             continue
@@ -117,6 +114,17 @@ def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
                          nearest(name, signature.names))  # fmt: skip
         if name in signature.hints and not (isinstance(value, Mapping) and "_target_" in value):
             check_value(f"{key}.{name}", value, signature.hints[name], typed)
+
+
+def read_arguments(key: str, node: Mapping[str, Any]) -> Signature:
+    """Return what a node takes: the arguments of its target, and of what that hands its own on to."""
+    signature = read(key, node["_target_"])
+    for value in node.values():
+        if isinstance(value, Mapping) and value.get("_partial_") is True and signature.open_ended:
+            inner = read(key, value["_target_"])
+            hints = {name: hint | None for name, hint in inner.hints.items()} | signature.hints
+            signature = Signature(signature.names | inner.names, hints, inner.open_ended)
+    return signature
 
 
 def read(key: str, target: Any) -> Signature:
@@ -137,6 +145,8 @@ def check_value(key: str, value: Any, hint: Any, typed: Mapping[str, str]) -> No
     expected, text = expectation(hint), typed.get(key, "")
     if too_large(value) and accepts(0.5, hint):
         expected = f"a number of at most {LARGEST:g}"
+    elif "${oc.env" in text:
+        expected += f": '{key}=${{oc.decode:{text}}}'"
     elif text and not text.startswith("'") and accepts("text", hint):
         expected += f""": "{key}='{text}'\""""
     elif isinstance(value, str) and "," in value and not accepts([], hint):

@@ -18,6 +18,7 @@ from descent.errors import ConfigError, first_line, nearest
 from descent.paths import CONF, DATASETS, LOGS, list_choices, list_groups
 
 SEVERAL = ("metrics", "callbacks", "logger")  # groups of which several words can be chosen
+EMPTY = (*SEVERAL, "scheduler", "search")  # groups that may have nothing in them
 NAME = 60  # characters of a run's name, at most
 
 
@@ -69,6 +70,8 @@ def compose(name: str, words: Sequence[str], places: Sequence[Path] = ()) -> Com
             expected += "; a number from the environment is ${oc.decode:${oc.env:NAME}}"
         key, value = next(((k, v) for k, v in by_key(words).items() if "${" in v), (error.full_key, None))
         raise ConfigError(key or "config", *([value] if value else []), expected=expected) from error
+    if name == "train":
+        config |= {group: {} for group in EMPTY if group not in config}
     recipe = {str(key): str(value) for key, value in (own.sweeper.get("params") or {}).items()}
     return Composed({str(key): value for key, value in config.items()}, choices, words, recipe)
 
@@ -80,9 +83,12 @@ def compose_node(
     for word in words:
         override = parse(word)
         group, value = override.key_or_group, override.value()
-        if isinstance(value, list) and group in list_groups() and group not in SEVERAL:
-            known = list_choices(group)  # Hydra would mix several files
-            raise ConfigError(group, word.partition("=")[2], expected=f"one of {', '.join(known)}")
+        one = isinstance(value, str) or word.startswith("~") or (group == "experiment" and value is None)
+        if group in list_groups() and not one and not (isinstance(value, list) and group in SEVERAL):
+            known, typed = list_choices(group), word.partition("=")[2]  # Hydra would mix several files
+            raise ConfigError(group, typed, expected=f"one of {', '.join(known)}", choices=known)
+    # a `_target_` is added where a group has none, such as in the default of loss
+    words = [f"++{w}" if key_of(w).endswith("._target_") and w[0] not in "+~" else w for w in words]
     found = [quote(f"file://{place.expanduser().resolve()}") for place in places]
     more = [f"hydra.searchpath=[{','.join(found)}]"] if found else []
     try:
@@ -94,12 +100,12 @@ def compose_node(
         raise ConfigError(
             group or "config", word, expected=f"one of {', '.join(known)}", choices=known
         ) from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, words, name, places) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{mark.name}, line {mark.line + 1}" if mark else name
         raise ConfigError(where, expected=f"YAML ({error.problem})") from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise explain(error, words, name, places) from error
     own = config.hydra
     with open_dict(config):
         del config["hydra"]

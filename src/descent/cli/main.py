@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from descent.errors import ConfigError, Stopped, clean
+from descent.errors import ConfigError, Stopped, clean, require
 
 OWN = ("--help", "-h", "--version", "--cfg", "-c", "--multirun", "-m", "--config-dir", "-cd")
 OF_HYDRA = (
@@ -38,9 +38,10 @@ def main(job: Callable[..., Any], name: str) -> None:
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # quiet, as long as there is nothing to save
     gc.disable()  # imports would make it search several times, and find nothing
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        hang_up_without_reader(stream)
     threading.excepthook = print_thread_error
     typed: dict[str, str] = {}
     try:
@@ -73,6 +74,8 @@ def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed
         return 0
     many = "--multirun" in flags or "-m" in flags
     places = [Path(flags[flag]) for flag in ("--config-dir", "-cd") if flag in flags]
+    for place in places:
+        require(place.is_dir(), "--config-dir", str(place), "a folder")
     if name == "compare":
         words = gather(words)
     if many and name != "train":
@@ -157,7 +160,7 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             raise wrong
         elif flag in ("--cfg", "-c", "--config-dir", "-cd") and not equals:
             if not rest:
-                expected = "one of job, hydra, all" if "c" == flag[-1] or "cfg" in flag else "a folder"
+                expected = "one of job, hydra, all" if flag[-1] == "c" or "cfg" in flag else "a folder"
                 raise ConfigError(flag, expected=f"{expected} behind it")
             flags[flag] = rest.pop(0)
         else:
@@ -218,9 +221,6 @@ def report(typed: dict[str, str]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(141)
     except Stopped as error:
         if str(error):  # of several processes, only one has a message
             print(clean(str(error)), file=sys.stderr, flush=True)
@@ -238,6 +238,22 @@ def report(typed: dict[str, str]) -> Iterator[None]:
         if not is_reported_by_first():
             print(clean(line.replace("\n", " ")), file=sys.stderr, flush=True)
         sys.exit(2)
+
+
+def hang_up_without_reader(stream: Any) -> None:
+    """Have a stream whose reader is gone, as with `| head -1`, count as a terminal that is closed."""
+
+    def guard(act: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*arguments: Any) -> Any:
+            try:
+                return act(*arguments)
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+                signal.raise_signal(getattr(signal, "SIGHUP", signal.SIGTERM))
+
+        return guarded
+
+    stream.write, stream.flush = guard(stream.write), guard(stream.flush)
 
 
 def is_reported_by_first() -> bool:

@@ -1,6 +1,6 @@
 """A run's folder: the names of its files, and how it is claimed, found, resumed and given up again."""
 
-import errno
+import json
 import os
 import shlex
 import signal
@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from descent.errors import ConfigError, Stopped
+from descent.errors import FULL, ConfigError, Stopped, clean
 from descent.run.atomic import MARK
-from descent.run.trust import list_texts
+from descent.run.trust import list_texts, read_text
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 SHARED = "DESCENT_FOLDER"  # where the processes that Lightning starts for a run find its folder
 
 
@@ -146,11 +145,15 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
     except OSError as error:
         expected = f"a folder that can be written to ({error.strerror})"
         raise ConfigError("resume", str(folder), expected=expected) from error
+    there = folder.events()
     try:
         yield folder
     except BaseException as error:
         gone = not folder.path.is_dir()
         give_up(folder, made)
+        if isinstance(error, ConfigError):  # nothing came of it
+            for file in set(folder.events()) - set(there):
+                file.unlink()
         if isinstance(error, OSError) and (error.errno in FULL or gone):
             reason = f"{folder}: could not be written to ({error.strerror or error})"
             raise Stopped(f"{reason}. {folder.advise()}", code=1) from error
@@ -189,17 +192,9 @@ def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
     """Remove what a new run made, unless it has something to show, and then the folders that are empty."""
     if not made or not folder.path.is_dir() or folder.worth_keeping():
         return
-    texts = (folder.environment, folder.revision, folder.changes, folder.data, folder.tracking)
-    hparams = folder.path.rglob("hparams.yaml")
-    for file in (
-        folder.config,
-        folder.overrides,
-        *texts,
-        folder.lock,
-        *folder.events(),
-        *hparams,
-        *folder.path.rglob(f".*{MARK}"),
-    ):
+    own = (folder.config, folder.overrides, folder.environment, folder.revision, folder.changes, folder.data)
+    hparams, parts = folder.path.rglob("hparams.yaml"), folder.path.rglob(f".*{MARK}")
+    for file in (*own, folder.tracking, folder.lock, *folder.events(), *hparams, *parts):
         file.unlink(missing_ok=True)
     below = sorted((path for path in folder.path.rglob("*") if path.is_dir()), reverse=True)
     for empty in (*below, *made):
@@ -236,13 +231,25 @@ def rewind(folder: RunFolder) -> Path | None:
             file.unlink()
     if path is None or newest is None:
         folder.metrics.unlink(missing_ok=True)
-        print(f"Resumes {folder} from its start, because it has no checkpoint yet", flush=True)
+        print(clean(f"Resumes {folder} from its start, because it has no checkpoint yet"), flush=True)
         return None
     if path == folder.new:
         rotate(folder.new, folder.last, folder.previous)
     where = f"epoch {checkpoint['epoch'] + 1}, step {checkpoint['global_step']}"
-    print(f"Resumes {folder} from {where} ({newest.name})", flush=True)
+    print(clean(f"Resumes {folder} from {where} ({newest.name}){name_other_torch(folder)}"), flush=True)
     return newest
+
+
+def name_other_torch(folder: RunFolder) -> str:
+    """Return a line if the run was begun with another torch than this one, whose results may differ."""
+    import torch
+
+    try:
+        before = str(json.loads(read_text(folder.environment))["packages"]["torch"])
+    except (ConfigError, ValueError, LookupError, TypeError):  # no such file, or one that no run wrote
+        return ""
+    same = before.partition("+")[0] == torch.__version__.partition("+")[0]
+    return "" if same else f"\nThe run was begun with torch {before}, and goes on with {torch.__version__}"
 
 
 def read_sizes(path: Path, checkpoint: Mapping[str, Any], folder: RunFolder) -> dict[str, int]:

@@ -17,22 +17,24 @@ from descent.paths import CONF
 
 TARGET = re.compile(r"_target_[:=]\s*[\"']?([\w.]+)")
 OWN = ("descent.task.Classes", "descent.task.Values", "descent.task.Labels", "descent.task.Tokens")
-PLACES = re.compile(
-    r"(?<!sub_)dir|path|_args_"
-)  # in keys whose values are paths, which the current folder completes
+PLACES = re.compile(r"(?<!sub_)dir|path|_args_")  # in keys of paths, which the current folder completes
 FILES = (".yaml", ".json", ".csv", ".txt", ".ckpt", ".lock")
 BYTES = 1 << 26  # of the largest file of text that is read
 YAML_BYTES, YAML_VALUES, YAML_DIGITS = 1 << 20, 50_000, 100  # of a config, its values, and a number in it
 
 
-def list_allowed(words: Iterable[str] = (), more: Iterable[str] = ()) -> set[str]:
+def list_allowed(
+    words: Iterable[str] = (), more: Iterable[str] = (), places: Iterable[Path] = ()
+) -> set[str]:
     """Return the names that a handed-over config may use.
 
     Args:
         words: overrides that are typed, whose targets a person vouches for.
         more: what `allow=` lists: names, or modules whose own classes and functions are trusted.
+        places: folders of config files that are typed, as `--config-dir` has it.
     """
-    texts = (path.read_text(encoding="utf-8") for path in CONF.rglob("*.yaml"))
+    files = (path for place in (CONF, *places) for path in place.rglob("*.yaml"))
+    texts = (path.read_text(encoding="utf-8") for path in files)
     return {*OWN, *more, *(name for text in (*texts, *words) for name in TARGET.findall(text))}
 
 
@@ -73,11 +75,8 @@ def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield every text in nested dicts and lists, with its key; the keys of dicts are texts as well."""
     if isinstance(node, str):
         yield key, node
-    items = (
-        node.items()
-        if isinstance(node, Mapping)
-        else enumerate(node if isinstance(node, list | tuple) else ())
-    )
+    listed = node if isinstance(node, list | tuple) else ()
+    items = node.items() if isinstance(node, Mapping) else enumerate(listed)
     for name, value in items:
         if isinstance(name, str):
             yield key, name
