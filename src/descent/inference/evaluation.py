@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelCon
 from descent.build import build_node, builder
 from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
-from descent.errors import ConfigError, require
+from descent.errors import ConfigError, blame, require
 from descent.inference.output import printable, to_json
 from descent.inference.predictor import Predictor, refuse_misfits
 from descent.losses import weigh_classes
@@ -80,7 +80,7 @@ def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict
         accelerator=model.device.type, devices=1, precision=precision, inference_mode=False, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip  # `Supervised` tries a batch with gradients
-    with redirect_stdout(StringIO()) as said, refuse_misfits(model.run):  # why a metric is not defined
+    with redirect_stdout(StringIO()) as said, blame("run"):  # why a metric is not defined
         logged = trainer.test(module, count(batches, sizes), verbose=False)[0]
     metrics = {name.removeprefix("test/"): value for name, value in logged.items() if REPORT not in name}
     shown = ", ".join(f"{n} {f'{v:.4f}' if isfinite(v) else 'not defined'}" for n, v in metrics.items())
