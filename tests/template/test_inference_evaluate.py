@@ -128,14 +128,6 @@ def test_labels_have_a_report_too_until_their_data_changes(run: Run, tmp_path: P
     assert (changed.code, changed.err[: len(expected)]) == (2, expected)
 
 
-class Focal(torch.nn.Module):
-    """A criterion of one's own, of logits and classes (Lin et al., 2017)."""
-
-    def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
-        chance = logits.softmax(1).gather(1, classes.unsqueeze(1))
-        return (-(1 - chance).square() * chance.log()).mean()
-
-
 class Doubled(Supervised):
     """A module of one's own, whose loss needs more than outputs and targets."""
 
@@ -150,11 +142,9 @@ def blobs() -> Samples:
     return Samples(classes.unsqueeze(1) + 0.3 * noise, classes, ["a", "b"])
 
 
-def test_a_loss_data_and_a_module_of_ones_own_are_built_where_they_are_allowed(
-    run: Run, tmp_path: Path
-) -> None:
-    own = {"data.source": "blobs", "loss": "Focal", "module": "Doubled"}
-    words = ("data=samples", "loss=mae", *(f"{key}._target_={HERE}.{name}" for key, name in own.items()))
+def test_data_and_a_module_of_ones_own_are_built_where_they_are_allowed(run: Run, tmp_path: Path) -> None:
+    own = {"data.source": "blobs", "module": "Doubled"}
+    words = ("data=samples", *(f"{key}._target_={HERE}.{name}" for key, name in own.items()))
     trained = run(*words, "trainer.max_epochs=1")
     assert trained.code == 0, trained.err
     refused = run("run=run", command="evaluate")

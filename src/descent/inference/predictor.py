@@ -54,11 +54,8 @@ class Predictor(nn.Module):
 
         Args:
             source: a file or folder like that of the run, an array of raw inputs, or a frame of polars.
-            keep: columns of the file to copy. Of images, "file" is always copied.
-
-        Yields:
-            Frames of the kept columns, and of `predicted_<target>` or `predicted_<value>`, and of the
-            probabilities `p(<class>)` or `p(<label>)`.
+            keep: columns of the file to copy, before `predicted_<target>` and the probabilities
+                `p(<class>)`. Of images, "file" is always copied.
         """
         for rows, inputs in self._read(source):
             batches = (self.scaling(batch).to(self.device) for batch in inputs.split(self.batch_size))
