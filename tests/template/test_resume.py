@@ -24,7 +24,8 @@ from descent.callbacks.checkpoint import parse_interval
 from descent.cli.resume import find_resumed
 from descent.errors import ConfigError, Stopped
 from descent.run.checkpoints import read
-from descent.run.folder import RunFolder, claim, rewind
+from descent.run.folder import RunFolder, claim
+from descent.run.rewind import rewind
 
 SHORT = ("data.batch_size=64", "trainer.max_epochs=2", "checkpoint.every=5steps")
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")

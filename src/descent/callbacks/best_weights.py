@@ -46,7 +46,11 @@ class BestWeights(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
-        if self.monitor not in metrics and not self.best and (self.validated or not trainer.enable_validation):
+        if (
+            self.monitor not in metrics
+            and not self.best
+            and (self.validated or not trainer.enable_validation)
+        ):
             self.monitor = self._find_monitor([name for name in metrics if name != "epoch"])
         if self.monitor in metrics and self.when != "validation":
             self.when = "epoch"

@@ -28,7 +28,6 @@ from descent.machine import describe_environment
 from descent.paths import ROOT
 from descent.run.atomic import write_text
 from descent.run.folder import Run, command
-from descent.run.trust import read_text
 
 FLUSH = 1.0  # seconds between two moments at which loggers' files are brought up to date
 STEPS = 50  # from one point of the learning rate's curve to the next, where it changes by step
@@ -77,6 +76,8 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         self.of_validation, self.validated = state_dict["of_validation"], state_dict["validated"]
         self.seconds, self.resumed = state_dict["seconds"], True
         if self.run.folder.metrics.exists():
+            from descent.run.trust import read_text
+
             lines = csv.DictReader(io.StringIO(read_text(self.run.folder.metrics)))
             # without the epochs after the checkpoint, which will run again
             rows = [row for row, _ in zip(lines, range(state_dict["rows"]), strict=False)]

@@ -1,8 +1,7 @@
 """Every value of a config against the signature of what it is meant for, before anything is built."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from descent.build import WORDS, Signature, locate, read_signature
 from descent.cli.compose import EMPTY, SEVERAL
@@ -48,24 +47,25 @@ def check_unused(config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
         raise ConfigError("fold", config["fold"], expected=expected)
 
 
-def check_fields(prefix: str, values: Mapping[str, Any], kind: Any, typed: Mapping[str, str]) -> None:
+def check_fields(
+    prefix: str, values: Mapping[str, Any], hints: Mapping[str, Any], typed: Mapping[str, str]
+) -> None:
     """Check fields that belong to no group: all are there, no others, and of the right type."""
-    hints, known = get_type_hints(kind), [field.name for field in fields(kind)]
     for name in values:
-        if name not in known:
+        if name not in hints:
             key = f"{prefix}{name}"
             asked = next((k for k in typed if f"{k}.".startswith(f"{key}.")), key)
-            near = nearest(key, [*(f"{prefix}{n}" for n in known), *list_groups()])
+            near = nearest(key, [*(f"{prefix}{n}" for n in hints), *list_groups()])
             raise refuse(asked, typed.get(asked, values[name]), "a key of the config", near)
-    for name in known:
+    for name, hint in hints.items():
         if name not in values:
             raise ConfigError(f"~{prefix}{name}", expected=f"a config that has {prefix}{name}")
-        if is_dataclass(hints[name]):
-            if not isinstance(values[name], Mapping):
-                raise refuse(f"{prefix}{name}", values[name], "fields")
-            check_fields(f"{prefix}{name}.", values[name], hints[name], typed)
+        if not isinstance(hint, dict):
+            check_value(f"{prefix}{name}", values[name], hint, typed)
+        elif isinstance(values[name], Mapping):
+            check_fields(f"{prefix}{name}.", values[name], hint, typed)
         else:
-            check_value(f"{prefix}{name}", values[name], hints[name], typed)
+            raise refuse(f"{prefix}{name}", values[name], "fields")
 
 
 def check_group(group: str, value: Any, typed: Mapping[str, str]) -> None:

@@ -158,7 +158,7 @@ def merge(first: Sequence[str], then: Sequence[str]) -> list[str]:
 def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
     """Refuse saved words that do more than set a key to a plain value, unless they are typed."""
     groups = list_groups()
-    keys = {*FIELDS["train"].__annotations__, *groups} - {"executor", "jobs"}
+    keys = {*FIELDS["train"], *groups} - {"executor", "jobs"}
     values = [f"{key}={value}" for key, texts in plan.values.items() for value in texts]
     for word in (*plan.words, *plan.search, *values):
         key, equals, value = word.partition("=")
