@@ -81,6 +81,7 @@ class Run:
         changes: values that were typed for a resumed run, by key.
         choices: the word of each group, such as {"loss": "mae"}.
         taken: whether the name that was asked for is another run's.
+        trim: cuts off what TensorBoard got after the checkpoint that is resumed.
     """
 
     folder: RunFolder
@@ -90,6 +91,7 @@ class Run:
     changes: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, str] = field(default_factory=dict)
     taken: bool = False
+    trim: Callable[[], None] = lambda: None
 
     @property
     def path(self) -> Path:
@@ -102,7 +104,8 @@ class Run:
             return None
         from descent.run.rewind import rewind
 
-        return rewind(self.folder)
+        checkpoint, self.trim = rewind(self.folder)
+        return checkpoint
 
 
 @contextmanager

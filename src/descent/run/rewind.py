@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from descent.run.folder import RunFolder, move
 from descent.run.trust import list_texts, read_text
 
 
-def rewind(folder: RunFolder) -> Path | None:
-    """Bring a folder back to what it contained at its newest whole checkpoint, and return that one's path.
+def rewind(folder: RunFolder) -> tuple[Path | None, Callable[[], None]]:
+    """Return a folder's newest whole checkpoint, and what cuts off the points that TensorBoard got after it.
 
-    Points that TensorBoard got after the checkpoint are cut off, because they will come again. None where the
-    run had come to no checkpoint: it begins anew. Of several processes, the first one does this.
+    Those points will come again; they are cut off once the run has taken up the checkpoint. The checkpoint is
+    None where the run had come to none: it begins anew. Of several processes, the first one does this.
 
     Raises:
         ConfigError: there are checkpoints, and not one of them can be read; nothing was changed.
@@ -29,25 +30,31 @@ def rewind(folder: RunFolder) -> Path | None:
     # a kill may have come between writing the new one and giving it its name
     newest = folder.last if path == folder.new else path
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-        return newest
+        return newest, lambda: None
     sizes = read_sizes(path, checkpoint, folder) if path else {}
     for part in folder.path.rglob(f".*{MARK}"):  # of files that a kill cut short
         if part.is_file():
             part.unlink()
-    for file in folder.events():
-        if size := sizes.get(file.relative_to(folder.path).as_posix(), 0):
-            os.truncate(file, min(size, file.stat().st_size))
-        else:
-            file.unlink()
+    trim = partial(cut, folder.events(), folder, sizes)
     if path is None or newest is None:
+        trim()
         folder.metrics.unlink(missing_ok=True)
         print(clean(f"Resumes {folder} from its start, because it has no checkpoint yet"), flush=True)
-        return None
+        return None, lambda: None
     if path == folder.new:
         rotate(folder.new, folder.last, folder.previous)
     where = f"epoch {checkpoint['epoch'] + 1}, step {checkpoint['global_step']}"
     print(clean(f"Resumes {folder} from {where} ({newest.name}){name_other_torch(folder)}"), flush=True)
-    return newest
+    return newest, trim
+
+
+def cut(files: Sequence[Path], folder: RunFolder, sizes: Mapping[str, int]) -> None:
+    """Cut files to the sizes that a checkpoint knows, and remove those that it does not know."""
+    for file in files:
+        if size := sizes.get(file.relative_to(folder.path).as_posix(), 0):
+            os.truncate(file, min(size, file.stat().st_size))
+        else:
+            file.unlink()
 
 
 def name_other_torch(folder: RunFolder) -> str:
