@@ -361,7 +361,9 @@ def main() -> None:
         titles = {k: t if k == "digits-64" else f"{t} (a tenth of the data)" for k, t in titles.items()}
 
     here = machine(arguments.accelerator)
-    for name in [name for name in CONTENDERS if arguments.only and not name.startswith((LIMIT, *arguments.only))]:
+    for name in [
+        name for name in CONTENDERS if arguments.only and not name.startswith((LIMIT, *arguments.only))
+    ]:
         del CONTENDERS[name]
     leave_out(arguments.accelerator)
     runs = speeds(arguments.jobs, repeats, shrink, arguments.accelerator, arguments.words)

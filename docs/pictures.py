@@ -56,7 +56,9 @@ def draw(folder: Path, path: Path) -> None:
         for stage, style in (("train", ":"), ("val", "-")):
             curves = [[float(row[f"{stage}/acc"]) for row in of] for of, _ in runs[name]]
             mean = [fmean(values) for values in zip(*curves, strict=True)]
-            left.plot(range(1, len(mean) + 1), mean, style, color=colour, label=name if stage == "val" else None)
+            left.plot(
+                range(1, len(mean) + 1), mean, style, color=colour, label=name if stage == "val" else None
+            )
         tests = [result["test"]["test/acc"] for _, result in runs[name]]
         cells = (f"{fmean(values):.3f} ± {stdev(values):.3f}" for values in (scores[name], tests))
         rows.append([*name.split(), *cells])
@@ -74,7 +76,9 @@ def draw(folder: Path, path: Path) -> None:
             cell.set_text_props(weight="bold")
         elif row <= len(order):
             cell.set_text_props(color=f"C{row - 1}")
-    right.set_title(f"{len(order) * len(SEEDS)} runs, ranked: mean ± standard deviation over {len(SEEDS)} seeds")
+    right.set_title(
+        f"{len(order) * len(SEEDS)} runs, ranked: mean ± standard deviation over {len(SEEDS)} seeds"
+    )
     figure.savefig(path, dpi=110)
 
 
@@ -84,17 +88,23 @@ def shoot_board(folder: Path, path: Path) -> None:
     if chromium is None:
         raise SystemExit("--board: Chromium is not installed")
     board = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "6123"]
-    with subprocess.Popen(board, stderr=subprocess.DEVNULL) as server, tempfile.TemporaryDirectory() as profile:
-        time.sleep(12)
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"]
+    with (
+        subprocess.Popen(board, stderr=subprocess.DEVNULL) as server,
+        tempfile.TemporaryDirectory() as profile,
+    ):
+        time.sleep(20)
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+        flags += ["--disable-background-networking", f"--user-data-dir={profile}"]
         page = "http://localhost:6123/#custom_scalars"
-        wait = ["--virtual-time-budget=25000", "--window-size=1500,1000", f"--screenshot={path}", page]
+        wait = ["--virtual-time-budget=40000", "--window-size=1500,1000", f"--screenshot={path}", page]
         subprocess.run([chromium, *flags, *wait], check=True, stderr=subprocess.DEVNULL)
         server.kill()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--board", action="store_true")
     parser.add_argument("--sweep", type=Path, help="a folder of runs that are there")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""`descent-train loss=mae`, or `python -m descent loss=mae`: the command src/train.py of an installed wheel."""
+"""`descent-train loss=mae`, or `python -m descent loss=mae`: src/train.py of an installed wheel."""
 
 import runpy
 import sys

@@ -48,8 +48,8 @@ class MLflow(MLFlowLogger):
         uri = tracking_uri or f"sqlite:///{Path(save_dir).parent}/mlflow.db"
         if RunFolder(save_dir).checkpoints.exists() and not arguments.get("run_id"):
             arguments["run_id"] = find_mlflow_run(uri, experiment_name, save_dir)
-        own = {"save_dir": save_dir, "experiment_name": experiment_name, "tracking_uri": uri}
-        super().__init__(tags={**(arguments.pop("tags", None) or {}), "folder": save_dir}, **own, **arguments)
+        arguments["tags"] = {**(arguments.get("tags") or {}), "folder": save_dir}
+        super().__init__(experiment_name, tracking_uri=uri, save_dir=save_dir, **arguments)
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
         """Log what is not there yet, because MLflow lets no value be changed."""
@@ -65,8 +65,6 @@ def find_mlflow_run(uri: str, experiment: str, folder: str) -> str | None:
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return None
-    newest = ["attributes.start_time DESC"]
-    runs = client.search_runs(
-        [found.experiment_id], f'tags.folder = "{folder}"', order_by=newest, max_results=1
-    )
+    own, newest = f'tags.folder = "{folder}"', ["attributes.start_time DESC"]
+    runs = client.search_runs([found.experiment_id], own, order_by=newest, max_results=1)
     return runs[0].info.run_id if runs else None

@@ -215,31 +215,18 @@ class Accuracy(torchmetrics.Metric):
         return self.correct / self.total
 
 
-class R2(torchmetrics.Metric):
+class R2(torchmetrics.R2Score):
     """The share of the variance that is explained, `1 - sum((y - p)²) / sum((y - mean(y))²)`.
 
     It is computed on standardised values, where large targets such as Unix seconds lose no digits.
     """
 
     takes = "outputs"
-    first: Tensor
-    second: Tensor
-    error: Tensor
-    n: Tensor
 
-    def __init__(self, num_outputs: int = 1) -> None:
-        super().__init__()
-        for name in ("first", "second", "error"):
-            self.add_state(name, torch.zeros(num_outputs), dist_reduce_fx="sum")
-        self.add_state("n", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
+    def update(self, preds: Tensor, target: Tensor) -> None:
         """Add predicted and true values, `(n, num_outputs)`."""
-        predicted, true = outputs.to(self.first.dtype), targets.to(self.first.dtype)
-        self.first += true.sum(0)
-        self.second += true.square().sum(0)
-        self.error += (predicted - true).square().sum(0)
-        self.n += len(true)
+        dtype = self.sum_error.dtype
+        super().update(preds.to(dtype), target.to(dtype))
 
     def compute(self) -> Tensor:
         """Return the mean over the outputs, a scalar of at most 1.
@@ -247,7 +234,7 @@ class R2(torchmetrics.Metric):
         Raises:
             Undefined: the targets do not vary.
         """
-        varies = self.second - self.first.square() / self.n
-        if self.n < 2 or bool((varies <= 1e-12 * self.second).any()):
+        varies = self.sum_squared_error - self.sum_error.square() / self.total
+        if self.total < 2 or bool((varies <= 1e-12 * self.sum_squared_error).any()):
             raise Undefined("the targets do not vary")
-        return (1 - self.error / varies).mean()
+        return super().compute()

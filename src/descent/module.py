@@ -1,7 +1,6 @@
 """The LightningModule: the tutorial's loop, with Lightning's names."""
 
 from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
 from inspect import signature
 from typing import Any
 
@@ -13,13 +12,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from descent.errors import ConfigError, blame, first_line
+from descent.errors import blame
 from descent.losses import find_takes, fit_to
 from descent.metrics import EpochMetrics
 from descent.nested import map_tensors
-from descent.optimizers import group_parameters, require_clippable
+from descent.optimizers import group_parameters
 from descent.schedulers import Schedule
 from descent.task import Task
+from descent.trial import try_out
 
 
 class Supervised(LightningModule):
@@ -88,7 +88,8 @@ class Supervised(LightningModule):
     def _step(self, batch: Any, batch_idx: int, metrics: EpochMetrics) -> Tensor:
         inputs, targets = batch  # the data has scaled both
         if not self.tried and not torch.is_inference_mode_enabled():
-            self._try_out(inputs, targets)
+            self.tried = True
+            try_out(self, inputs, targets)
         outputs = self.model(inputs)
         loss = self.compute_loss(inputs, outputs, targets)
         metrics.add(batch_idx, loss.detach(), map_tensors(outputs, Tensor.detach), targets)
@@ -102,7 +103,6 @@ class Supervised(LightningModule):
                 rate = getattr(self.optimizer, "keywords", {}).get("lr")
                 parameters = group_parameters(self.model, self.criterion, self.groups, rate)
             optimizer = self.optimizer(parameters)
-            require_clippable(optimizer, self._trainer)
         if self.schedule is None:
             return optimizer
         with blame("scheduler"):
@@ -150,49 +150,6 @@ class Supervised(LightningModule):
             f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *self.val_metrics.metrics)
         ]
 
-    def _try_out(self, inputs: Any, targets: Any) -> None:
-        """Send one batch through the model, the criterion and the metrics, and leave no trace of it.
-
-        Raises:
-            ConfigError: the criterion does not take what model and data give, or returns nothing from which
-                `backward` can start; a metric does not take it; or batch normalisation gets one sample.
-        """
-        self.tried = True
-        modes = {module: module.training for module in self.modules()}
-        with torch.random.fork_rng(), torch.enable_grad():
-            outputs = self.model.eval()(inputs)
-            while (
-                isinstance(outputs, Tensor) and outputs.dim() > 1 and len(outputs) in (1, *outputs.shape[1:])
-            ):
-                # as many samples as classes, or one, would hide that (n, classes) and (n,) are subtracted
-                inputs, outputs, targets = map_tensors((inputs, outputs, targets), repeat_first)
-            try:
-                loss = self.compute_loss(inputs, outputs, targets)
-            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-                if isinstance(error, ConfigError):
-                    raise
-                shapes = " and ".join(str(tuple(getattr(part, "shape", ()))) for part in (outputs, targets))
-                hint = "" if self.takes else '; one that compares values has takes = "values"'
-                expected = f"a criterion that takes {shapes} of this data ({first_line(error)}){hint}"
-                raise ConfigError("loss", expected=expected) from error
-            if getattr(getattr(self._trainer, "datamodule", None), "ends_with_one", False):
-                try:
-                    deepcopy(self.model).train()(inputs[:1])
-                except ValueError as error:
-                    expected = (
-                        f"another size, or data.drop_last=true: an epoch ends with one sample ({error})"
-                    )
-                    raise ConfigError("data.batch_size", expected=expected) from error
-        if not isinstance(loss, Tensor) or loss.dim() > 0:
-            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            expected = f"one number for a batch, such as by the reduction mean or sum, not {shape}"
-            raise ConfigError("loss", expected=expected)
-        if not loss.requires_grad and any(p.requires_grad for p in self.model.parameters()):
-            raise ConfigError("loss", expected="a loss that depends on the model's outputs, for backward")
-        self.val_metrics.try_out(map_tensors(outputs, Tensor.detach), targets)
-        for module, training in modes.items():
-            module.training = training
-
     def epoch_state(self) -> dict[str, Any]:
         """Return what this process knows of the current epoch, for a checkpoint in the middle of it."""
         return {"samples_seen": self.samples_seen, "train_metrics": self.train_metrics.state_dict()}
@@ -210,12 +167,7 @@ class Supervised(LightningModule):
             super().__setattr__(name, value)
 
 
-def repeat_first(values: Tensor) -> Tensor:
-    """Return values `(n, …)` with the first one once more."""
-    return torch.cat([values, values[:1]])
-
-
-# Lightning reads the signature of a step each time that it calls it; one that is there takes a quarter as long
+# Lightning reads a step's signature whenever it calls it; one that is there takes a quarter as long
 step: Any
 for step in (Supervised.training_step, Supervised.validation_step):
     step.__signature__ = signature(step)

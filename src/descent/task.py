@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from descent.data.scaling import Precise
 from descent.errors import ConfigError
 
 IGNORED = -100  # the class of a target that does not count, as `torch.nn.CrossEntropyLoss` has it
@@ -18,7 +19,7 @@ IGNORED = -100  # the class of a target that does not count, as `torch.nn.CrossE
 class Task(nn.Module):
     """Any task: outputs and targets reach the loss and the metrics as they are.
 
-    A task of your own overrides what it needs; its `kind` chooses the default in conf/loss and conf/metrics.
+    One of your own overrides what it needs; its `kind` chooses the default in conf/loss and conf/metrics.
     """
 
     KINDS: ClassVar[tuple[str, ...]] = ("classes", "values", "labels", "tokens")
@@ -140,21 +141,6 @@ class Tokens(Task):
         return {**super().describe(), "pad": self.pad}
 
 
-class Precise(nn.Module):
-    """A module whose buffers stay float64 in a run of any precision; they follow it to the device.
-
-    MPS has no float64: there they stay on the CPU.
-    """
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Precise":
-        for module in self.modules():
-            for name, value in module._buffers.items():
-                if value is not None:
-                    device = fn(torch.empty(0, device=value.device)).device
-                    module._buffers[name] = value.to("cpu" if device.type == "mps" else device)
-        return self
-
-
 class Values(Precise, Task):
     """Real values `(n, outputs)`, which the network learns standardised.
 
@@ -185,11 +171,8 @@ class Values(Precise, Task):
 
     def for_loss(self, outputs: Tensor, targets: Tensor, takes: str | None = None) -> tuple[Tensor, Tensor]:
         if takes not in (None, "values"):
-            expected = (
-                f"a loss on values (mae, mse, huber, smooth_l1, l1), not one on {takes}, because the targets"
-                " of this data are real numbers"
-            )
-            raise ConfigError("loss", expected=expected)
+            kinds = f"a loss on values (mae, mse, huber, smooth_l1, l1), not one on {takes}"
+            raise ConfigError("loss", expected=f"{kinds}, because the targets are real numbers")
         return outputs, targets
 
     def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,6 +181,6 @@ class Values(Precise, Task):
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return values in their own units, float64; float32 on a device that has no float64."""
-        if outputs.device.type == "mps":
-            return outputs.float() * self.std.float().to("mps") + self.mean.float().to("mps")
-        return outputs.double() * self.std.to(outputs.device) + self.mean.to(outputs.device)
+        dtype = torch.float32 if outputs.device.type == "mps" else torch.float64
+        mean, std = (value.to(dtype).to(outputs.device) for value in (self.mean, self.std))
+        return outputs.to(dtype) * std + mean

@@ -125,6 +125,9 @@ class Trainer(lightning.pytorch.Trainer):
         """Raise what a person can act on, where the cause of a library's error is known."""
         text, line, advice = str(error), first_line(error), RunFolder(self.root).advise()
         known, files = isinstance(error, ConfigError | Stopped), list_files(error)
+        if isinstance(error, RuntimeError) and "gradient clipping" in text:
+            expected = "null, because Lightning clips no gradients of a fused optimizer in mixed precision"
+            raise ConfigError("optimizer.fused", True, expected=expected) from error
         if not known and files and files[-1].match("torch/optim/*"):
             part = "scheduler" if files[-1].stem == "lr_scheduler" else "optimizer"
             raise ConfigError(part, expected=f"one that serves this model ({line})") from error

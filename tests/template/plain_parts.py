@@ -1,24 +1,32 @@
 """What people bring from plain Lightning and plain torch; nothing here knows of this project."""
 
 import os
+import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, get_worker_info
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    TensorDataset,
+    default_collate,
+    get_worker_info,
+)
 
 
 class Seven(LightningModule):
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+        self.net = nn.LazyLinear(2)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        return F.cross_entropy(self.net(batch[0].float()), batch[1])
+        return F.cross_entropy(self.net(batch[0].flatten(1)), batch[1])
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.log("val_loss", self.training_step(batch, batch_idx))
@@ -27,37 +35,106 @@ class Seven(LightningModule):
         return torch.optim.Adam(self.parameters(), 0.02)
 
 
+class Pair(LightningModule):
+    """A GAN at its smallest: two optimizers, stepped by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.maker, self.judge = nn.Linear(2, 2), nn.Linear(2, 1)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        for optimizer, sign in zip(self.optimizers(), (1, -1), strict=True):
+            made = self.judge(self.maker(torch.randn_like(batch[0])))
+            optimizer.zero_grad()
+            self.manual_backward(sign * (self.judge(batch[0]) - made).mean())
+            optimizer.step()
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val_gap", (self.judge(batch[0]) - self.judge(self.maker(batch[0]))).mean())
+
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("test_gap", (self.judge(batch[0]) - self.judge(self.maker(batch[0]))).mean())
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.Adam(part.parameters()) for part in (self.maker, self.judge)]
+
+
 class TwoLoaders(LightningDataModule):
     """Points of the plane, and on which side of a line they are."""
 
-    def __init__(self, points: int) -> None:
+    def __init__(self, collate: Callable[[list[object]], object] | None = None) -> None:
         super().__init__()
-        inputs = torch.randn(points, 2, generator=torch.Generator().manual_seed(0))
-        self.dataset = TensorDataset(inputs, (inputs.sum(1) > 0).long())
+        inputs = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        self.dataset: Dataset = TensorDataset(inputs, (inputs.sum(1) > 0).long())
+        self.collate = collate
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(self.dataset, 20, shuffle=True)
+        return DataLoader(self.dataset, 20, shuffle=True, collate_fn=self.collate)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.dataset, 50)
+        return DataLoader(self.dataset, 50, collate_fn=self.collate)
+
+
+class Tested(TwoLoaders):
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.dataset, 200, collate_fn=self.collate)
 
 
 class Stream(IterableDataset):
-    """The same points without an end that anybody knows; each worker has a share."""
+    """A data set of which nobody knows the end; each worker reads a share."""
 
-    def __init__(self, dataset: TensorDataset) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        for row in range(first, len(self.dataset), step):
+        assert worker is not None
+        for row in range(worker.id, 200, worker.num_workers):
             yield self.dataset[row]
 
 
-class Streams(TwoLoaders):
+class Streams(Tested):
     def train_dataloader(self) -> DataLoader:
         return DataLoader(Stream(self.dataset), 20, num_workers=2)
+
+
+class OfHuggingFace(Tested):
+    def __init__(self) -> None:
+        import pyarrow
+        from datasets import Dataset as Table
+
+        super().__init__(collate=lambda rows: default_collate([tuple(row.values()) for row in rows]))
+        inputs, targets = self.dataset[:]
+        columns = pyarrow.table({"inputs": inputs.tolist(), "targets": targets.tolist()})
+        self.dataset = Table(columns, fingerprint="points")  # type: ignore[assignment]
+        self.dataset.set_format("torch")  # type: ignore[attr-defined]
+
+
+class OfTorchvision(Tested):
+    def __init__(self) -> None:
+        from torchvision.datasets import FakeData
+        from torchvision.transforms.v2 import Compose, Grayscale, ToDtype, ToImage
+
+        super().__init__()
+        change = Compose([ToImage(), Grayscale(), ToDtype(torch.float32, scale=True)])
+        self.dataset = FakeData(200, (3, 4, 4), num_classes=2, transform=change)
+
+
+class Pixels(TwoLoaders):
+    """Pictures whose pixels are of 19 classes; all outputs of an epoch would take 280 MB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        masks = torch.randint(0, 19, (400, 96, 96), generator=torch.Generator().manual_seed(0))
+        self.dataset = TensorDataset(masks[:, None].float(), masks)
+
+
+def mix(batch: list[object]) -> tuple[Tensor, Tensor]:
+    """Return a batch in which each sample is half another one, and its target as well."""
+    inputs, targets = default_collate(batch)
+    soft = F.one_hot(targets, 2).float()
+    return (inputs + inputs.flip(0)) / 2, (soft + soft.flip(0)) / 2
 
 
 class StopOnce(Callback):
@@ -71,3 +148,13 @@ class StopOnce(Callback):
         if here and not Path("stopped").exists():
             Path("stopped").touch()
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class PeakMemory(Callback):
+    """Prints by how many MB the process has grown at most since training began."""
+
+    def on_train_start(self, *args: object) -> None:
+        self.before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def on_fit_end(self, *args: object) -> None:
+        print(f"grew by {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self.before) // 1024} MB")

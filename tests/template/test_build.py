@@ -89,6 +89,10 @@ def test_parts_by_the_kind_of_task_and_parts_for_all() -> None:
     loss = {"classes": {"_target_": "torch.nn.CrossEntropyLoss"}, "values": node("Weighted"), "weight": None}
     assert isinstance(build_node("loss", loss, {"task": Values("y")}), Weighted)
     assert isinstance(build_node("loss", loss, {"task": Classes("ab")}), nn.CrossEntropyLoss)
+    with pytest.raises(
+        ConfigError, match=r"^loss\.weight=\[1\]: expected null, because the one of values has none"
+    ):
+        build_node("loss", loss | {"weight": [1]}, {"task": Values("y")})
     with pytest.raises(ConfigError, match=r"^loss: expected a choice, because none is known for the task"):
         build_node("loss", loss, {"task": Task()})
     metrics = {"classes": {"acc": node("Base")}, "values": {"mae": node("Base")}, "both": node("Base")}
@@ -100,7 +104,7 @@ def test_parts_by_the_kind_of_task_and_parts_for_all() -> None:
 def test_a_handed_over_config_may_name_what_is_allowed_and_nothing_else() -> None:
     fine = node("Base", model={"_target_": "torch.nn.ReLU"})
     build_node("model", fine, allowed={f"{HERE}.Base", "torch.nn.ReLU"})
-    build_node("model", fine, allowed={HERE, "torch"})  # modules
+    build_node("model", fine, allowed={HERE, "torch.nn.ReLU"})  # a module
     for name in ("os.system", f"{HERE}.Base", "torch.nn.ReLUX"):
         with pytest.raises(
             ConfigError, match=rf"^model\._target_={name}: expected a name .*allow=\[{name}\]"

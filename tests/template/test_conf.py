@@ -104,7 +104,19 @@ def test_every_data_set_that_comes_with_a_package_builds(word: str) -> None:
 
 def test_every_choice_trains(tmp_path: Path) -> None:
     other = {"scheduler": ["optimizer=sgd", "optimizer.momentum=0.9"], "metrics": ["loss=mse"]}
-    not_alone = {*NEEDS_EXTRA, "sparse_adam", "fsdp", "ddp", "table", "images", "arrays", "samples", "comet", "mlflow", "wandb"}
+    not_alone = {
+        *NEEDS_EXTRA,
+        "sparse_adam",
+        "fsdp",
+        "ddp",
+        "table",
+        "images",
+        "arrays",
+        "samples",
+        "comet",
+        "mlflow",
+        "wandb",
+    }
     values = {"mae", "mape", "r2", "regression_full", "rmse", "spearman"}  # metrics of real values
     lines = []
     for group, word in CHOICES:

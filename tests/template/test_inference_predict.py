@@ -7,6 +7,7 @@ from pathlib import Path
 from subprocess import run as execute
 from threading import Event, Thread
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -82,18 +83,12 @@ def test_values_keep_the_digits_that_float32_would_lose(run: Run, tmp_path: Path
         (Task(["height"]), (3,), ["predicted_height"]),
     ],
 )
-def test_columns_are_called_by_the_tasks_names(task: Task, shape: tuple[int, ...], columns: list[str]) -> None:
-    run = SimpleNamespace(data={"examples": torch.zeros(1, 3), "reader": {"kind": "array"}})
-    network = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Flatten(0), torch.nn.Unflatten(0, shape))
-    model = Predictor(run, network, torch.nn.Identity(), task, None)  # type: ignore[arg-type]
-    answers = torch.rand(int(np.prod(shape)) // 3 * 3).reshape(3, -1)
-    assert model.predict(answers[:, :3] if answers.shape[1] == 3 else pad(model, answers)).columns == columns
-
-
-def pad(model: Predictor, answers: torch.Tensor) -> torch.Tensor:
-    """Have the model take inputs of this shape."""
-    model.examples = answers[:1]
-    return answers
+def test_columns_are_called_by_the_tasks_names(
+    task: Task, shape: tuple[int, ...], columns: list[str]
+) -> None:
+    run: Any = SimpleNamespace(data={"examples": torch.zeros(1, *shape[1:]), "reader": {"kind": "array"}})
+    same: Any = torch.nn.Identity()
+    assert Predictor(run, same, same, task, None).predict(torch.rand(shape)).columns == columns
 
 
 def test_a_run_loads_in_plain_python_and_gives_what_training_gave(digits_run: Path, tmp_path: Path) -> None:
@@ -149,11 +144,20 @@ def test_what_is_no_run_is_one_line(run: Run, tmp_path: Path, digits_run: Path) 
         ({"state_dict": state}, "a run whose data has a method describe(), as FromSamples has"),
         ({"weight": torch.zeros(1)}, "a checkpoint of this template; best.ckpt is of something else"),
         ({"state_dict": Path}, "tensors and plain values alone; nothing of it was run"),
-        ({**whole, "state_dict": {n: t.to_sparse() for n, t in state.items()}}, "its weights are not tensors"),
+        (
+            {**whole, "state_dict": {n: t.to_sparse() for n, t in state.items()}},
+            "its weights are not tensors",
+        ),
         ({**whole, "data": {**data, "input_shape": [1, 9, 9]}}, "weights, data and config that fit"),
-        ({**whole, "data": {**data, "reader": {"kind": "fax"}}}, "a run whose data comes from one of array, im"),
+        (
+            {**whole, "data": {**data, "reader": {"kind": "fax"}}},
+            "a run whose data comes from one of array, im",
+        ),
         ({**whole, "data": {**data, "reader": {"kind": "array"}}}, "weights, data and config that fit"),
-        ({**whole, "data": {**data, "task": {"_target_": "os.system", "names": data["names"]}}}, "allow=[os."),
+        (
+            {**whole, "data": {**data, "task": {"_target_": "os.system", "names": data["names"]}}},
+            "allow=[os.",
+        ),
         ({**whole, "data": {**data, "examples": torch.zeros(1, 3)}}, "weights, data and config that fit"),
     ):
         torch.save(checkpoint, file)
@@ -176,11 +180,13 @@ def test_a_reader_whose_room_is_taken_out_is_one_line(
     digits_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(READERS, "array", "descent.no_such_room.Reader")
-    with pytest.raises(ConfigError, match=r"can be imported \(No module named 'descent.no_such_room'\)"):
+    with pytest.raises(ConfigError, match=r"descent.no_such_room.Reader: expected a class"):
         load(digits_run)
 
 
-def test_bad_words_and_arrays_are_one_line_and_leave_nothing(run: Run, tmp_path: Path, digits_run: Path) -> None:
+def test_bad_words_and_arrays_are_one_line_and_leave_nothing(
+    run: Run, tmp_path: Path, digits_run: Path
+) -> None:
     images = np.zeros((3, 1, 8, 8), np.float32)
     np.save(tmp_path / "x.npy", images)
     np.save(tmp_path / "large.npy", np.full((3, 1, 8, 8), 1e300))
@@ -195,7 +201,10 @@ def test_bad_words_and_arrays_are_one_line_and_leave_nothing(run: Run, tmp_path:
         ("batch_size=0", "batch_size=0: expected a whole number of at least 1"),
         ("weights=first", "weights=first: expected one of best, last"),
         ("output=/proc/x.csv", "output=/proc/x.csv: expected a file that can be written"),
-        ("input=nan.npy", "input=nan.npy: expected finite numbers, but row 2 has one that is infinite or NaN"),
+        (
+            "input=nan.npy",
+            "input=nan.npy: expected finite numbers, but row 2 has one that is infinite or NaN",
+        ),
         ("input=large.npy", "input=large.npy: expected values for which the model gives numbers, not NaN"),
         ("input=pipe.npy", "input=pipe.npy: expected a NumPy file, .npy or .npz (there is no regular file)"),
     ):
@@ -216,7 +225,10 @@ def test_only_a_regular_file_of_nobody_else_is_ever_replaced(tmp_path: Path) -> 
     own = ("checkpoints/last.ckpt", "config.yaml", "metrics.csv", "result.json")
     for name in own:
         (tmp_path / name).write_text("mine")
-    regular, another = "a regular file, not a folder, a link, a pipe or a device", "another file than the input"
+    regular, another = (
+        "a regular file, not a folder, a link, a pipe or a device",
+        "another file than the input",
+    )
     refused = {
         **dict.fromkeys(("folder.csv", "link.csv", "pipe.csv", "/dev/null"), regular),
         **dict.fromkeys(("input.csv", "other_name.csv", *own), another),

@@ -14,6 +14,7 @@ from descent.losses import MeanAbsoluteError, find_takes, fit_to, weigh_classes
 from descent.metrics import EpochMetrics
 from descent.module import Supervised
 from descent.task import IGNORED, Classes, Labels, Task, Tokens, Values
+from descent.trial import try_out
 
 
 def loss_of(criterion: nn.Module, task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -290,7 +291,7 @@ def test_trying_a_batch_draws_nothing_and_leaves_no_trace() -> None:
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 10))
     module = supervised(data, model, Noisy())
     before, state = torch.get_rng_state(), {k: v.clone() for k, v in model.state_dict().items()}
-    module._try_out(*next(iter(data.train_dataloader())))
+    try_out(module, *next(iter(data.train_dataloader())))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(part.training for part in module.modules() if part is not module.scaling)

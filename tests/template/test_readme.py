@@ -54,7 +54,9 @@ TRAININGS = sorted(
 
 def test_there_is_no_command_that_no_test_runs() -> None:
     others = {" ".join(words) for _, block in ALL for words in commands(block) if words[0] != "python"}
-    others |= {" ".join(w) for _, block in ALL for w in commands(block) if w[0] == "python" and "src/" not in w[1]}
+    others |= {
+        " ".join(w) for _, block in ALL for w in commands(block) if w[0] == "python" and "src/" not in w[1]
+    }
     assert [command for command in others if not command.startswith(ELSEWHERE)] == []
     ci = (ROOT / ".ci/run").read_text()
     for command in ("pip install uv && uv run pytest",):
@@ -104,7 +106,9 @@ def write_files(folder: Path) -> None:
     """Write a small file or folder of each name that the pages use."""
     for name, rows in (("houses.csv", 300), ("new.csv", 20)):
         areas = [50 + 7 * (row % 30) for row in range(rows)]
-        lines = [f"{area},{'north' if row % 3 else 'south'},{1000.5 * area}" for row, area in enumerate(areas)]
+        lines = [
+            f"{area},{'north' if row % 3 else 'south'},{1000.5 * area}" for row, area in enumerate(areas)
+        ]
         (folder / name).write_text("\n".join(["area,side,price", *lines]) + "\n")
     sales = [f"{1 + i % 9},5;{2 + i % 9:02}/0{3 + i % 5}/2020;{('café', 'thé')[i % 2]}" for i in range(60)]
     (folder / "sales.csv").write_text("\n".join(["price;day;sold", *sales]) + "\n", encoding="latin-1")
@@ -150,7 +154,9 @@ def test_its_loss_and_its_module_train_and_touch_one_yaml_and_one_python_file_ea
         (tmp_path / f"conf/{group}/mine.yaml").write_text(config)
     for words in (["loss=mine"], ["module=mine"]):
         folder = f"folder={tmp_path}/{words[0]}"
-        finished = finish([str(tmp_path / "src/train.py"), *words, folder, "trainer.max_epochs=3"], tmp_path, {}, 120)
+        finished = finish(
+            [str(tmp_path / "src/train.py"), *words, folder, "trainer.max_epochs=3"], tmp_path, {}, 120
+        )
         assert finished.code == 0, finished.err
     assert "val_loss is monitored" in finished.out
     assert all(path.read_bytes() == content for path, content in before.items())  # nothing else was touched
@@ -173,7 +179,9 @@ def test_the_table_says_who_calls_what(tmp_path: Path, monkeypatch: pytest.Monke
     note(torch.optim.SGD, "step")
     note(torch.Tensor, "backward")
     note(torch.optim.Optimizer, "zero_grad")
-    descent.train(descent.compose("optimizer=sgd", "trainer.max_epochs=1", "logger=none", f"folder={tmp_path}/run"))
+    descent.train(
+        descent.compose("optimizer=sgd", "trainer.max_epochs=1", "logger=none", f"folder={tmp_path}/run")
+    )
     assert stacks.keys() == {"step", "backward", "zero_grad"}
     for stack in stacks.values():
         assert "lightning/pytorch/loops/optimization/automatic.py" in stack

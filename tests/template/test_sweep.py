@@ -98,6 +98,8 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
         ("search=grid loss=mae", "expected words with several values, or a range"),
         ("search=grid optimizer.lr=tag(log,interval(0,1))", "expected an interval from a lower"),
         ("seed=0,1 jobs=0", "jobs=0: expected"),
+        ("seed=0,1 folder=a,b", "folder=a,b: expected one value"),
+        ("search=tpe loss=mae,mse", "monitor=val/loss: expected a metric such as val/acc"),
         ("seed=0,1 nope=1", "nope=1: expected a key of the config"),
         ("seed=0,1 executor=slrum", "executor=slrum: expected one of local, ray, slurm; nearest: slurm"),
     ],
@@ -151,7 +153,8 @@ def test_a_recipe_that_is_a_sweep_runs_and_one_of_its_runs_is_resumed_alone(run:
 def test_words_of_a_group_are_found_by_a_pattern_and_code_is_typed_again(run: Run, tmp_path: Path) -> None:
     assert run("-m", "loss=glob(ms*)", "trainer.max_epochs=1", "folder=one").code == 0
     assert [path.parent.name for path in tmp_path.glob("one/*/result.json")] == ["loss=mse"]
-    words = ["loss._target_=torch.nn.MSELoss,torch.nn.L1Loss", "trainer.max_epochs=1", "folder=sweep"]
+    targets = "optimizer._target_=torch.optim.SGD,torch.optim.RMSprop"
+    words = ["optimizer=sgd", targets, "trainer.max_epochs=1", "folder=sweep"]
     assert run("-m", *words).code == 0
     assert run("-m", "resume=sweep").code == 2
     assert run("-m", *words, "resume=true").code == 0

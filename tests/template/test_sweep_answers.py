@@ -13,8 +13,9 @@ from test_sweep import SHORT, assert_same, start, wait_for_metrics  # type: igno
 
 from descent.errors import ConfigError
 from descent.run.folder import RunFolder
+from descent.sweep.pictures import read_curve
 from descent.sweep.plan import PRUNED, Plan, Point
-from descent.sweep.ranking import Measure, choose_measure, collect, is_near, publish, rank, show
+from descent.sweep.ranking import Measure, best_figures, choose_measure, collect, is_near, publish, rank, show
 from descent.sweep.search import BOARD, Range, Search
 
 HIGHER = Measure("val/acc", False, "val/acc")
@@ -104,6 +105,14 @@ def test_files_contain_the_ranking_and_pictures(tmp_path: Path) -> None:
         ]
         publish(rank(collect(points), HIGHER), HIGHER, tmp_path / "out")
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_damaged_files_of_runs_say_is_left_out(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", [0.1])
+    for text in ("[]", "{", '{"best": 3, "seconds": "x", "test": {"a": NaN, "b": "c"}}', "[" * 100_000):
+        folder.result.write_text(text)
+        folder.metrics.write_text("epoch,val/acc\nx,y\n")
+        assert (best_figures(folder), read_curve(folder, "val/acc")) == ({}, ([], []))
 
 
 # ---- runs side by side -------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         self.resumed = False
         self.by_step = False
         self.planned: int | None = None  # epochs of the run
+        self.gradients: dict[str, float] = {}  # the norm at the end of the epoch
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit" and hasattr(pl_module, "list_logged"):
@@ -107,6 +108,9 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.is_last_batch and trainer.loggers:  # before validation lets go of them
+            grads = [p.grad for p in pl_module.parameters() if p.grad is not None and not p.grad.is_sparse]
+            self.gradients = {"grad_norm": nn.utils.get_total_norm(grads).item()} if grads else {}
         if self.by_step and batch_idx % STEPS == 0:
             rates = {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
             for logger in trainer.loggers:
@@ -125,10 +129,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
         self._add_row(trainer, {**list_figures(trainer), "lr": float(f"{rate:.7g}")})
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None and not p.grad.is_sparse]
-        points = {} if self.by_step else {"lr": rate}
-        if gradients and trainer.loggers:
-            points["grad_norm"] = nn.utils.get_total_norm(gradients).item()
+        points = ({} if self.by_step else {"lr": rate}) | self.gradients
         for logger in trainer.loggers:
             logger.log_metrics(points, trainer.global_step)
         if time.monotonic() - self.flushed > FLUSH:
@@ -192,11 +193,6 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
             board = command("x").replace("python x", "tensorboard")
             lines.append(f"TensorBoard: {board} --logdir {os.path.relpath(self.run.path.parent)}")
         print(clean("\n".join(lines)), flush=True)
-
-    def find_value(self, monitor: str) -> float | None:
-        """Return the best value of a metric, or the last epoch's if no best one was kept."""
-        row = self.result.get("best") or self.result.get("final") or {}
-        return row.get(monitor)
 
     def _describe(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the data, the environment and the code's revision, and show them in TensorBoard."""

@@ -48,24 +48,24 @@ def check_unused(config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
 
 
 def check_fields(
-    prefix: str, values: Mapping[str, Any], hints: Mapping[str, Any], typed: Mapping[str, str]
+    prefix: str, values: Mapping[str, Any], known: Mapping[str, Any], typed: Mapping[str, str]
 ) -> None:
     """Check fields that belong to no group: all are there, no others, and of the right type."""
     for name in values:
-        if name not in hints:
+        if name not in known:
             key = f"{prefix}{name}"
             asked = next((k for k in typed if f"{k}.".startswith(f"{key}.")), key)
-            near = nearest(key, [*(f"{prefix}{n}" for n in hints), *list_groups()])
+            near = nearest(key, [*(f"{prefix}{n}" for n in known), *list_groups()])
             raise refuse(asked, typed.get(asked, values[name]), "a key of the config", near)
-    for name, hint in hints.items():
+    for name in known:
         if name not in values:
             raise ConfigError(f"~{prefix}{name}", expected=f"a config that has {prefix}{name}")
-        if not isinstance(hint, dict):
-            check_value(f"{prefix}{name}", values[name], hint, typed)
-        elif isinstance(values[name], Mapping):
-            check_fields(f"{prefix}{name}.", values[name], hint, typed)
+        if isinstance(known[name], dict):
+            if not isinstance(values[name], Mapping):
+                raise refuse(f"{prefix}{name}", values[name], "fields")
+            check_fields(f"{prefix}{name}.", values[name], known[name], typed)
         else:
-            raise refuse(f"{prefix}{name}", values[name], "fields")
+            check_value(f"{prefix}{name}", values[name], known[name], typed)
 
 
 def check_group(group: str, value: Any, typed: Mapping[str, str]) -> None:
@@ -103,12 +103,7 @@ def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
         if isinstance(value, Mapping) and "_target_" in value:
             check_node(f"{key}.{name}", value, typed)
     check_value(f"{key}._partial_", node.get("_partial_", False), bool, typed)
-    signature = read(key, node["_target_"])
-    for value in node.values():  # what the target hands its arguments on to
-        if isinstance(value, Mapping) and value.get("_partial_") is True and signature.open_ended:
-            inner = read(key, value["_target_"])
-            hints = {name: hint | None for name, hint in inner.hints.items()} | signature.hints
-            signature = Signature(signature.names | inner.names, hints, inner.open_ended)
+    signature = read_arguments(key, node)
     for name, value in node.items():
         if name in WORDS:
             continue
@@ -119,6 +114,17 @@ def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
                          nearest(name, signature.names))  # fmt: skip
         if name in signature.hints and not (isinstance(value, Mapping) and "_target_" in value):
             check_value(f"{key}.{name}", value, signature.hints[name], typed)
+
+
+def read_arguments(key: str, node: Mapping[str, Any]) -> Signature:
+    """Return what a node takes: the arguments of its target, and of what that hands its own on to."""
+    signature = read(key, node["_target_"])
+    for value in node.values():
+        if isinstance(value, Mapping) and value.get("_partial_") is True and signature.open_ended:
+            inner = read(key, value["_target_"])
+            hints = {name: hint | None for name, hint in inner.hints.items()} | signature.hints
+            signature = Signature(signature.names | inner.names, hints, inner.open_ended)
+    return signature
 
 
 def read(key: str, target: Any) -> Signature:

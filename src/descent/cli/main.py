@@ -161,7 +161,7 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             raise wrong
         elif flag in ("--cfg", "-c", "--config-dir", "-cd") and not equals:
             if not rest:
-                expected = "one of job, hydra, all" if "c" == flag[-1] or "cfg" in flag else "a folder"
+                expected = "one of job, hydra, all" if flag[-1] == "c" or "cfg" in flag else "a folder"
                 raise ConfigError(flag, expected=f"{expected} behind it")
             flags[flag] = rest.pop(0)
         else:

@@ -51,13 +51,14 @@ def find_resumed(value: Any, folder: Path, words: Sequence[str]) -> RunFolder | 
 
 
 def resume(
-    folder: RunFolder, words: Sequence[str]
+    folder: RunFolder, words: Sequence[str], places: Sequence[Path] = ()
 ) -> tuple[dict[str, Any], list[str], dict[str, Any], set[str]]:
     """Return the config of a run with what is typed, its overrides, the changes by key, and names it may use.
 
     Args:
         folder: of the run.
         words: overrides that are typed, without `resume`.
+        places: folders whose config files count besides those of conf/.
 
     Raises:
         ConfigError: no run, one that may not be trusted, or an override that would make another run of it.
@@ -69,18 +70,20 @@ def resume(
         raise ConfigError(str(folder.config), expected="a resolved config, without ${")
     before = read_yaml(folder.overrides) if folder.overrides.exists() else []
     same = isinstance(before, list) and sorted(map(str, before)) == sorted(words)
-    changes = {} if same else change(config, words, folder)
+    changes = {} if same else change(config, words, folder, places)
     if "checkpoint" not in (config["callbacks"] or {}):
         raise ConfigError("callbacks", expected="the callback checkpoint, which goes on with a run")
     more = [name.strip("'\" ") for name in typed.get("allow", "").strip("[]").split(",")]
-    allowed = list_allowed(words, filter(None, more))
+    allowed = list_allowed(words, filter(None, more), places)
     own = {group: config.get(group) for group in ("callbacks", "logger", "trainer")}
     require_own_paths(own, folder.path, typed)
     merged = {key_of(word): word for word in (*(map(str, before) if not same else ()), *words)}
     return config, list(merged.values()), changes, allowed
 
 
-def change(config: dict[str, Any], words: Sequence[str], folder: RunFolder) -> dict[str, Any]:
+def change(
+    config: dict[str, Any], words: Sequence[str], folder: RunFolder, places: Sequence[Path]
+) -> dict[str, Any]:
     """Put what is typed into the config of a run, and return what has changed, by key.
 
     Raises:
@@ -88,7 +91,7 @@ def change(config: dict[str, Any], words: Sequence[str], folder: RunFolder) -> d
     """
     kept = {key: config[key] for key in ("monitor", "mode") if key in config}
     own = [f"{key}={quote(str(value))}" for key, value in kept.items()]
-    typed = compose("train", [*own, f"folder={quote(str(folder.path))}", *words]).config
+    typed = compose("train", [*own, f"folder={quote(str(folder.path))}", *words], places).config
     changes: dict[str, Any] = {}
     for key in map(key_of, words):
         value, was = select(typed, key), select(config, key)

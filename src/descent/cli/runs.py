@@ -45,7 +45,7 @@ def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] 
     changes: Mapping[str, Any] = {}
     allowed = None
     if found is not None:
-        config, words, changes, allowed = resume(found, words)
+        config, words, changes, allowed = resume(found, words, places)
         choices, wanted = config.pop("choices", {}), found.path
     else:
         assert composed is not None

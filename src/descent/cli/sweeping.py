@@ -13,16 +13,17 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Sweep as Sweeps
 from omegaconf import OmegaConf
 
 from descent.build import build_node
 from descent.cli.check import check
 from descent.cli.compose import compose
 from descent.cli.fields import FIELDS
-from descent.cli.overrides import by_key, key_of, parse, quote
 from descent.cli.main import report
-from descent.errors import ConfigError, blame, require
-from descent.paths import CONF, LOGS, ROOT, list_groups
+from descent.cli.overrides import by_key, key_of, parse, quote
+from descent.errors import ConfigError, blame, require, require_one_of
+from descent.paths import CONF, LOGS, ROOT, list_choices, list_groups
 from descent.run.folder import RunFolder, command
 from descent.sweep.engines import load
 from descent.sweep.plan import PLAN, Plan, find_plan, hold, read_plan, require_plain
@@ -92,6 +93,13 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
         ConfigError: a word that does not exist, or a folder that contains something else.
     """
     own = {key_of(word): parse(word).value() for word in words if root_of(word) in OWN}
+    for key, value in own.items():
+        require(not isinstance(value, Sweeps), key, by_key(words)[key], "one value, which all runs share")
+        if key in ("search", "executor"):
+            require_one_of(list_choices(key), key, str(value))
+    jobs = own.get("jobs", "auto")
+    good = jobs == "auto" or (type(jobs) is int and jobs >= 1)
+    require(good, "jobs", jobs, "auto, or how many runs at a time, at least 1")
     resume = own.get("resume")
     place = Path(resume).expanduser().resolve() if isinstance(resume, str) else None
     if before is None and place is not None and (place / PLAN).exists():
@@ -120,6 +128,9 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
     of_search = [word for word in about if root_of(word) in ("search", "trials")] if search else []
     expected = "words with several values, or a range"
     require(not search or bool(space), "search", " ".join(of_search), expected)
+    mixed = "sampler" in search and config["monitor"].endswith("/loss") and "loss" in map(root_of, space)
+    expected = "a metric such as val/acc, and its mode, because values of different losses do not compare"
+    require(not mixed, "monitor", config["monitor"], expected)
     texts = {key: list_values(key, part, search) for key, part in space.items()}
     name = str(own.get("name") or name_sweep(fixed, space))
     require(".." not in Path(name).parts, "name", name, "a name that leads nowhere else")
@@ -188,11 +199,8 @@ def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], Space]
             space[key] = read_range(key, text, override.value())
         elif several or (before and key in before.values):
             with blame(key):
-                more = (
-                    list(override.sweep_string_iterator())
-                    if several
-                    else [override.get_value_element_as_str()]
-                )
+                found = override.sweep_string_iterator() if several else [override.get_value_element_as_str()]
+                more = list(found)
             require(bool(more), key, text, "at least one value")
             known = space.get(key)
             space[key] = list(dict.fromkeys([*(known if isinstance(known, list) else ()), *more]))
@@ -235,8 +243,8 @@ def check_points(plan: Plan, space: Space, more: Sequence[str]) -> dict[str, Any
     for key, part in space.items():
         texts = [str(part.low), str(part.high)] if isinstance(part, Range) else plan.values[key]
         numbers = sorted((t for t in texts if re.fullmatch(r"-?\d+(\.\d+)?(e[-+]?\d+)?", t)), key=float)
-        others = [text for text in texts if text not in set(numbers)] if len(numbers) < len(texts) else []
-        tried[key] = list(dict.fromkeys([*numbers[:1], *numbers[-1:], *others]))
+        others = dict.fromkeys(texts).keys() - set(numbers)
+        tried[key] = list(dict.fromkeys([*numbers[:1], *numbers[-1:], *(t for t in texts if t in others)]))
     first = {key: texts[0] for key, texts in tried.items()}
     configs = []
     for values in (first, *({**first, key: text} for key, texts in tried.items() for text in texts[1:])):
@@ -260,9 +268,6 @@ def run_sweep(sweep: Sweep) -> int:
     engine = build_node("executor", config["executor"], offers)
     plan.write()
     if "sampler" in config["search"]:
-        mixed = config["monitor"].endswith("/loss") and any(root_of(key) == "loss" for key in sweep.space)
-        expected = "a metric such as val/acc, and its mode, because values of different losses do not compare"
-        require(not mixed, "monitor", config["monitor"], expected)
         measure = Measure(config["monitor"], config["mode"] == "min")
         drawn = {"plan": plan, "space": sweep.space, "trials": config["trials"], "seed": config["seed"]}
         queue = build_node("search", config["search"], {**drawn, "measure": measure})

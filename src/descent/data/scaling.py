@@ -1,11 +1,26 @@
 """What stands between raw inputs and the network: an encoder, then the mean and deviation of training."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from descent.task import Precise
-
 COARSE = (torch.uint8, torch.int8, torch.float16, torch.bfloat16)  # numbers that float32 centres exactly
+
+
+class Precise(nn.Module):
+    """A module whose buffers stay float64 in a run of any precision; they follow it to the device.
+
+    MPS has no float64: there they stay on the CPU.
+    """
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Precise":
+        for module in self.modules():
+            for name, value in module._buffers.items():
+                if value is not None:
+                    device = fn(torch.empty(0, device=value.device)).device
+                    module._buffers[name] = value.to("cpu" if device.type == "mps" else device)
+        return self
 
 
 class Scaling(Precise):

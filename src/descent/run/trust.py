@@ -23,14 +23,18 @@ BYTES = 1 << 26  # of the largest file of text that is read
 YAML_BYTES, YAML_VALUES, YAML_DIGITS = 1 << 20, 50_000, 100  # of a config, its values, and a number in it
 
 
-def list_allowed(words: Iterable[str] = (), more: Iterable[str] = ()) -> set[str]:
+def list_allowed(
+    words: Iterable[str] = (), more: Iterable[str] = (), places: Iterable[Path] = ()
+) -> set[str]:
     """Return the names that a handed-over config may use.
 
     Args:
         words: overrides that are typed, whose targets a person vouches for.
         more: what `allow=` lists: names, or modules whose own classes and functions are trusted.
+        places: folders of config files that are typed, as `--config-dir` has it.
     """
-    texts = (path.read_text(encoding="utf-8") for path in CONF.rglob("*.yaml"))
+    files = (path for place in (CONF, *places) for path in place.rglob("*.yaml"))
+    texts = (path.read_text(encoding="utf-8") for path in files)
     return {*OWN, *more, *(name for text in (*texts, *words) for name in TARGET.findall(text))}
 
 

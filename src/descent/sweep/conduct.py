@@ -146,7 +146,7 @@ class Sweeping:
             try:
                 code, why = future.result(), ""
             except Exception as error:  # the engine has lost it
-                code, why = -1, first_line(error)
+                code, why = -1, " ".join(str(error).split())[:200]
             self.queue.ended(point, code)
             if point.is_over():
                 self.seconds.append(time.monotonic() - begun)

@@ -229,3 +229,7 @@ def require_plain(folder: Path) -> None:
                 good = stat.S_ISREG(kind) or stat.S_ISDIR(kind)
                 expected = "a folder of plain files; this is a link, a pipe or a device"
                 require(good, "resume", os.path.relpath(path), expected)
+        if parent == str(folder):
+            folders[:] = [
+                name for name in folders if name != "wandb"
+            ]  # W&B's own, with links among its files

@@ -1,0 +1,115 @@
+"""`python -m descent.cli.schema` writes JSON schemas of conf/, from the signatures that a run is checked by.
+
+An editor that reads .vscode/settings.json then completes these files, and marks what is wrong in them.
+"""
+
+import json
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from omegaconf import OmegaConf
+
+from descent.build import WORDS, Signature
+from descent.cli.check import SEVERAL, read_arguments
+from descent.cli.fields import FIELDS
+from descent.cli.hints import is_tensor, without_tensors
+from descent.errors import ConfigError
+from descent.paths import CONF, ROOT, list_groups
+
+Schema = dict[str, Any]
+FOLDER = ROOT / ".vscode/schemas"
+PLAIN = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string", type(None): "null"}
+REFERENCE: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # to another value, or to what is typed
+LINES: Schema = {key: {} for key in ("defaults", *WORDS)}
+
+
+def describe_type(hint: Any) -> Schema:
+    """Return the schema of a type, as `descent.cli.hints.accepts` has it; {} takes all."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint in PLAIN:
+        return {"type": PLAIN[hint]}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (Union, types.UnionType):
+        parts = [describe_type(argument) for argument in without_tensors(arguments)]
+        return {"anyOf": parts} if all(parts) else {}
+    if is_tensor(hint):
+        return {"anyOf": [{"type": "array"}, {"const": "balanced"}]}
+    if origin in (list, tuple, Sequence, Iterable):
+        return {"type": "array"}
+    other = (origin or hint) in (object, list, dict, tuple, Any) or not isinstance(origin or hint, type)
+    return {} if other else {"type": "object"}
+
+
+def describe_fields(hints: Mapping[str, Any], more: Schema = LINES, closed: bool = True) -> Schema:
+    """Return the schema of fields, each with its type or a reference such as `${seed}`, and of no others."""
+    values: Schema = {}
+    for name, hint in hints.items():
+        known = describe_fields(hint) if isinstance(hint, dict) else describe_type(hint)
+        values[name] = {"anyOf": [known, REFERENCE]} if known else {}
+    return {"properties": {**values, **more}, "additionalProperties": not closed}
+
+
+def describe_node(node: Mapping[str, Any]) -> tuple[Schema, Schema]:
+    """Return how a node with a `_target_` is known, and the schema of its arguments."""
+    known: Schema = {"_target_": {"const": node["_target_"]}}
+    for name, inner in node.items():
+        if isinstance(inner, Mapping) and inner.get("_partial_"):  # such as the scheduler of a schedule
+            known[name] = {"properties": {"_target_": {"const": inner["_target_"]}}, "required": ["_target_"]}
+    try:
+        signature = read_arguments("", node)
+    except ConfigError:  # a library that is not there, or ??? that is to be typed
+        signature = Signature(set(), {}, open_ended=True)
+    hints = {name: signature.hints.get(name, Any) for name in sorted(signature.names)}
+    schema = describe_fields(hints, closed=not signature.open_ended)
+    return {"properties": known, "required": [*known]}, schema
+
+
+def describe_group(nodes: Iterable[Mapping[str, Any]], several: bool) -> Schema:
+    """Return the schema of a group's files, from the nodes that they contain.
+
+    A node without a `_target_` adds to another file: it may set what any target of the group takes.
+    """
+    found = {json.dumps(known): (known, schema) for known, schema in map(describe_node, nodes)}
+    every: Schema = {}
+    for _, schema in found.values():
+        for name, value in schema["properties"].items():
+            every[name] = value if every.get(name, value) == value else {}
+    plain = {"properties": every, "additionalProperties": {"type": "object"}}
+    rules = [{"if": known, "then": schema} for known, schema in found.values()]
+    rules.append({"if": {"required": ["_target_"]}, "else": plain})
+    node = {"type": ["object", "null"], "allOf": rules}
+    return {"properties": {"defaults": {}}, "additionalProperties": node} if several else node
+
+
+def find_nodes(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the nodes with a `_target_` in nested values, but for those within such a node."""
+    if isinstance(value, Mapping) and value.get("_target_", "???") != "???":
+        yield value
+        return
+    for child in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from find_nodes(child)
+
+
+def describe_conf() -> dict[str, Schema]:
+    """Return the schema of each group's files, and of each command's own file."""
+    files: dict[str, list[Any]] = {group: [] for group in list_groups()}
+    for group, contents in files.items():
+        contents += [OmegaConf.to_container(OmegaConf.load(file)) for file in (CONF / group).glob("*.yaml")]
+    parts = {g: [*nodes, *(one.get(g) for one in files["experiment"] if one)] for g, nodes in files.items()}
+    groups = {g: describe_group(find_nodes(nodes), g in SEVERAL) for g, nodes in parts.items()}
+    hints = FIELDS
+    hints["train"] |= {"name": str | None, "folder": str | None}  # filled in when a run is composed
+    more: Schema = {"defaults": {}, "hydra": {}}
+    commands = {name: describe_fields(fields, more) for name, fields in hints.items()}
+    recipe = describe_fields(hints["train"], {**more, **groups})
+    return {**groups, **commands, "experiment": recipe, "local": recipe}
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, schema in describe_conf().items():
+        (FOLDER / f"{name}.json").write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
+    print(f"{FOLDER}: {len(list(FOLDER.glob('*.json')))} schemas")

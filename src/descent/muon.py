@@ -1,0 +1,84 @@
+"""The optimizer `muon`."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from descent.errors import ConfigError
+
+
+class Muon(Optimizer):
+    """`torch.optim.Muon` for the matrices of a model, `torch.optim.AdamW` for everything else.
+
+    Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) makes each step of a weight matrix
+    orthogonal, which means nothing for biases and normalisation; torch's class refuses those. The first
+    parameter group is Muon's, the second AdamW's, so a scheduler changes both learning rates.
+
+    Args:
+        params: the model's parameters.
+        lr: learning rate of the matrices.
+        weight_decay, momentum, nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn: those of
+            `torch.optim.Muon`.
+        adamw_lr: learning rate of everything else.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        nesterov: bool,
+        ns_coefficients: tuple[float, float, float],
+        eps: float,
+        ns_steps: int,
+        adjust_lr_fn: str | None,
+        adamw_lr: float,
+    ) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            expected = f"another one, or torch 2.9 or later, which has it; this is {torch.__version__}"
+            raise ConfigError("optimizer", "muon", expected=expected)
+        params = list(params)
+        if isinstance(params[0], dict):
+            expected = "another one with module.groups, because Muon makes groups of its own"
+            raise ConfigError("optimizer", "muon", expected=expected)
+        matrices, others = [p for p in params if p.ndim == 2], [p for p in params if p.ndim != 2]
+        if not matrices:
+            raise ConfigError("optimizer", "muon", expected="a model with weight matrices; this one has none")
+        muon = torch.optim.Muon(
+            matrices,
+            lr=lr,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            nesterov=nesterov,
+            ns_coefficients=tuple(ns_coefficients),  # type: ignore[arg-type]
+            eps=eps,
+            ns_steps=ns_steps,
+            adjust_lr_fn=adjust_lr_fn,
+        )
+        self.parts: list[Optimizer] = [muon, *([AdamW(others, lr=adamw_lr)] if others else [])]
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step with both optimizers; return the closure's loss, if there is a closure."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        # schedulers and checkpoints know this optimizer alone, so its two parts use its groups and state
+        for part, group in zip(self.parts, self.param_groups, strict=True):
+            part.param_groups, part.state = [group], self.state
