@@ -111,7 +111,7 @@ CONFLICTS = [
     "trainer.devices=99 trainer.accelerator=cpu", "trainer.num_nodes=3", "trainer.gradient_clip_val=-1",
     "trainer.accumulate_grad_batches=0", "trainer.val_check_interval=0", "trainer.num_sanity_val_steps=-5",
     "logger=csv logger.csv.flush_logs_every_n_steps=0",
-    "scheduler=polynomial scheduler.power=-1", "optimizer=muon optimizer.ns_steps=1000",
+    "optimizer=muon optimizer.ns_steps=1000",
     "callbacks.checkpoint.save_top_k=5", "trainer.overfit_batches=1,2", "trainer.max_time=x",
     "loss.weight=[1,2]", "loss.weight=balancd", "loss.weight=[a]", "loss=mae loss.weight=balanced",
     "scheduler=plateau scheduler.interval=step scheduler.monitor=train/loss",
@@ -152,7 +152,7 @@ def short(config: Any, run: Any) -> Any:
 
 def attempt(words: list[str], folder: Path) -> dict[str, Any]:
     """One command line, as `python src/train.py words` would take it."""
-    placed = any(word.startswith("folder=") for word in words)
+    placed = any(word.startswith("folder=") for word in words) or words[-1] in ("--cfg", "-c", "--config-dir")
     line = [*words, *([] if placed else [f"folder={folder}/run"])]
     out, err, typed = io.StringIO(), io.StringIO(), dict[str, str]()
     code: Any = 0

@@ -73,12 +73,12 @@ class TwoLoaders(LightningDataModule):
         return DataLoader(self.dataset, 20, shuffle=True, collate_fn=self.collate)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.dataset, 50)
+        return DataLoader(self.dataset, 50, collate_fn=self.collate)
 
 
 class Tested(TwoLoaders):
     def test_dataloader(self) -> DataLoader:
-        return DataLoader(self.dataset, 200)
+        return DataLoader(self.dataset, 200, collate_fn=self.collate)
 
 
 class Stream(IterableDataset):
@@ -101,12 +101,14 @@ class Streams(Tested):
 
 class OfHuggingFace(Tested):
     def __init__(self) -> None:
+        import pyarrow
         from datasets import Dataset as Table
 
-        super().__init__()
+        super().__init__(collate=lambda rows: default_collate([tuple(row.values()) for row in rows]))
         inputs, targets = self.dataset[:]
-        table = Table.from_dict({"inputs": inputs.tolist(), "targets": targets.tolist()}).with_format("torch")
-        self.dataset = [(row["inputs"], row["targets"]) for row in table]  # type: ignore[assignment]
+        columns = pyarrow.table({"inputs": inputs.tolist(), "targets": targets.tolist()})
+        self.dataset = Table(columns, fingerprint="points")  # type: ignore[assignment]
+        self.dataset.set_format("torch")  # type: ignore[attr-defined]
 
 
 class OfTorchvision(Tested):

@@ -95,7 +95,11 @@ def test_an_example_that_is_interrupted_ends_with_the_same_weights(
     if name == "finetune":
         pytest.importorskip("timm")
     common = [f"experiment={name}", *words.split(), "logger=none", "threads=1", "trainer.accelerator=cpu"]
-    common += ["trainer.max_epochs=3", *(f"+callbacks.stop{word}" for word in STOP)]
+    common += [
+        "trainer.max_epochs=3",
+        "checkpoint.every=1epoch",
+        *(f"+callbacks.stop{word}" for word in STOP),
+    ]
     (tmp_path / "stopped").touch()
     assert run(*common, f"folder={tmp_path}/whole").code == 0
     (tmp_path / "stopped").unlink()

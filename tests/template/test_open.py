@@ -8,9 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+import torchmetrics
 import yaml
 from conftest import Run
-from torch import Tensor
+from template.plain_parts import TwoLoaders
+from torch import Tensor, nn
+
+from descent.build import build_node
+from descent.metrics import EpochMetrics
+from descent.models import MLP
+from descent.module import Supervised
+from descent.task import Classes, Labels, Task, Tokens
 
 HERE = "template.plain_parts"
 CLASSES = {  # a model and what goes with it, where the data says nothing of itself
@@ -28,20 +36,17 @@ PLAIN: dict[str, dict[str, Any]] = {  # by name: the parts, and what is monitore
 }
 
 
-def write(folder: Path, parts: dict[str, Any], name: str = "mine") -> list[str]:
-    """Write one YAML file that puts parts together, and return the words that choose it."""
-    nodes = {key: {"_target_": part} if key in ("module", "data") else part for key, part in parts.items()}
-    cleared = [{f"override /{group}": None} for group in nodes if group not in ("monitor", "callbacks")]
-    file = folder / "conf/experiment" / f"{name}.yaml"
+def write(folder: Path, parts: dict[str, Any], run: str = "run") -> list[str]:
+    """Write one YAML file that puts parts together, and return the words that choose it and the run's folder."""
+    nodes = {k: {"_target_": v} if k != "monitor" and isinstance(v, str) else v for k, v in parts.items()}
+    cleared = [
+        {f"override /{group}": None} for group in nodes if group not in ("monitor", "callbacks", "logger")
+    ]
+    file = folder / "conf/experiment" / "mine.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("# @package _global_\n" + yaml.safe_dump({"defaults": cleared, **nodes}, sort_keys=False))
-    return [
-        "--config-dir",
-        str(folder / "conf"),
-        f"experiment={name}",
-        "threads=1",
-        "trainer.accelerator=cpu",
-    ]
+    words = ["experiment=mine", "threads=1", "trainer.accelerator=cpu", f"folder={folder}/{run}"]
+    return ["--config-dir", str(folder / "conf"), *words]
 
 
 def weights(folder: Path, of: str = "last") -> dict[str, Tensor]:
@@ -53,9 +58,9 @@ def test_plain_parts_are_trained_recorded_monitored_and_resumed(run: Run, tmp_pa
     if name in ("datasets", "torchvision") and find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
     parts = {**PLAIN[name], "callbacks": {"stop": {"_target_": f"{HERE}.StopOnce", "epoch": 1, "batch": 4}}}
-    words = [*write(tmp_path, parts), "trainer.max_epochs=3"]
+    short = ["trainer.max_epochs=3", "checkpoint.every=1epoch"]
     (tmp_path / "stopped").touch()
-    whole = run(*words, f"folder={tmp_path}/whole")
+    whole = run(*write(tmp_path, parts, "whole"), *short)
     assert (whole.code, whole.err) == (0, "")
 
     result = json.loads((tmp_path / "whole/result.json").read_text())
@@ -71,9 +76,151 @@ def test_plain_parts_are_trained_recorded_monitored_and_resumed(run: Run, tmp_pa
     tested = "Seven" not in str(parts) and "TwoLoaders" not in str(parts)
     assert ("test" in result) == tested == ("No test, because" not in whole.out)
 
+    if name in ("two loaders", "datasets", "torchvision"):
+        return  # whose loader is that of the first case
     (tmp_path / "stopped").unlink()
-    assert run(*words, f"folder={tmp_path}/cut").code == 128 + 15
-    again = run(*words, f"folder={tmp_path}/cut", "resume=true")
+    words = [*write(tmp_path, parts, "cut"), *short]
+    cut = run(*words)
+    assert (cut.code, "Stopped in epoch 2, after step" in cut.err) == (128 + 15, True)
+    again = run(*words, "resume=true")
     assert again.code == 0, again.err
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_weights_load_as_in_plain_lightning(run: Run, tmp_path: Path) -> None:
+    finished = run("trainer.max_epochs=2", "trainer.accelerator=cpu")
+    assert finished.code == 0, finished.err
+    parts = {"model": MLP((1, 8, 8), 10, [256], 0.0), "criterion": nn.CrossEntropyLoss()}
+    path = tmp_path / "run/checkpoints/best.ckpt"
+    module = Supervised.load_from_checkpoint(path, strict=False, optimizer=torch.optim.Adam, **parts)
+    kept = weights(tmp_path / "run", "best")
+    assert all(torch.equal(kept[f"model.{name}"], t) for name, t in module.model.state_dict().items())
+
+
+def metric(name: str, **fields: Any) -> dict[str, Any]:
+    return {"_target_": f"torchmetrics.{name}", **fields}
+
+
+METRICS: list[tuple[dict[str, Any], Task, tuple[int, ...], tuple[int, ...]]] = [
+    (metric("text.Perplexity", ignore_index=-100), Tokens("abcde", pad=0), (7, 5), (7,)),
+    (metric("segmentation.MeanIoU", input_format="mixed"), Classes("abc"), (3, 6, 6), (6, 6)),
+    (metric("segmentation.DiceScore", input_format="mixed"), Classes("abc"), (3, 6, 6), (6, 6)),
+    (metric("classification.MultilabelF1Score"), Labels("abcd"), (4,), (4,)),
+    (metric("classification.MulticlassAUROC"), Classes("abc"), (3,), ()),
+]
+
+
+@pytest.mark.parametrize(("node", "task", "outputs", "targets"), METRICS, ids=lambda value: str(value)[:60])
+def test_any_metric_gets_what_it_would_get_by_hand(
+    node: dict[str, Any], task: Task, outputs: tuple[int, ...], targets: tuple[int, ...]
+) -> None:
+    metrics = build_node("metrics", {"it": node}, {"task": task, **task.sizes()})
+    epoch = EpochMetrics(metrics, task, nn.CrossEntropyLoss())
+    kind, sizes = node["_target_"].rpartition(".")[2], (5, 5, 3)
+    generator = torch.Generator().manual_seed(0)
+    most = 2 if isinstance(task, Labels) else len(task.names)
+    batches = [
+        (
+            torch.randn(size, *outputs, generator=generator),
+            torch.randint(most, (size, *targets), generator=generator),
+        )
+        for size in sizes
+    ]
+    epoch.reset(torch.device("cpu"))
+    for number, (batch, truth) in enumerate(batches):
+        epoch.try_out(batch, truth)
+        epoch.add(number, torch.tensor(0.0), batch, truth)
+    by_hand: torchmetrics.Metric = metrics["it"].clone()
+    by_hand.update(*task.for_metrics(*(torch.cat(parts) for parts in zip(*batches, strict=True))))
+    assert epoch.compute()["it"] == pytest.approx(by_hand.compute().mean().item(), rel=1e-5), kind
+
+
+def test_the_memory_of_metrics_is_bounded(run: Run, tmp_path: Path) -> None:
+    parts = {
+        "data": f"{HERE}.Pixels",
+        "model": {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 19, "kernel_size": 1},
+        "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
+        "metrics": {"iou": metric("segmentation.MeanIoU", num_classes=19, input_format="mixed")},
+        "callbacks": {"memory": {"_target_": f"{HERE}.PeakMemory"}},
+    }
+    finished = run(*write(tmp_path, parts), "trainer.max_epochs=1")
+    assert finished.code == 0, finished.err
+    assert int(finished.out.partition("grew by ")[2].split()[0]) < 400, finished.out
+
+
+def test_a_collate_function_may_mix_samples(run: Run, tmp_path: Path) -> None:
+    collate = {"_target_": f"{HERE}.mix", "_partial_": True}
+    words = write(tmp_path, {**CLASSES, "data": {"_target_": f"{HERE}.TwoLoaders", "collate": collate}})
+    finished = run(*words, "trainer.max_epochs=5", "optimizer.lr=0.05")
+    assert (finished.code, finished.err) == (0, "")
+    final = json.loads((tmp_path / "run/result.json").read_text())["final"]
+    assert final["val/acc"] > 0.8
+
+
+def test_the_weights_of_an_average_are_those_that_were_validated_and_kept(run: Run, tmp_path: Path) -> None:
+    words = write(tmp_path, {"data": f"{HERE}.TwoLoaders", **CLASSES})
+    finished = run(*words, "trainer.max_epochs=3", "callbacks=ema", "callbacks.ema.decay=0.9")
+    assert finished.code == 0, finished.err
+    best = json.loads((tmp_path / "run/result.json").read_text())["best"]
+    kept = weights(tmp_path / "run", "best")
+    inputs, targets = TwoLoaders().dataset[:]
+    logits = nn.functional.linear(inputs, kept["model.weight"], kept["model.bias"])
+    assert nn.functional.cross_entropy(logits, targets).item() == pytest.approx(best["val/loss"], rel=1e-5)
+    last = weights(tmp_path / "run")
+    assert not torch.equal(last["model.weight"], kept["model.weight"]) or best["epoch"] != 3
+
+
+def test_several_loggers_stand_side_by_side(run: Run, tmp_path: Path) -> None:
+    finished = run("logger=[tensorboard,csv]", "trainer.max_epochs=1")
+    assert (finished.code, finished.err) == (0, "")
+    assert "val/acc" in (tmp_path / "run/csv/metrics.csv").read_text()
+    assert list((tmp_path / "run").glob("events.out.*"))
+
+
+MONITOR = "+callbacks.usage._target_=lightning.pytorch.callbacks.DeviceStatsMonitor"
+
+
+@pytest.mark.parametrize(
+    ("parts", "words", "line"),
+    [
+        (
+            {"data": f"{HERE}.TwoLoaders", **CLASSES},
+            "fold=1",
+            "fold=1: expected null, because template.plain",
+        ),
+        ({"logger": {"mine": {"save_dir": "x"}}}, "", "logger.mine"),
+        ({"callbacks": {"flip": {"every": 3}}}, "", "callbacks.flip"),
+        (
+            {},
+            f"{MONITOR} logger=none",
+            "callbacks.usage._target_=lightning.pytorch.callbacks.DeviceStatsMonitor",
+        ),
+        (
+            {"module": f"{HERE}.Seven"},
+            "loss=mae",
+            "loss=mae: expected no such choice, because template.plain",
+        ),
+        (
+            {"monitor": "val_los", "module": f"{HERE}.Seven", "data": f"{HERE}.TwoLoaders"},
+            "",
+            "monitor=val_los: ",
+        ),
+    ],
+    ids=["fold", "logger", "callback", "device stats", "loss", "monitor"],
+)
+def test_what_cannot_be_is_one_line_by_its_key(
+    run: Run, tmp_path: Path, parts: dict[str, Any], words: str, line: str
+) -> None:
+    finished = run(*write(tmp_path, parts), *words.split(), "trainer.max_epochs=1")
+    assert finished.code == 2, finished.err
+    assert finished.err.startswith(line)
+    assert finished.err.count("\n") == 1
+
+
+@pytest.mark.skipif(find_spec("psutil") is not None, reason="psutil is installed")
+def test_a_callback_that_lacks_a_package_is_blamed(run: Run) -> None:
+    finished = run(MONITOR, "trainer.max_epochs=1")
+    assert finished.code == 2
+    assert finished.err.startswith("callbacks.usage")
+    assert "psutil" in finished.err

@@ -75,8 +75,9 @@ class Checkpoint(LightningCheckpoint):
             if self.parts["within"] and steady:
                 loader.start_at(self.parts["batch"])
             trainer.accumulate_grad_batches = self.parts["accumulate"]
-            if self.parts["ended"] or not self.parts["within"]:
-                end_restart(trainer)  # Lightning would go on in the middle of an epoch
+            # otherwise Lightning would leave out what callbacks do at the start of an epoch, or go on in one that
+            # has ended
+            end_restart(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.parts is not None and not self.parts["within"]:

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from descent.errors import ConfigError, Stopped, clean
+from descent.errors import ConfigError, Stopped, clean, require
 
 OWN = ("--help", "-h", "--version", "--cfg", "-c", "--multirun", "-m", "--config-dir", "-cd")
 OF_HYDRA = (
@@ -74,6 +74,8 @@ def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed
         return 0
     many = "--multirun" in flags or "-m" in flags
     places = [Path(flags[flag]) for flag in ("--config-dir", "-cd") if flag in flags]
+    for place in places:
+        require(place.is_dir(), "--config-dir", str(place), "a folder")
     if name == "compare":
         words = gather(words)
     if many and name != "train":

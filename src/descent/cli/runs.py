@@ -12,7 +12,7 @@ from descent.cli.compose import compose
 from descent.cli.main import watch_for_garbage
 from descent.cli.overrides import by_key, key_of, parse
 from descent.cli.resume import find_resumed, resume
-from descent.errors import ConfigError
+from descent.errors import ConfigError, require
 from descent.run.folder import Run, RunFolder, claim, move
 
 
@@ -34,8 +34,9 @@ def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] 
     words = [word for word in words if key_of(word) != "resume"]
     composed = None if isinstance(value, str) and value else compose("train", words, places)
     wanted = Path(composed.config["folder"]).expanduser().resolve() if composed else Path()
-    if composed and ("$" in str(wanted) or ".." in Path(str(composed.config["name"])).parts):
-        raise ConfigError("folder", str(wanted), expected="a path without $ and a name without ..")
+    name = composed.config["name"] if composed else ""
+    require(".." not in Path(str(name)).parts, "name", name, "a name that leads nowhere else")
+    require("$" not in str(wanted), "folder", str(wanted), "a path without $, which loggers would replace")
     found = find_resumed(value, wanted, words)
     changes: Mapping[str, Any] = {}
     allowed = None

@@ -55,22 +55,21 @@ class Predictor(nn.Module):
         """Yield predictions in the order of the rows or images, in constant memory.
 
         Args:
-            source: a file or folder like that of the run, an array of raw inputs, or a frame for a table.
+            source: a file or folder like that of the run, an array of raw inputs, or a frame of polars.
             keep: columns of the file to copy. Of images, "file" is always copied.
 
         Yields:
-            Frames of the kept columns, and of classes `predicted_<target>` and each one's probability
-            `p(<class>)`, of labels `p(<label>)`, of values `predicted_<value>`, float64.
-
-        Raises:
-            ConfigError: the source cannot be read, a column is missing, or the model gives NaN or infinity.
+            Frames of the kept columns, and of `predicted_<target>` or `predicted_<value>`, and of the
+            probabilities `p(<class>)` or `p(<label>)`.
         """
         for rows, inputs in self._read(source):
             batches = (self.scaling(batch).to(self.device) for batch in inputs.split(self.batch_size))
             answers = torch.cat([self.task.predict(self.model(batch).cpu()) for batch in batches])
-            if not bool(answers.isfinite().all()):
-                expected = "values for which the model gives numbers, not NaN"
-                raise ConfigError("input", str(source)[:200], expected=expected)
+            finite, expected = (
+                bool(answers.isfinite().all()),
+                "values for which the model gives numbers, not NaN",
+            )
+            require(finite, "input", str(source)[:200], expected)
             yield self._frame(rows, keep, answers)
 
     def _read(self, source: Any) -> Iterator[tuple[pl.DataFrame, Tensor]]:
@@ -79,9 +78,6 @@ class Predictor(nn.Module):
             yield from self.reader.read(NamedPath("input", str(source)))
         elif hasattr(source, "columns"):
             require(hasattr(self.reader, "read_frame"), "input", "a frame", "a path or an array")
-            if not isinstance(source, pl.DataFrame):  # polars itself would need pyarrow for one of pandas
-                plain = source.astype(object).where(source.notna(), None)
-                source = pl.DataFrame({str(name): plain[name].to_list() for name in plain}, strict=False)
             yield self.reader.read_frame(source)
         else:
             shape, inputs = self.examples.shape[1:], torch.as_tensor(source)
