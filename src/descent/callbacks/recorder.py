@@ -191,11 +191,6 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
             lines.append(f"TensorBoard: {board} --logdir {os.path.relpath(self.run.path.parent)}")
         print(clean("\n".join(lines)), flush=True)
 
-    def find_value(self, monitor: str) -> float | None:
-        """Return the best value of a metric, or the last epoch's if no best one was kept."""
-        row = self.result.get("best") or self.result.get("final") or {}
-        return row.get(monitor)
-
     def _describe(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the data, the environment and the code's revision, and show them in TensorBoard."""
         folder = self.run.folder
