@@ -69,7 +69,7 @@ class Samples:
         ValueError: inputs, targets and names do not fit each other.
     """
 
-    inputs: Tensor | StoredInputs
+    inputs: Any  # Tensor or StoredInputs
     targets: Tensor
     names: Sequence[str]
     rows: Mapping[str, Tensor] = field(default_factory=dict)
