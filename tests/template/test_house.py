@@ -40,7 +40,7 @@ def test_a_command_loads_few_lines(tmp_path: Path, words: list[str], most: int) 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_stays_small(part: str) -> None:
-    # sweeps are a room of their own, with a file in cli/
+    # a room of its own, and what editors are told
     files = [
         f for f in (ROOT / "src/descent" / part).glob("*.py") if f.name not in ("sweeping.py", "launching.py")
     ]
