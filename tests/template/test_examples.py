@@ -88,7 +88,9 @@ def test_gpt_reaches_the_weights_of_a_loop_written_by_hand(run: Run, tmp_path: P
     assert set(text.partition("\nTest Loss")[0]) <= set(data.task.names)
 
 
-@pytest.mark.parametrize(("name", "words"), [("gan", ""), ("vae", ""), ("finetune", SMALL["finetune"])])
+@pytest.mark.parametrize(
+    ("name", "words"), [("gan", ""), ("vae", ""), ("finetune", "model.name=test_resnet data.batch_size=32")]
+)
 def test_an_example_that_is_interrupted_ends_with_the_same_weights(
     run: Run, tmp_path: Path, name: str, words: str
 ) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run
-from test_inference_predict import write_houses
 
 from descent.errors import ConfigError
 from descent.inference import exporting, load
@@ -107,7 +106,11 @@ def test_a_folder_for_the_hub_is_loaded_and_evaluated_without_its_run(run: Run, 
 def test_a_table_is_exported_from_its_raw_columns(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("descent.table.reader", reason="a room that may be taken out")
     pytest.importorskip("onnxscript", reason="of the extra onnx")
-    write_houses(tmp_path / "houses.csv")
+    rows = (
+        f"{i},{'' if i % 9 == 0 else i % 7},{'abc'[i % 3]},20{i % 20:02d}-03-04,{i % 7 * 2.5}"
+        for i in range(99)
+    )
+    (tmp_path / "houses.csv").write_text("\n".join(["id,area,town,built,price", *rows]))
     words = ("data=table", "data.path=houses.csv", "data.target=price", "loss=mae", "trainer.max_epochs=1")
     assert run(*words).code == 0
     finished = run("run=run", "format=onnx", command="export")

@@ -24,7 +24,8 @@ from descent.callbacks.checkpoint import parse_interval
 from descent.cli.resume import find_resumed
 from descent.errors import ConfigError, Stopped
 from descent.run.checkpoints import read
-from descent.run.folder import RunFolder, claim, rewind
+from descent.run.folder import RunFolder, claim
+from descent.run.rewind import rewind
 
 SHORT = ("data.batch_size=64", "trainer.max_epochs=2", "checkpoint.every=5steps")
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
@@ -355,7 +356,7 @@ def test_a_file_that_may_grow_no_further_is_one_line_about_the_disk(tmp_path: Pa
     full = faults.Job(["trainer.max_epochs=2", "data.batch_size=256"], tmp_path / "full")
     assert full.finish() == 0
     full.words[0] = f"resume={full.folder}/run"
-    code, told = full.finish("trainer.max_epochs=3", limit=10), full.error()
+    code, told = full.finish("trainer.max_epochs=3", limit=300), full.error()
     assert (code, told.count("\n")) == (1, 1), told
     assert "could not be written" in told and "logger" not in told
 
@@ -453,7 +454,7 @@ def test_a_run_that_came_to_no_checkpoint_begins_anew(
 ) -> None:
     for name in ("metrics.csv", "events.out.tfevents.1", ".x.part"):
         (tmp_path / name).write_text("x")
-    assert rewind(RunFolder(tmp_path)) is None
+    assert rewind(RunFolder(tmp_path))[0] is None
     assert list(tmp_path.iterdir()) == []
     assert "because it has no checkpoint yet" in capsys.readouterr().out
 

@@ -1,12 +1,15 @@
 """What a run leaves: its lines, its folder, its curves; the same from the same config, and from Python."""
 
 import csv
+import fcntl
 import json
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +297,7 @@ def test_of_two_processes_one_tells_what_is_wrong(run: Run) -> None:
 def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None:
     words = ["trainer.max_epochs=2", "callbacks.progress.interval=0.01", "data.batch_size=1"]
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
     command = [sys.executable, TRAIN, *words, f"folder={tmp_path}/run"]
     process = subprocess.Popen(command, stdout=slave, stderr=slave, cwd=tmp_path)
     os.close(slave)

@@ -155,6 +155,7 @@ class Checkpoint(LightningCheckpoint):
         self.parts = {**checkpoint["parts"], "loops": checkpoint["loops"]["fit_loop"]}
         old, new = self.parts["at"], str(self.folder.path)
         checkpoint["callbacks"] = move(checkpoint["callbacks"], old, new)
+        self._find_mine(trainer, self.parts)
         if changed := compare_data(trainer, checkpoint.get("data", {})):
             raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
         for callback in list_inexact(trainer):

@@ -81,7 +81,7 @@ class Progress(Checkpoint):  # what Lightning calls last, when everything that a
             return
         if self.bar is None:
             whole = None if total == float("inf") else int(total)
-            style = {"bar_format": BAR} if whole else {}
+            style: dict[str, Any] = {"bar_format": BAR} if whole else {}
             self.bar = tqdm(total=whole, desc=name, leave=False, file=sys.stdout, dynamic_ncols=True, **style)
             self.bar.start_t -= time.monotonic() - self.begun  # the epoch began before there was a bar
         self.bar.set_postfix_str(text, refresh=False)

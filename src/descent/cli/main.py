@@ -59,12 +59,13 @@ def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed
         return run_hydra(name, arguments, unknown[0])
     try:
         from descent.cli.compose import compose
-        from descent.cli.help import print_help
         from descent.cli.overrides import by_key, quote_words
     except ModuleNotFoundError as error:
         way = "in the project's environment, such as by `uv run python src/train.py`"
         raise ConfigError(f"python {sys.argv[0]}", expected=f"to be run {way} ({error})") from error
     if "--help" in flags or "-h" in flags:
+        from descent.cli.help import print_help
+
         print_help(name)
         return 0
     if "--version" in flags:

@@ -1,5 +1,6 @@
 """A run, from its overrides to `train`: composed or resumed, checked, and with a folder of its own."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from descent.cli.check import check
 from descent.cli.compose import compose
 from descent.cli.main import watch_for_garbage
 from descent.cli.overrides import by_key, key_of, parse
-from descent.cli.resume import find_resumed, resume
 from descent.errors import ConfigError, require
 from descent.run.folder import Run, RunFolder, claim, move
 
@@ -37,7 +37,11 @@ def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] 
     name = composed.config["name"] if composed else ""
     require(".." not in Path(str(name)).parts, "name", name, "a name that leads nowhere else")
     require("$" not in str(wanted), "folder", str(wanted), "a path without $, which loggers would replace")
-    found = find_resumed(value, wanted, words)
+    found = None
+    if value or "SLURM_RESTART_COUNT" in os.environ:
+        from descent.cli.resume import find_resumed, resume
+
+        found = find_resumed(value, wanted, words)
     changes: Mapping[str, Any] = {}
     allowed = None
     if found is not None:

@@ -69,7 +69,7 @@ class Samples:
         ValueError: inputs, targets and names do not fit each other.
     """
 
-    inputs: Tensor | StoredInputs
+    inputs: Any  # Tensor or StoredInputs
     targets: Tensor
     names: Sequence[str]
     rows: Mapping[str, Tensor] = field(default_factory=dict)
@@ -92,9 +92,8 @@ class Samples:
                 dealt = torch.cat([self.targets[rows] for rows in self.rows.values()])
             fits = dealt.dim() != 1 or bool(((dealt >= 0) & (dealt < outputs)).all())
         if len(self.inputs) != n or not fits:
-            raise ValueError(
-                f"{len(self.inputs)} inputs, targets {tuple(self.targets.shape)}, {outputs} names"
-            )
+            shape = tuple(self.targets.shape)
+            raise ValueError(f"{len(self.inputs)} inputs, targets {shape}, {outputs} names")
 
 
 class FromSamples(LightningDataModule):
@@ -204,20 +203,14 @@ class FromSamples(LightningDataModule):
             copy_buffers(self.scaling, like["scaling"])
         # a copy, because the module moves its own to its device
         self.own_scaling = deepcopy(self.scaling)
-        mapped = getattr(self.inputs, "mapped", False)  # a file, which is not written to
-        kept = mapped and self.inputs.nbytes > MAPPED  # type: ignore[union-attr]
-        self.scaled_once = False
-        if (
-            isinstance(self.inputs, Tensor)
-            and encoder is None
-            and self.inputs.dtype != torch.uint8
-            and not kept
-        ):
-            raw, self.scaled_once = self.inputs, True
-            if mapped or raw.dtype != torch.float32:
-                self.inputs = torch.empty(raw.shape)
+        raw, mapped = self.inputs, getattr(self.inputs, "mapped", False)  # a file, which is not written to
+        self.scaled_once = isinstance(raw, Tensor) and encoder is None and raw.dtype != torch.uint8
+        if isinstance(raw, Tensor) and mapped and raw.nbytes > MAPPED:
+            self.scaled_once = False
+        if isinstance(raw, Tensor) and self.scaled_once:
+            self.inputs = whole = torch.empty(raw.shape) if mapped or raw.dtype != torch.float32 else raw
             size = max(1, NUMBERS // max(1, raw[:1].numel()))
-            for block, scaled in zip(raw.split(size), self.inputs.split(size), strict=True):
+            for block, scaled in zip(raw.split(size), whole.split(size), strict=True):
                 scaled.copy_(self.scaling(block))
 
     def __str__(self) -> str:

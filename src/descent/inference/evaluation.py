@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelCon
 from descent.build import build_node, builder
 from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
-from descent.errors import ConfigError, require
+from descent.errors import ConfigError, blame, require
 from descent.inference.output import printable, to_json
 from descent.inference.predictor import Predictor, refuse_misfits
 from descent.losses import weigh_classes
@@ -29,8 +29,8 @@ from descent.task import IGNORED
 
 REPORT = "_report"  # the name, among the run's metrics, of the one that the report is made from
 PICTURES = {"classes": "confusion_matrix.svg", "values": "predicted_against_true.svg"}
-COUNTS, NAMES, NAME = 20, 60, 24  # most classes whose counts and names are drawn; most letters of a name
-POINTS = 2_000  # most points of a picture
+COUNTS, NAMES, POINTS = 20, 60, 2_000  # most classes whose counts and names are drawn; most points
+NAME = 24  # most letters of a name
 
 
 def read_split(model: Predictor, split: str) -> Iterable[Any]:
@@ -69,18 +69,14 @@ def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict[str, Any], str]:
-    """Test a run's module as `Trainer.test` does after training, and write a report into the run's folder.
-
-    Returns:
-        The metrics and what else was found, by name, NaN where one is not defined; and the report as text.
-    """
+    """Test a run's module as a run does, write a report into its folder, and return it as values and text."""
     sizes: list[int] = []  # of the batches
     module, precision = build_module(model), model.run.config.get("trainer", {}).get("precision")
     trainer = Trainer(
         accelerator=model.device.type, devices=1, precision=precision, inference_mode=False, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip  # `Supervised` tries a batch with gradients
-    with redirect_stdout(StringIO()) as said, refuse_misfits(model.run):  # why a metric is not defined
+    with redirect_stdout(StringIO()) as said, blame("run"):  # why a metric is not defined
         logged = trainer.test(module, count(batches, sizes), verbose=False)[0]
     metrics = {name.removeprefix("test/"): value for name, value in logged.items() if REPORT not in name}
     shown = ", ".join(f"{n} {f'{v:.4f}' if isfinite(v) else 'not defined'}" for n, v in metrics.items())
@@ -134,10 +130,7 @@ class Pairs(CatMetric):
 
 
 def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], str, dict[str, str]]:
-    """Return what a tested module collected: plain values, a table, and pictures by the names of their files.
-
-    A number that is not defined, such as the precision of a class that was never predicted, is NaN.
-    """
+    """Return what a tested module collected: values, NaN where one is not defined; a table; and pictures."""
     metric = getattr(getattr(module, "test_metrics", None), "metrics", {}).get(REPORT)
     if metric is None:  # a task, or a module, of which no more is known
         return {}, "", {}
@@ -153,7 +146,7 @@ def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], s
         if kind == "labels":
             right, taken, samples = found[:, 1, 1], found[:, :, 1].sum(1), found[:, 1].sum(1)
         columns = {"precision": right / taken, "recall": right / samples, "samples": samples.long()}
-    frame = pl.DataFrame({kind: model.names, **{name: column.numpy() for name, column in columns.items()}})
+    frame = pl.DataFrame({kind: model.names, **{name: value.numpy() for name, value in columns.items()}})
     form: Any = {"tbl_formatting": "ASCII_MARKDOWN", "tbl_hide_column_data_types": True, "tbl_rows": -1}
     with pl.Config(**form, tbl_hide_dataframe_shape=True, fmt_str_lengths=NAME, tbl_width_chars=-1):
         table = f"{frame}\n"

@@ -21,13 +21,8 @@ from descent.run.trust import read_text
 Files = dict[Path, bytes]
 FORMATS = {"onnx": "model.onnx", "torch_export": "model.pt2", "hub": "hub"}
 TOLERANCE = 1e-3  # of the largest output: float32 sums in another order, over many layers
-PARTS = (
-    "name",
-    "model",
-    "loss",
-    "metrics",
-    "module",
-)  # of the config, by which a run is loaded and evaluated
+# of the config, by which a run is loaded and evaluated
+PARTS = ("name", "model", "loss", "metrics", "module")
 
 
 def export(model: Predictor, form: str, output: str | None, overwrite: bool) -> str:
@@ -113,9 +108,9 @@ def to_hub(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
     data = {name: value for name, value in run.data.items() if name != "examples"}
     config = {part: run.config.get(part, {}) for part in PARTS}
     config |= {"data": None, "described": {**data, "reader": describe(model)["reader"]}}
-    tensors = {**run.checkpoint["state_dict"], "examples": model.examples}
+    tensors = {**run.checkpoint["state_dict"], "examples": model.examples}.items()
     files = {
-        place / HUB: safetensors.save({name: t.contiguous().clone() for name, t in tensors.items()}),
+        place / HUB: safetensors.save({name: tensor.contiguous().clone() for name, tensor in tensors}),
         place / "README.md": printable(card).encode(),
         place / "config.json": to_json(config).encode(),
     }

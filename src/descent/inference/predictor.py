@@ -32,9 +32,7 @@ class Predictor(nn.Module):
     """The whole model of a run: the reader of its files, the scaling of inputs, the network, and its task."""
 
     batch_size = 1024  # samples that go through the network at once
-    device = torch.device(
-        "cpu"
-    )  # of the network; scaling and task stay on the CPU: some devices lack float64
+    device = torch.device("cpu")  # of the network; scaling and task stay on the CPU, which has float64
     sizes: dict[str, Any]  # that the model and the metrics may name
 
     def __init__(self, run: SavedRun, model: nn.Module, scaling: Scaling, task: Task, reader: Any) -> None:
@@ -56,20 +54,14 @@ class Predictor(nn.Module):
 
         Args:
             source: a file or folder like that of the run, an array of raw inputs, or a frame of polars.
-            keep: columns of the file to copy. Of images, "file" is always copied.
-
-        Yields:
-            Frames of the kept columns, and of `predicted_<target>` or `predicted_<value>`, and of the
-            probabilities `p(<class>)` or `p(<label>)`.
+            keep: columns of the file to copy, before `predicted_<target>` and the probabilities
+                `p(<class>)`. Of images, "file" is always copied.
         """
         for rows, inputs in self._read(source):
             batches = (self.scaling(batch).to(self.device) for batch in inputs.split(self.batch_size))
             answers = torch.cat([self.task.predict(self.model(batch).cpu()) for batch in batches])
-            finite, expected = (
-                bool(answers.isfinite().all()),
-                "values for which the model gives numbers, not NaN",
-            )
-            require(finite, "input", str(source)[:200], expected)
+            expected = "values for which the model gives numbers, not NaN"
+            require(bool(answers.isfinite().all()), "input", str(source)[:200], expected)
             yield self._frame(rows, keep, answers)
 
     def _read(self, source: Any) -> Iterator[tuple[pl.DataFrame, Tensor]]:
@@ -111,7 +103,7 @@ def load(
     """Return the model of a run, or of a folder for the hub; no code from the folder runs.
 
     Args:
-        folder: such as "logs/houses".
+        folder: of it.
         weights: of a run, "best" (by what it monitored) or "last".
         device: where the network goes, "cpu", "cuda" or "mps".
         allow: names that its config may use beside those in conf/, or modules, such as "my_models".
