@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from descent.errors import ConfigError, blame, first_line, nearest
+from descent.errors import ConfigError, blame, first_line, nearest, require
 
 WORDS = ("_target_", "_partial_", "_args_")  # of a node, beside its arguments
 FETCHED = ("download", "pretrained")  # arguments by which something comes from elsewhere
@@ -111,6 +111,9 @@ def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str,
         expected = f"a choice, because none is known for the task {task.kind or 'of this data'}"
         raise ConfigError(key, expected=expected)
     if part is not None and "_target_" in part:
+        for name in node.keys() - kinds - part.keys():  # such as a weight of each class
+            expected = f"null, because the one of {task.kind} has none"
+            require(not node[name], f"{key}.{name}", node[name], expected)
         return part
     return {**(part or {}), **{name: child for name, child in node.items() if name not in kinds}}
 

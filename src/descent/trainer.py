@@ -117,35 +117,34 @@ class Trainer(lightning.pytorch.Trainer):
                 getattr(logger, "experiment", None)  # opens its files
         try:
             super().fit(model, *arguments, **more)
-        except (MisconfigurationException, ModuleNotFoundError) as error:
+        except Exception as error:
+            self._explain(error)
+            raise
+
+    def _explain(self, error: Exception) -> None:
+        """Raise what a person can act on, where the cause of a library's error is known."""
+        text, line, advice = str(error), first_line(error), RunFolder(self.root).advise()
+        known, files = isinstance(error, ConfigError | Stopped), list_files(error)
+        if isinstance(error, RuntimeError) and "gradient clipping" in text:
+            expected = "null, because Lightning clips no gradients of a fused optimizer in mixed precision"
+            raise ConfigError("optimizer.fused", True, expected=expected) from error
+        if not known and files and files[-1].match("torch/optim/*"):
+            part = "scheduler" if files[-1].stem == "lr_scheduler" else "optimizer"
+            raise ConfigError(part, expected=f"one that serves this model ({line})") from error
+        if isinstance(error, MisconfigurationException | ModuleNotFoundError):
             callbacks = [type(one).__name__ for one in self.callbacks]  # type: ignore[attr-defined]
-            named = any(name in str(error) for name in callbacks)
-            if isinstance(error, ModuleNotFoundError) and not named:
-                raise
-            key = "callbacks" if named else "trainer"
-            raise ConfigError(key, expected=f"values that it takes ({first_line(error)})") from error
-        except ValueError as error:
-            if "val_check_interval" in str(error):
-                raise ConfigError("trainer.val_check_interval", expected=first_line(error)) from error
-            raise
-        except RuntimeError as error:
-            if (files := list_files(error)) and files[-1].match("torch/optim/*"):
-                expected = f"one that serves this model ({first_line(error)})"
-                raise ConfigError("optimizer", expected=expected) from error
-            text, advice = str(error), RunFolder(self.root).advise()
-            if "gradient clipping" in text:
-                expected = (
-                    "null, because Lightning clips no gradients of a fused optimizer in mixed precision"
-                )
-                raise ConfigError("optimizer.fused", True, expected=expected) from error
-            if any(words in text for words in WORKERS):
-                raise Stopped(f"{first_line(error)}. {advice}", 1) from error
-            if self.world_size > 1 and (
-                isinstance(error, DistError) or any(words in text for words in PEERS)
-            ):
-                message = f"Another process of this run has ended or does not answer. {advice}"
-                raise Stopped(message, 1) from error
-            raise
+            named = any(name in text for name in callbacks)
+            if named or isinstance(error, MisconfigurationException):
+                key = "callbacks" if named else "trainer"
+                raise ConfigError(key, expected=f"values that it takes ({line})") from error
+        if isinstance(error, ValueError) and not known and "val_check_interval" in text:
+            raise ConfigError("trainer.val_check_interval", expected=line) from error
+        if isinstance(error, RuntimeError) and any(words in text for words in WORKERS):
+            raise Stopped(f"{line}. {advice}", 1) from error
+        alone = self.world_size == 1 or not isinstance(error, RuntimeError)
+        if not alone and (isinstance(error, DistError) or any(words in text for words in PEERS)):
+            message = f"Another process of this run has ended or does not answer. {advice}"
+            raise Stopped(message, 1) from error
 
     def test(self, model: Any, *arguments: Any, **more: Any) -> Any:  # type: ignore[override]
         """Test; where module or data have none in them, as is usual in plain Lightning, a line says so."""

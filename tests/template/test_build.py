@@ -89,6 +89,10 @@ def test_parts_by_the_kind_of_task_and_parts_for_all() -> None:
     loss = {"classes": {"_target_": "torch.nn.CrossEntropyLoss"}, "values": node("Weighted"), "weight": None}
     assert isinstance(build_node("loss", loss, {"task": Values("y")}), Weighted)
     assert isinstance(build_node("loss", loss, {"task": Classes("ab")}), nn.CrossEntropyLoss)
+    with pytest.raises(
+        ConfigError, match=r"^loss\.weight=\[1\]: expected null, because the one of values has none"
+    ):
+        build_node("loss", loss | {"weight": [1]}, {"task": Values("y")})
     with pytest.raises(ConfigError, match=r"^loss: expected a choice, because none is known for the task"):
         build_node("loss", loss, {"task": Task()})
     metrics = {"classes": {"acc": node("Base")}, "values": {"mae": node("Base")}, "both": node("Base")}

@@ -7,6 +7,7 @@ from pathlib import Path
 from subprocess import run as execute
 from threading import Event, Thread
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -29,18 +30,6 @@ UNITS = 1_700_000_000.0  # seconds, which float32 holds to 128
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch, for tests that only read it."""
     return make_run(tmp_path_factory, "trainer.max_epochs=1", "logger=none").folder / "run"
-
-
-def write_houses(path: Path, rows: int = 200) -> None:
-    """Write a table whose price follows area and town; it has gaps and a date."""
-    random = np.random.default_rng(0)
-    area, town = random.uniform(40, 200, rows), random.integers(0, 3, rows)
-    lines = [
-        f"{i},{'' if i % 9 == 0 else f'{area[i]:.1f}'},{['Bern', 'Oslo', 'Rome'][town[i]]},"
-        f"20{i % 20:02d}-03-{1 + i % 28:02d},{2000 * area[i] + 50_000 * town[i]:.2f}"
-        for i in range(rows)
-    ]
-    path.write_text("\n".join(["id,area,town,built,price", *lines, ""]))
 
 
 def test_predictions_are_the_tasks_answers_to_scaled_raw_inputs(digits_run: Path, tmp_path: Path) -> None:
@@ -85,17 +74,9 @@ def test_values_keep_the_digits_that_float32_would_lose(run: Run, tmp_path: Path
 def test_columns_are_called_by_the_tasks_names(
     task: Task, shape: tuple[int, ...], columns: list[str]
 ) -> None:
-    run = SimpleNamespace(data={"examples": torch.zeros(1, 3), "reader": {"kind": "array"}})
-    network = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Flatten(0), torch.nn.Unflatten(0, shape))
-    model = Predictor(run, network, torch.nn.Identity(), task, None)  # type: ignore[arg-type]
-    answers = torch.rand(int(np.prod(shape)) // 3 * 3).reshape(3, -1)
-    assert model.predict(answers[:, :3] if answers.shape[1] == 3 else pad(model, answers)).columns == columns
-
-
-def pad(model: Predictor, answers: torch.Tensor) -> torch.Tensor:
-    """Have the model take inputs of this shape."""
-    model.examples = answers[:1]
-    return answers
+    run: Any = SimpleNamespace(data={"examples": torch.zeros(1, *shape[1:]), "reader": {"kind": "array"}})
+    same: Any = torch.nn.Identity()
+    assert Predictor(run, same, same, task, None).predict(torch.rand(shape)).columns == columns
 
 
 def test_a_run_loads_in_plain_python_and_gives_what_training_gave(digits_run: Path, tmp_path: Path) -> None:
@@ -138,15 +119,15 @@ def test_the_last_weights_are_read_while_a_run_replaces_them(digits_run: Path, t
 
 
 def test_what_is_no_run_is_one_line(run: Run, tmp_path: Path, digits_run: Path) -> None:
-    (tmp_path / "other/checkpoints").mkdir(parents=True)
+    other = tmp_path / "other"
+    (other / "checkpoints").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"expected a run's folder, with config.yaml in it"):
-        load(tmp_path / "other")
-    shutil.copy(digits_run / "config.yaml", tmp_path / "other")
+        load(other)
+    shutil.copy(digits_run / "config.yaml", other)
     with pytest.raises(ConfigError, match="there is no checkpoint"):
-        load(tmp_path / "other")
-    file = tmp_path / "other/checkpoints/best.ckpt"
+        load(other)
     whole = torch.load(digits_run / "checkpoints/best.ckpt")
-    state, data = whole["state_dict"], whole["data"]
+    state, data, misfit = whole["state_dict"], whole["data"], "weights, data and config that fit each other"
     for checkpoint, expected in (
         ({"state_dict": state}, "a run whose data has a method describe(), as FromSamples has"),
         ({"weight": torch.zeros(1)}, "a checkpoint of this template; best.ckpt is of something else"),
@@ -155,39 +136,35 @@ def test_what_is_no_run_is_one_line(run: Run, tmp_path: Path, digits_run: Path) 
             {**whole, "state_dict": {n: t.to_sparse() for n, t in state.items()}},
             "its weights are not tensors",
         ),
-        ({**whole, "data": {**data, "input_shape": [1, 9, 9]}}, "weights, data and config that fit"),
+        ({**whole, "data": {**data, "input_shape": [1, 9, 9]}}, misfit),
         (
             {**whole, "data": {**data, "reader": {"kind": "fax"}}},
             "a run whose data comes from one of array, im",
         ),
-        ({**whole, "data": {**data, "reader": {"kind": "array"}}}, "weights, data and config that fit"),
+        ({**whole, "data": {**data, "reader": {"kind": "array"}}}, misfit),
         (
             {**whole, "data": {**data, "task": {"_target_": "os.system", "names": data["names"]}}},
             "allow=[os.",
         ),
-        ({**whole, "data": {**data, "examples": torch.zeros(1, 3)}}, "weights, data and config that fit"),
+        ({**whole, "data": {**data, "examples": torch.zeros(1, 3)}}, misfit),
     ):
-        torch.save(checkpoint, file)
+        torch.save(checkpoint, other / "checkpoints/best.ckpt")
         finished = run("run=other", "input=x.npy", command="predict")
         assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
         assert expected in finished.err
-    torch.save(whole, file)
+    torch.save(whole, other / "checkpoints/best.ckpt")
     config = yaml.safe_load((digits_run / "config.yaml").read_text())
-    for node in (
-        {"_target_": "lightning.pytorch.cli.instantiate_class", "init": {"class_path": "os.system"}},
-        {"_target_": "descent.inference.load", "folder": str(digits_run), "allow": ["os"]},
-        {**config["model"], "hidden": [3]},
-    ):
-        (tmp_path / "other/config.yaml").write_text(yaml.safe_dump({**config, "model": node}))
+    for node in ({"_target_": "os.system", "command": "x"}, {**config["model"], "hidden": [3]}):
+        (other / "config.yaml").write_text(yaml.safe_dump({**config, "model": node}))
         with pytest.raises(ConfigError, match=r"^(run|model)[^\n]*: expected [^\n]*$"):
-            load(tmp_path / "other")
+            load(other)
 
 
 def test_a_reader_whose_room_is_taken_out_is_one_line(
     digits_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(READERS, "array", "descent.no_such_room.Reader")
-    with pytest.raises(ConfigError, match="descent.no_such_room.Reader: expected a class"):
+    with pytest.raises(ConfigError, match=r"descent.no_such_room.Reader: expected a class"):
         load(digits_run)
 
 
@@ -256,40 +233,3 @@ def test_a_bar_knows_its_end_where_the_file_states_it(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("no")
     names = ("x.npy", "x.parquet", "x.csv", "bad.parquet", "missing.npy", "")
     assert [count_rows(str(tmp_path / name)) for name in names] == [7, 5, None, None, None, 4]
-
-
-def test_rows_of_a_table_come_back_in_their_order(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("descent.table.reader", reason="a room that may be taken out")
-    write_houses(tmp_path / "houses.csv")
-    words = ("data=table", "data.path=houses.csv", "data.target=price", "data.exclude=[id]", "loss=mse")
-    assert run(*words, "optimizer.lr=0.01", "trainer.max_epochs=60").code == 0
-    (tmp_path / "new.csv").write_text((tmp_path / "houses.csv").read_text().replace("Bern", "Lima", 3))
-    finished = run("run=run", "input=new.csv", "output=out.csv", "keep=[id,price]", command="predict")
-    assert finished.code == 0, finished.err
-    assert "column town: 3 values are none of the words that training knew" in finished.out
-    frame = pl.read_csv(tmp_path / "out.csv")
-    assert frame.columns == ["id", "price", "predicted_price"]
-    assert frame["id"].to_list() == list(range(200))
-    assert frame.select(pl.corr("price", "predicted_price")).item() > 0.8
-    model = load(tmp_path / "run")
-    assert model.predict(pl.read_csv(tmp_path / "new.csv"))["predicted_price"].to_numpy() == pytest.approx(
-        frame["predicted_price"].to_numpy()
-    )
-
-
-def test_images_come_back_with_their_files(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("descent.images.reader", reason="a room that may be taken out")
-    image = pytest.importorskip("PIL.Image")
-    for number in range(24):
-        shade = 40 + 150 * (number % 2)
-        path = tmp_path / "photos" / ("dark", "light")[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.new("RGB", (8, 8), (shade + number, shade, shade)).save(path)
-    assert run("data=images", "data.path=photos", "model=cnn", "trainer.max_epochs=1").code == 0
-    odd = os.fsencode(tmp_path / "photos/light") + b"/caf\xe9.png"
-    Path(os.fsdecode(odd)).write_bytes((tmp_path / "photos/light/1.png").read_bytes())
-    finished = run("run=run", "input=photos", command="predict")
-    assert finished.code == 0, finished.err
-    frame = pl.read_csv(tmp_path / "predictions.csv")
-    assert frame.columns == ["file", "predicted_class", "p(dark)", "p(light)"]
-    assert len(frame) == frame["file"].n_unique() == 25

@@ -13,7 +13,7 @@ import torch
 import torchmetrics
 import yaml
 from conftest import ROOT, Run, finish
-from template.plain_parts import TwoLoaders
+from plain_parts import TwoLoaders
 from torch import Tensor, nn
 
 from descent.build import build_node

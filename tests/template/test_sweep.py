@@ -153,7 +153,8 @@ def test_a_recipe_that_is_a_sweep_runs_and_one_of_its_runs_is_resumed_alone(run:
 def test_words_of_a_group_are_found_by_a_pattern_and_code_is_typed_again(run: Run, tmp_path: Path) -> None:
     assert run("-m", "loss=glob(ms*)", "trainer.max_epochs=1", "folder=one").code == 0
     assert [path.parent.name for path in tmp_path.glob("one/*/result.json")] == ["loss=mse"]
-    words = ["loss._target_=torch.nn.MSELoss,torch.nn.L1Loss", "trainer.max_epochs=1", "folder=sweep"]
+    targets = "optimizer._target_=torch.optim.SGD,torch.optim.RMSprop"
+    words = ["optimizer=sgd", targets, "trainer.max_epochs=1", "folder=sweep"]
     assert run("-m", *words).code == 0
     assert run("-m", "resume=sweep").code == 2
     assert run("-m", *words, "resume=true").code == 0

@@ -1,12 +1,15 @@
 """What a run leaves: its lines, its folder, its curves; the same from the same config, and from Python."""
 
 import csv
+import fcntl
 import json
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +106,7 @@ def test_tensorboard_has_curves_rate_config_graph_and_hyperparameters(finished: 
     run = events(finished.folder / "run")
     tags = run.Tags()
     for name in ("train/loss", "train/acc", "val/loss", "val/acc", "lr"):
-        assert [point.step for point in run.Scalars(name)] == [89, 179, 269], name
+        assert [point.step for point in run.Scalars(name)] == [90, 180, 270], name
     assert len(run.Scalars("test/acc")) == 1
     assert run.Scalars("lr")[0].value == pytest.approx(0.02)
     assert tags["graph"]
@@ -136,7 +139,8 @@ def test_the_same_config_gives_the_same_weights_from_python_too(run: Run, tmp_pa
         "assert given.shape == (2, 10) and torch.allclose(given.sum(1), torch.ones(2))\n"
         "assert run.result['test'] == run.metrics and run.metrics['test/acc'] > 0.1\n"
         "assert run.module.model is not None\n"
-        "try:\n    compose('loss=mea')\nexcept ValueError as error:\n    assert 'nearest: mae' in str(error)\n"
+        "try:\n    compose('loss=mea')\n    raise SystemExit(3)\n"
+        "except ValueError as error:\n    assert 'nearest: mae' in str(error)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     answer = subprocess.run(
@@ -185,7 +189,9 @@ def test_the_best_value_is_that_of_the_weights_in_best_ckpt(run: Run, tmp_path: 
     curve = events(folder).Scalars("val/loss")
     assert len({point.step for point in curve}) == len(curve) == 8
     script = (
-        "import sys, torch; from descent.data.digits import digits; from descent.data.samples import FromSamples\n"
+        "import sys, torch\n"
+        "from descent.data.digits import digits\n"
+        "from descent.data.samples import FromSamples\n"
         "from descent.run.checkpoints import read\n"
         "data = FromSamples(digits, 16, 512, 0.1, 0.1, 0, 0.0)\n"
         "inputs, targets = next(iter(data.val_dataloader()))\n"
@@ -294,6 +300,7 @@ def test_of_two_processes_one_tells_what_is_wrong(run: Run) -> None:
 def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None:
     words = ["trainer.max_epochs=2", "callbacks.progress.interval=0.01", "data.batch_size=1"]
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
     command = [sys.executable, TRAIN, *words, f"folder={tmp_path}/run"]
     process = subprocess.Popen(command, stdout=slave, stderr=slave, cwd=tmp_path)
     os.close(slave)
@@ -305,7 +312,7 @@ def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None
             break
     assert process.wait() == 0
     screen = b"".join(chunks).decode()
-    assert re.search(r"\rEpoch 1/2 +\d+%\|.* [\d,]+/1437, [\d:]+ left, loss \d", screen), screen[:2000]
+    assert re.search(r"\rEpoch 1/2:? +\d+%\|.* [\d,]+/1437, [\d:]+ left, loss \d", screen), screen[:2000]
     assert "Epoch 2/2" in screen
     assert "Val Loss" in screen
 

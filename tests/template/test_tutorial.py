@@ -118,27 +118,6 @@ def test_the_default_run_calls_torchs_own_step_within_lightnings_own_loop(monkey
 def test_the_criterion_has_no_parameters() -> None:
     assert not list(MeanAbsoluteError().parameters())
     assert not list(fit_to(nn.MSELoss(), Classes("abc")).parameters())
-    assert not list(nn.CrossEntropyLoss().parameters())
-
-
-def test_backward_stores_gradients_on_the_models_parameters() -> None:
-    model, criterion = nn.Linear(3, 2), MeanAbsoluteError()
-    assert all(p.grad is None for p in model.parameters())
-    before = dict(vars(criterion))
-    criterion(model(torch.randn(4, 3)), torch.randn(4, 2)).backward()
-    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
-    assert vars(criterion) == before  # the criterion knows nothing of them
-
-
-def test_gradients_accumulate_without_zero_grad() -> None:
-    model, criterion = nn.Linear(3, 2), MeanAbsoluteError()
-    inputs, targets = torch.randn(4, 3), torch.randn(4, 2)
-    criterion(model(inputs), targets).backward()
-    once = model.weight.grad.clone()  # type: ignore[union-attr]
-    criterion(model(inputs), targets).backward()
-    assert torch.equal(model.weight.grad, 2 * once)  # type: ignore[arg-type]
-    torch.optim.SGD(model.parameters(), lr=0.1).zero_grad()
-    assert model.weight.grad is None
 
 
 def test_the_optimizer_holds_the_very_tensors_of_model_parameters() -> None:

@@ -1,6 +1,5 @@
 """The best weights of a run, by a metric."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ DEFAULT = "val/loss"
 class BestWeights(Checkpoint):
     """Keeps the weights with the best value of a metric as `best.ckpt`, and knows what they reached.
 
-    They wait in memory until the next checkpoint is due, so that a run of many short epochs does not spend its
+    They wait in memory until the next checkpoint is due, so that a run of many short epochs spends no
     time on files. Lightning's `ModelCheckpoint` can stand beside it, to keep several.
 
     Args:
@@ -34,18 +33,27 @@ class BestWeights(Checkpoint):
         self.monitor, self.mode = monitor, mode
         self.best: dict[str, float] = {}  # epoch and step, and what validation found
         self.held: dict[str, Any] | None = None  # what is best and is not written yet
-        self.at_epoch_end = False  # whether the metric is known only once an epoch has ended
+        self.when = ""  # the metric is known: at the end of "validation", or of the "epoch"
+        self.validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking and self.monitor in trainer.callback_metrics and not self.at_epoch_end:
+        if trainer.sanity_checking:
+            return
+        self.validated = True
+        if self.monitor in trainer.callback_metrics and self.when != "epoch":
+            self.when = "validation"
             self._compare(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
-        if self.monitor not in metrics and not self.best:
-            self.monitor = self._find_monitor(list(metrics), trainer.current_epoch)
-        if self.monitor in metrics and (self.at_epoch_end or not self.best):
-            self.at_epoch_end = True
+        if (
+            self.monitor not in metrics
+            and not self.best
+            and (self.validated or not trainer.enable_validation)
+        ):
+            self.monitor = self._find_monitor([name for name in metrics if name != "epoch"])
+        if self.monitor in metrics and self.when != "validation":
+            self.when = "epoch"
             self._compare(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,14 +74,14 @@ class BestWeights(Checkpoint):
         self.held = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"monitor": self.monitor, "best": self.best, "at_epoch_end": self.at_epoch_end}
+        return {"monitor": self.monitor, "best": self.best, "when": self.when}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["monitor"] == self.monitor or self.monitor == DEFAULT:
             self.monitor = str(state_dict["monitor"])
             self.best = state_dict["best"]
             require(all(isinstance(v, int | float) for v in self.best.values()), "best", self.best, "numbers")
-            self.at_epoch_end = state_dict["at_epoch_end"]
+            self.when = state_dict["when"]
 
     def _compare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep a copy of the weights if their value is better than all before; NaN is never better."""
@@ -102,27 +110,20 @@ class BestWeights(Checkpoint):
         state = checkpoint["state_dict"]
         self.held = {**checkpoint, "state_dict": {name: copy(value) for name, value in state.items()}}
 
-    def _find_monitor(self, logged: list[str], epoch: int) -> str:
+    def _find_monitor(self, logged: list[str]) -> str:
         """Return what the module logs that is most like the default; another metric was asked for by name.
 
         Raises:
             ConfigError: the module does not log it.
         """
-        names = [name for name in logged if name != "epoch"]
         if self.monitor != DEFAULT:
-            if (
-                any(re.match("val", name) for name in names)
-                or not self.monitor.startswith("val")
-                or epoch > 0
-            ):
-                listed = f"one of what the module logs: {', '.join(names) or 'nothing'}"
-                raise ConfigError("monitor", self.monitor, expected=listed, choices=names)
-            return self.monitor
-        ranked = sorted(names, key=lambda name: ("val" not in name, "loss" not in name))
-        if not ranked or (epoch == 0 and "val" not in ranked[0]):  # the first validation may come later
-            return self.monitor
-        print(f"monitor={DEFAULT}: the module does not log it; {ranked[0]} is monitored", flush=True)
-        return ranked[0]
+            expected = f"one of what the module logs: {', '.join(logged) or 'nothing'}"
+            raise ConfigError("monitor", self.monitor, expected=expected, choices=logged)
+        if not logged:
+            return DEFAULT
+        found = min(logged, key=lambda name: ("val" not in name, "loss" not in name))
+        print(f"monitor={DEFAULT}: the module does not log it; {found} is monitored", flush=True)
+        return found
 
 
 def copy(value: Any) -> Any:

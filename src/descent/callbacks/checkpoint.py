@@ -75,9 +75,12 @@ class Checkpoint(LightningCheckpoint):
             if self.parts["within"] and steady:
                 loader.start_at(self.parts["batch"])
             trainer.accumulate_grad_batches = self.parts["accumulate"]
-            # otherwise Lightning would leave out what callbacks do at the start of an epoch, or go on in one that
-            # has ended
-            end_restart(trainer)
+            if self.parts["ended"] or not self.parts["within"]:
+                end_restart(trainer)  # else Lightning would go on in the middle of an epoch
+            else:
+                for other in trainer.callbacks:  # type: ignore[attr-defined]
+                    if other is not self:  # Lightning leaves this out where an epoch goes on
+                        other.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.parts is not None and not self.parts["within"]:
@@ -155,6 +158,7 @@ class Checkpoint(LightningCheckpoint):
         self.parts = {**checkpoint["parts"], "loops": checkpoint["loops"]["fit_loop"]}
         old, new = self.parts["at"], str(self.folder.path)
         checkpoint["callbacks"] = move(checkpoint["callbacks"], old, new)
+        self._find_mine(trainer, self.parts)
         if changed := compare_data(trainer, checkpoint.get("data", {})):
             raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
         for callback in list_inexact(trainer):

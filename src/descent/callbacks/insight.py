@@ -51,7 +51,7 @@ class Insight(Callback):
         names = getattr(getattr(pl_module, "task", None), "names", [])
         classes = not true.is_floating_point() and true.dim() == 1
         if classes:
-            badness = -predicted.gather(1, true[:, None]).squeeze(1)
+            badness: Tensor | None = -predicted.gather(1, true[:, None]).squeeze(1)
         else:
             badness = (predicted - true).abs().flatten(1).sum(1) if true.is_floating_point() else None
         for writer in writers:

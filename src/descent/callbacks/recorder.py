@@ -28,7 +28,6 @@ from descent.machine import describe_environment
 from descent.paths import ROOT
 from descent.run.atomic import write_text
 from descent.run.folder import Run, command
-from descent.run.trust import read_text
 
 FLUSH = 1.0  # seconds between two moments at which loggers' files are brought up to date
 STEPS = 50  # from one point of the learning rate's curve to the next, where it changes by step
@@ -50,6 +49,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
     def __init__(self, run: Run, config: Config, title: str, preview: str) -> None:
         self.run, self.config, self.title, self.preview = run, config, title, preview
         self.rows: list[dict[str, float]] = []  # of metrics.csv
+        self.columns: dict[str, None] = {}
         self.of_validation: list[str] = []  # the names that validation logs
         self.validated = -1  # the step of the last validation
         self.result: dict[str, Any] = {}
@@ -77,7 +77,10 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.of_validation, self.validated = state_dict["of_validation"], state_dict["validated"]
         self.seconds, self.resumed = state_dict["seconds"], True
+        self.run.trim()
         if self.run.folder.metrics.exists():
+            from descent.run.trust import read_text
+
             lines = csv.DictReader(io.StringIO(read_text(self.run.folder.metrics)))
             # without the epochs after the checkpoint, which will run again
             rows = [row for row, _ in zip(lines, range(state_dict["rows"]), strict=False)]
@@ -191,11 +194,6 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
             lines.append(f"TensorBoard: {board} --logdir {os.path.relpath(self.run.path.parent)}")
         print(clean("\n".join(lines)), flush=True)
 
-    def find_value(self, monitor: str) -> float | None:
-        """Return the best value of a metric, or the last epoch's if no best one was kept."""
-        row = self.result.get("best") or self.result.get("final") or {}
-        return row.get(monitor)
-
     def _describe(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the data, the environment and the code's revision, and show them in TensorBoard."""
         folder = self.run.folder
@@ -218,13 +216,11 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **figures}
         self.rows.append(row)
         # a column that comes late, as with validation every few epochs, needs a new header
-        late = [name for name in row if name not in self.rows[0]]
-        if late or len(self.rows) == 1:
-            self.rows[0] |= dict.fromkeys(late, float("nan"))
+        if row.keys() - self.columns:
             self._write_rows()
         else:
             with self.run.folder.metrics.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, list(self.rows[0])).writerow(row)
+                csv.DictWriter(file, list(self.columns)).writerow(row)
 
     def _count_seconds(self) -> float:
         return self.seconds + (time.perf_counter() - self.begun if self.begun else 0.0)
@@ -237,7 +233,8 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
     @rank_zero_only
     def _write_rows(self) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in self.rows for name in row)))
+        self.columns = dict.fromkeys(name for row in self.rows for name in row)
+        writer = csv.DictWriter(text, list(self.columns))
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.run.folder.metrics, text.getvalue())

@@ -1,8 +1,7 @@
 """Every value of a config against the signature of what it is meant for, before anything is built."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from descent.build import WORDS, Signature, locate, read_signature
 from descent.cli.compose import EMPTY, SEVERAL
@@ -48,24 +47,25 @@ def check_unused(config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
         raise ConfigError("fold", config["fold"], expected=expected)
 
 
-def check_fields(prefix: str, values: Mapping[str, Any], kind: Any, typed: Mapping[str, str]) -> None:
+def check_fields(
+    prefix: str, values: Mapping[str, Any], known: Mapping[str, Any], typed: Mapping[str, str]
+) -> None:
     """Check fields that belong to no group: all are there, no others, and of the right type."""
-    hints, known = get_type_hints(kind), [field.name for field in fields(kind)]
     for name in values:
         if name not in known:
             key = f"{prefix}{name}"
             asked = next((k for k in typed if f"{k}.".startswith(f"{key}.")), key)
-            near = nearest(key, [*known, *list_groups()])
+            near = nearest(key, [*(f"{prefix}{n}" for n in known), *list_groups()])
             raise refuse(asked, typed.get(asked, values[name]), "a key of the config", near)
     for name in known:
         if name not in values:
             raise ConfigError(f"~{prefix}{name}", expected=f"a config that has {prefix}{name}")
-        if is_dataclass(hints[name]):
+        if isinstance(known[name], dict):
             if not isinstance(values[name], Mapping):
                 raise refuse(f"{prefix}{name}", values[name], "fields")
-            check_fields(f"{prefix}{name}.", values[name], hints[name], typed)
+            check_fields(f"{prefix}{name}.", values[name], known[name], typed)
         else:
-            check_value(f"{prefix}{name}", values[name], hints[name], typed)
+            check_value(f"{prefix}{name}", values[name], known[name], typed)
 
 
 def check_group(group: str, value: Any, typed: Mapping[str, str]) -> None:
@@ -88,7 +88,11 @@ def check_collection(key: str, nodes: Mapping[str, Any], typed: Mapping[str, str
             check_node(f"{key}.{name}", node, typed)
         elif isinstance(node, Mapping) and node and not any(f"{k}." == f"{key}.{name}." for k in typed):
             check_collection(f"{key}.{name}", node, typed)
-        elif key != "loss" and node != {}:
+        elif key == "loss":
+            known = {argument for other in nodes.values() if isinstance(other, Mapping) for argument in other}
+            if name not in known:
+                raise refuse(f"loss.{name}", node, "an argument of a loss", nearest(name, known))
+        elif node != {}:
             way = f"fields, one of them a _target_, or ~{key}.{name}, which leaves it out"
             raise refuse(f"{key}.{name}", node, way)
 
@@ -141,6 +145,8 @@ def check_value(key: str, value: Any, hint: Any, typed: Mapping[str, str]) -> No
     expected, text = expectation(hint), typed.get(key, "")
     if too_large(value) and accepts(0.5, hint):
         expected = f"a number of at most {LARGEST:g}"
+    elif "${oc.env" in text:
+        expected += f": '{key}=${{oc.decode:{text}}}'"
     elif text and not text.startswith("'") and accepts("text", hint):
         expected += f""": "{key}='{text}'\""""
     elif isinstance(value, str) and "," in value and not accepts([], hint):

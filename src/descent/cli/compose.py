@@ -62,7 +62,8 @@ def compose(name: str, words: Sequence[str], places: Sequence[Path] = ()) -> Com
     try:
         if name == "train":
             node.name = node.name or name_run(choices, words)
-            node.folder = node.folder or str(LOGS / f"{node.name}-{datetime.now():%Y%m%d-%H%M%S}")
+            folder = node.folder or LOGS / f"{node.name}-{datetime.now():%Y%m%d-%H%M%S}"
+            node.folder = str(Path(str(folder)).expanduser().resolve())
         config: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         expected = f"a value that exists ({first_line(error)})"
@@ -87,6 +88,8 @@ def compose_node(
         if group in list_groups() and not one and not (isinstance(value, list) and group in SEVERAL):
             known, typed = list_choices(group), word.partition("=")[2]  # Hydra would mix several files
             raise ConfigError(group, typed, expected=f"one of {', '.join(known)}", choices=known)
+    # a `_target_` is added where a group has none, such as in the default of loss
+    words = [f"++{w}" if key_of(w).endswith("._target_") and w[0] not in "+~" else w for w in words]
     found = [quote(f"file://{place.expanduser().resolve()}") for place in places]
     more = [f"hydra.searchpath=[{','.join(found)}]"] if found else []
     try:

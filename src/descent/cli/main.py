@@ -14,12 +14,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from descent.errors import ConfigError, Stopped, clean
+from descent.errors import ConfigError, Stopped, clean, require
 
 OWN = ("--help", "-h", "--version", "--cfg", "-c", "--multirun", "-m", "--config-dir", "-cd")
 OF_HYDRA = (
-    "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--resolve", "--package", "-p", "--run", "-r",
-    "--config-path", "-cp", "--config-name", "-cn",
+    "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--resolve", "--package", "-p", "--run",
+    "-r", "--config-path", "-cp", "--config-name", "-cn",
 )  # fmt: skip
 PATIENCE = 5.0  # seconds that another process of a run waits for the first one to report what is wrong
 PARENT = os.getppid()  # the first process, in those that it has started
@@ -28,8 +28,8 @@ PARENT = os.getppid()  # the first process, in those that it has started
 def main(job: Callable[..., Any], name: str) -> None:
     """Do what the command line asks for, and end the process.
 
-    Bad input ends it with one line and exit code 2, or with its traceback if HYDRA_FULL_ERROR=1. An error that is
-    not about input always keeps its traceback.
+    Bad input ends it with one line and exit code 2, or with its traceback if HYDRA_FULL_ERROR=1. An error
+    that is not about input always keeps its traceback.
 
     Args:
         job: takes the config, for "train" also a `descent.run.folder.Run`.
@@ -38,7 +38,8 @@ def main(job: Callable[..., Any], name: str) -> None:
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # quiet, as long as there is nothing to save
     gc.disable()  # imports would make it search several times, and find nothing
-    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
+    if sys.stdout is None:  # `>&-`
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
         hang_up_without_reader(stream)
@@ -53,18 +54,19 @@ def main(job: Callable[..., Any], name: str) -> None:
 
 
 def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed: dict[str, str]) -> int:
-    """Do what a command line asks for, and return the exit code; `typed` is filled with its values, by key."""
+    """Do what a command line asks for, and return the exit code; `typed` gets its values, by key."""
     flags, words = split(arguments)
     if unknown := [flag for flag in flags if flag in OF_HYDRA]:
         return run_hydra(name, arguments, unknown[0])
     try:
         from descent.cli.compose import compose
-        from descent.cli.help import print_help
         from descent.cli.overrides import by_key, quote_words
     except ModuleNotFoundError as error:
         way = "in the project's environment, such as by `uv run python src/train.py`"
         raise ConfigError(f"python {sys.argv[0]}", expected=f"to be run {way} ({error})") from error
     if "--help" in flags or "-h" in flags:
+        from descent.cli.help import print_help
+
         print_help(name)
         return 0
     if "--version" in flags:
@@ -74,6 +76,8 @@ def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed
         return 0
     many = "--multirun" in flags or "-m" in flags
     places = [Path(flags[flag]) for flag in ("--config-dir", "-cd") if flag in flags]
+    for place in places:
+        require(place.is_dir(), "--config-dir", str(place), "a folder")
     if name == "compare":
         words = gather(words)
     if many and name != "train":

@@ -1,5 +1,6 @@
 """A run, from its overrides to `train`: composed or resumed, checked, and with a folder of its own."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,7 @@ from descent.cli.check import check
 from descent.cli.compose import compose
 from descent.cli.main import watch_for_garbage
 from descent.cli.overrides import by_key, key_of, parse
-from descent.cli.resume import find_resumed, resume
-from descent.errors import ConfigError
+from descent.errors import ConfigError, require
 from descent.run.folder import Run, RunFolder, claim, move
 
 
@@ -33,10 +33,15 @@ def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] 
         raise ConfigError("resume", value, expected="true, false, null, or the folder of a run")
     words = [word for word in words if key_of(word) != "resume"]
     composed = None if isinstance(value, str) and value else compose("train", words, places)
-    wanted = Path(composed.config["folder"]).expanduser().resolve() if composed else Path()
-    if composed and ("$" in str(wanted) or ".." in Path(str(composed.config["name"])).parts):
-        raise ConfigError("folder", str(wanted), expected="a path without $ and a name without ..")
-    found = find_resumed(value, wanted, words)
+    wanted = Path(composed.config["folder"]) if composed else Path()
+    name = composed.config["name"] if composed else ""
+    require(".." not in Path(str(name)).parts, "name", name, "a name that leads nowhere else")
+    require("$" not in str(wanted), "folder", str(wanted), "a path without $, which loggers would replace")
+    found = None
+    if value or "SLURM_RESTART_COUNT" in os.environ:
+        from descent.cli.resume import find_resumed, resume
+
+        found = find_resumed(value, wanted, words)
     changes: Mapping[str, Any] = {}
     allowed = None
     if found is not None:
@@ -44,7 +49,7 @@ def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] 
         choices, wanted = config.pop("choices", {}), found.path
     else:
         assert composed is not None
-        config, choices = move(composed.config, composed.config["folder"], str(wanted)), composed.choices
+        config, choices = composed.config, composed.choices
     config["resume"] = None
     check("train", config, by_key(words))
 

@@ -6,14 +6,13 @@ An editor that reads .vscode/settings.json then completes these files, and marks
 import json
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 from omegaconf import OmegaConf
 
 from descent.build import WORDS, Signature
-from descent.cli.check import COLLECTIONS, read_arguments
+from descent.cli.check import SEVERAL, read_arguments
 from descent.cli.fields import FIELDS
 from descent.cli.hints import is_tensor, without_tensors
 from descent.errors import ConfigError
@@ -48,7 +47,7 @@ def describe_fields(hints: Mapping[str, Any], more: Schema = LINES, closed: bool
     """Return the schema of fields, each with its type or a reference such as `${seed}`, and of no others."""
     values: Schema = {}
     for name, hint in hints.items():
-        known = describe_fields(get_type_hints(hint)) if is_dataclass(hint) else describe_type(hint)
+        known = describe_fields(hint) if isinstance(hint, dict) else describe_type(hint)
         values[name] = {"anyOf": [known, REFERENCE]} if known else {}
     return {"properties": {**values, **more}, "additionalProperties": not closed}
 
@@ -100,12 +99,11 @@ def describe_conf() -> dict[str, Schema]:
     for group, contents in files.items():
         contents += [OmegaConf.to_container(OmegaConf.load(file)) for file in (CONF / group).glob("*.yaml")]
     parts = {g: [*nodes, *(one.get(g) for one in files["experiment"] if one)] for g, nodes in files.items()}
-    groups = {g: describe_group(find_nodes(nodes), g in COLLECTIONS) for g, nodes in parts.items()}
-    hints = {name: get_type_hints(kind) for name, kind in FIELDS.items()}
-    hints["train"] |= {"name": str | None, "folder": str | None}  # filled in when a run is composed
+    groups = {g: describe_group(find_nodes(nodes), g in SEVERAL) for g, nodes in parts.items()}
+    train = {**FIELDS["train"], "name": str | None, "folder": str | None}  # filled in when a run is composed
     more: Schema = {"defaults": {}, "hydra": {}}
-    commands = {name: describe_fields(fields, more) for name, fields in hints.items()}
-    recipe = describe_fields(hints["train"], {**more, **groups})
+    commands = {name: describe_fields(fields, more) for name, fields in {**FIELDS, "train": train}.items()}
+    recipe = describe_fields(train, {**more, **groups})
     return {**groups, **commands, "experiment": recipe, "local": recipe}
 
 

@@ -22,8 +22,8 @@ from descent.cli.compose import compose
 from descent.cli.fields import FIELDS
 from descent.cli.main import report
 from descent.cli.overrides import by_key, key_of, parse, quote
-from descent.errors import ConfigError, blame, require
-from descent.paths import CONF, LOGS, ROOT, list_groups
+from descent.errors import ConfigError, blame, require, require_one_of
+from descent.paths import CONF, LOGS, ROOT, list_choices, list_groups
 from descent.run.folder import RunFolder, command
 from descent.sweep.engines import load
 from descent.sweep.plan import PLAN, Plan, find_plan, hold, read_plan, require_plain
@@ -94,9 +94,12 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
     """
     own = {key_of(word): parse(word).value() for word in words if root_of(word) in OWN}
     for key, value in own.items():
-        require(
-            not isinstance(value, Sweeps), key, by_key(words)[key], "one value, because all runs share it"
-        )
+        require(not isinstance(value, Sweeps), key, by_key(words)[key], "one value, which all runs share")
+        if key in ("search", "executor"):
+            require_one_of(list_choices(key), key, str(value))
+    jobs = own.get("jobs", "auto")
+    good = jobs == "auto" or (type(jobs) is int and jobs >= 1)
+    require(good, "jobs", jobs, "auto, or how many runs at a time, at least 1")
     resume = own.get("resume")
     place = Path(resume).expanduser().resolve() if isinstance(resume, str) else None
     if before is None and place is not None and (place / PLAN).exists():
@@ -166,7 +169,7 @@ def merge(first: Sequence[str], then: Sequence[str]) -> list[str]:
 def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
     """Refuse saved words that do more than set a key to a plain value, unless they are typed."""
     groups = list_groups()
-    keys = {*FIELDS["train"].__annotations__, *groups} - {"executor", "jobs"}
+    keys = {*FIELDS["train"], *groups} - {"executor", "jobs"}
     values = [f"{key}={value}" for key, texts in plan.values.items() for value in texts]
     for word in (*plan.words, *plan.search, *values):
         key, equals, value = word.partition("=")

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelCon
 from descent.build import build_node, builder
 from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
-from descent.errors import ConfigError, require
+from descent.errors import ConfigError, blame, require
 from descent.inference.output import printable, to_json
 from descent.inference.predictor import Predictor, refuse_misfits
 from descent.losses import weigh_classes
@@ -28,16 +28,13 @@ from descent.run.folder import RunFolder, make
 from descent.task import IGNORED
 
 REPORT = "_report"  # the name, among the run's metrics, of the one that the report is made from
-COUNTS, NAMES, NAME = 20, 60, 24  # most classes whose counts and names are drawn; most letters of a name
-POINTS = 2_000  # most points of a picture
+PICTURES = {"classes": "confusion_matrix.svg", "values": "predicted_against_true.svg"}
+COUNTS, NAMES, POINTS = 20, 60, 2_000  # most classes whose counts and names are drawn; most points
+NAME = 24  # most letters of a name
 
 
 def read_split(model: Predictor, split: str) -> Iterable[Any]:
-    """Return the batches of a split of a run's own data, in a fixed order and without augmentation.
-
-    Raises:
-        ConfigError: the data is no longer what the run has seen.
-    """
+    """Return the batches of a split of a run's own data, in a fixed order and without augmentation."""
     run = model.run
     require(bool(run.config["data"]), "input", None, "a file, because this folder is without the run's data")
     node = dict(run.config["data"])
@@ -58,40 +55,29 @@ def read_split(model: Predictor, split: str) -> Iterable[Any]:
 
 
 def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of a file or folder, scaled; samples without a target are left out.
-
-    Raises:
-        ConfigError: it cannot be read, or its targets are not those of the run.
-    """
+    """Yield batches of a file or folder, scaled; samples without a target are left out."""
     task: Any = model.task
     classes = task.names if task.kind == "classes" else []
     for inputs, targets in model.reader.read_with_targets(NamedPath("input", path), classes):
         flat = targets.reshape(len(targets), -1)
         fits = bool(classes) or flat.shape[1] == len(task.names)
         require(fits, "input", path, f"{len(task.names)} target values a sample, not {flat.shape[1]}")
-        for rows in flat.isfinite().all(1).nonzero().flatten().split(model.batch_size):
+        known = flat.isfinite().all(1).nonzero().flatten()
+        for rows in known.split(model.batch_size) if len(known) else ():
             y = targets[rows] if classes else flat[rows]
             yield model.scaling(inputs[rows]), task.standardise(y) if hasattr(task, "standardise") else y
 
 
 def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict[str, Any], str]:
-    """Test a run's module as `Trainer.test` does after training, and write a report into the run's folder.
-
-    Returns:
-        The metrics and what else was found, by name, NaN where one is not defined; and the report as text.
-
-    Raises:
-        ConfigError: there are no samples.
-    """
-    sizes: list[int] = []
+    """Test a run's module as a run does, write a report into its folder, and return it as values and text."""
+    sizes: list[int] = []  # of the batches
     module, precision = build_module(model), model.run.config.get("trainer", {}).get("precision")
     trainer = Trainer(
-        accelerator=model.device.type, devices=1, precision=precision, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, inference_mode=False,
+        accelerator=model.device.type, devices=1, precision=precision, inference_mode=False, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip  # `Supervised` tries a batch with gradients
-    with redirect_stdout(StringIO()) as said, refuse_misfits(model.run):  # why a metric is not defined
+    with redirect_stdout(StringIO()) as said, blame("run"):  # why a metric is not defined
         logged = trainer.test(module, count(batches, sizes), verbose=False)[0]
-    require(sum(sizes) > 0, "run", str(model.run.folder), "samples with targets, but there are none")
     metrics = {name.removeprefix("test/"): value for name, value in logged.items() if REPORT not in name}
     shown = ", ".join(f"{n} {f'{v:.4f}' if isfinite(v) else 'not defined'}" for n, v in metrics.items())
     details, table, pictures = report(module, model)
@@ -104,11 +90,11 @@ def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict
 
 
 def count(batches: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
-    """Yield batches that are not empty, and add their sizes to a list."""
+    """Yield batches, and add their sizes to a list."""
     for batch in batches:
-        if size := count_samples(batch):
-            sizes.append(size)
-            yield batch
+        sizes.append(count_samples(batch))
+        yield batch
+    require(bool(sizes), "input", "…", "samples with targets, but there are none")
 
 
 def build_module(model: Predictor) -> LightningModule:
@@ -122,12 +108,11 @@ def build_module(model: Predictor) -> LightningModule:
             "values": Pairs("disable"),
         }
         metrics = build("metrics", task=task, **model.sizes) or {}
+        weights = weigh_classes(run.config["loss"], SimpleNamespace(**run.data))
         module = build(
             "module",
             model=model.model,
-            criterion=build(
-                "loss", task=task, **weigh_classes(run.config["loss"], SimpleNamespace(**run.data))
-            ),
+            criterion=build("loss", task=task, **weights),
             metrics={**metrics, **({REPORT: reports[task.kind]} if task.kind in reports else {})},
             task=deepcopy(task),  # the trainer moves its own to the device
             scaling=deepcopy(model.scaling),
@@ -145,35 +130,28 @@ class Pairs(CatMetric):
 
 
 def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], str, dict[str, str]]:
-    """Return what a tested module collected: plain values, a table, and pictures by the names of their files.
-
-    A number that is not defined, such as the precision of a class that was never predicted, is NaN.
-    """
+    """Return what a tested module collected: values, NaN where one is not defined; a table; and pictures."""
     metric = getattr(getattr(module, "test_metrics", None), "metrics", {}).get(REPORT)
     if metric is None:  # a task, or a module, of which no more is known
         return {}, "", {}
-    found, kind, more, picture = metric.compute().cpu(), model.task.kind, {}, ""
+    found, kind = metric.compute().cpu(), model.task.kind
     if kind == "values":
         error, true = found[:, 0] - found[:, 1], found[:, 1]
         # torchmetrics squares the values themselves, and large ones such as Unix seconds lose their digits
         square, variance = error.square().mean(0), true.var(0, correction=0)
         r2 = torch.where(variance > 0, 1 - square / variance, torch.nan)
-        columns, picture = (
-            {"R²": r2, "MAE": error.abs().mean(0), "RMSE": square.sqrt()},
-            "predicted_against_true",
-        )
-    else:
-        if kind == "classes":
-            right, taken, samples = found.diagonal(), found.sum(0), found.sum(1)
-            more, picture = {"confusion": found.long().tolist()}, "confusion_matrix"
-        else:
+        columns = {"R²": r2, "MAE": error.abs().mean(0), "RMSE": square.sqrt()}
+    else:  # a matrix of true and predicted classes, or one for each label
+        right, taken, samples = found.diagonal(), found.sum(0), found.sum(1)
+        if kind == "labels":
             right, taken, samples = found[:, 1, 1], found[:, :, 1].sum(1), found[:, 1].sum(1)
         columns = {"precision": right / taken, "recall": right / samples, "samples": samples.long()}
-    frame = pl.DataFrame({kind: model.names, **{name: column.numpy() for name, column in columns.items()}})
+    frame = pl.DataFrame({kind: model.names, **{name: value.numpy() for name, value in columns.items()}})
     form: Any = {"tbl_formatting": "ASCII_MARKDOWN", "tbl_hide_column_data_types": True, "tbl_rows": -1}
     with pl.Config(**form, tbl_hide_dataframe_shape=True, fmt_str_lengths=NAME, tbl_width_chars=-1):
         table = f"{frame}\n"
-    pictures = {f"{picture}.svg": draw(metric, found, model.names)} if picture else {}
+    pictures = {PICTURES[kind]: draw(metric, found, model.names)} if kind in PICTURES else {}
+    more = {"confusion": found.long().tolist()} if kind == "classes" else {}
     return {kind: {row.pop(kind): row for row in frame.to_dicts()}, **more}, table, pictures
 
 

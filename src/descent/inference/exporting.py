@@ -3,14 +3,12 @@
 import json
 import logging
 import warnings
-from collections.abc import Callable
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from descent.data.described import shorten
 from descent.errors import ConfigError, blame, first_line, require
@@ -21,45 +19,21 @@ from descent.run.saved import SavedRun, find_fault
 from descent.run.trust import read_text
 
 Files = dict[Path, bytes]
+FORMATS = {"onnx": "model.onnx", "torch_export": "model.pt2", "hub": "hub"}
 TOLERANCE = 1e-3  # of the largest output: float32 sums in another order, over many layers
-PARTS = (
-    "name",
-    "model",
-    "loss",
-    "metrics",
-    "module",
-)  # of the config, by which a run is loaded and evaluated
-CARD = """---
-library_name: descent
-tags: [pytorch, lightning, {task}]
----
-# {name}
-
-Takes {inputs[type]} {inputs[shape]}; returns {outputs[values]} {outputs[shape]}: {some}.
-
-{metrics}
-
-```python
-from descent.inference import load  # of the project that trained it
-
-model = load("folder")  # as huggingface_hub.snapshot_download returns it
-model.predict("new.csv")  # or an array of inputs
-```
-
-What it learned from:
-
-{preview}
-"""
+# of the config, by which a run is loaded and evaluated
+PARTS = ("name", "model", "loss", "metrics", "module")
 
 
 def export(model: Predictor, form: str, output: str | None, overwrite: bool) -> str:
-    """Write a model in one of `FORMATS`, and return a line about it.
-
-    Raises:
-        ConfigError: a package is missing, a file may not be replaced, or the export gives something else.
-    """
-    folder, (convert, name) = model.run.folder.path, FORMATS[form]
-    files, line = convert(model, Path(output or folder / name).expanduser())
+    """Write a model in one of `FORMATS`, once it is known to give the same, and return a line about it."""
+    folder, convert = model.run.folder.path, to_hub if form == "hub" else to_file
+    place = Path(output or folder / FORMATS[form]).expanduser()
+    with warnings.catch_warnings(), torch.no_grad(), blame("format"):
+        warnings.simplefilter("ignore")  # about the exporters' own code
+        files, line = convert(model, place, form)
+    with blame("output"):
+        next(iter(files)).parent.mkdir(exist_ok=True)
     for path, content in files.items():
         if not path.is_file() or path.read_bytes() != content:  # two formats share a description
             require_free(str(path), overwrite, str(folder))
@@ -80,81 +54,64 @@ def describe(model: Predictor) -> dict[str, Any]:
     return {"task": model.task.kind, "inputs": inputs, "outputs": outputs, "reader": reader}
 
 
-def to_torch_export(model: Predictor, place: Path) -> tuple[Files, str]:
-    """Return a file for `torch.export.load`."""
+def to_file(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
+    """Return one file that takes raw inputs, and its description; it gives what the original gives."""
+    description, sizes = to_json(describe(model)), {"inputs": {0: torch.export.Dim("batch", min=1)}}
+    program = torch.export.export(model, (model.examples[[0, 0]],), dynamic_shapes=sizes)
+    content, exported = (to_onnx if form == "onnx" else to_torch_export)(program, description)
+    inputs, expected = model.examples, model(model.examples)
+    found = torch.cat([exported(inputs), *map(exported, inputs[:8].split(1))])
+    # targets may all be large, so that their deviation is what counts
+    unit = getattr(model.task, "std", expected.abs().max().clamp(min=1e-12))
+    difference = float(((found - torch.cat([expected, expected[:8]])) / unit).abs().max())
+    same = f"outputs within {TOLERANCE:g} of the run's, not {difference:.2g}; nothing is written"
+    require(difference <= TOLERANCE, "format", form, same)
+    beside, shape = place.with_suffix(".json"), tuple(inputs.shape[1:])
+    line = (
+        f"{place}: {inputs.dtype} inputs {shape}, in batches of any size; on {len(inputs)} samples of the run"
+        f" it differs from the original by at most {difference:.2g}\n{beside}: what it takes and gives"
+    )
+    return {beside: description.encode(), place: content}, line
+
+
+def to_torch_export(program: torch.export.ExportedProgram, description: str) -> tuple[bytes, Any]:
+    """Return a file for `torch.export.load`, and what is loaded from it."""
     buffer = BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about tensors that share their memory
-        torch.export.save(trace(model), buffer, extra_files={"model.json": to_json(describe(model))})
-    content = buffer.getvalue()
-    return compare(model, torch.export.load(BytesIO(content)).module(), place, content)
+    torch.export.save(program, buffer, extra_files={"model.json": description})
+    return buffer.getvalue(), torch.export.load(BytesIO(buffer.getvalue())).module()
 
 
-def to_onnx(model: Predictor, place: Path) -> tuple[Files, str]:
-    """Return a file for onnxruntime."""
+def to_onnx(program: torch.export.ExportedProgram, description: str) -> tuple[bytes, Any]:
+    """Return a file for onnxruntime, and what runs it."""
     runtime = find_package("onnx", "onnxruntime", "onnxscript")
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     names: Any = {"input_names": ["inputs"], "output_names": ["outputs"], "verbose": False, "dynamo": True}
-    with warnings.catch_warnings(), blame("format"):
-        warnings.simplefilter("ignore")  # about the exporter's own code
-        # the trace has the dimension, this gives it its name
-        program = torch.onnx.export(trace(model), **names, dynamic_shapes={"inputs": {0: "batch"}})
-    assert program is not None
-    program.model.metadata_props.update(model=to_json(describe(model)))
-    content = program.model_proto.SerializeToString()
+    # the program has the dimension, this gives it its name
+    onnx = torch.onnx.export(program, **names, dynamic_shapes={"inputs": {0: "batch"}})
+    assert onnx is not None
+    onnx.model.metadata_props.update(model=description)
+    content = onnx.model_proto.SerializeToString()
     session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return compare(model, lambda x: torch.tensor(session.run(None, {"inputs": x.numpy()})[0]), place, content)
+    return content, lambda x: torch.tensor(session.run(None, {"inputs": x.numpy()})[0])
 
 
-def trace(model: Predictor) -> torch.export.ExportedProgram:
-    """Return the model as torch.export traces it, for batches of any size."""
-    sizes = {"inputs": {0: torch.export.Dim("batch", min=1)}}
-    with torch.no_grad(), blame("format"):
-        return torch.export.export(model, (model.examples[[0, 0]],), dynamic_shapes=sizes)
-
-
-def compare(
-    model: Predictor, exported: Callable[[Tensor], Tensor], place: Path, content: bytes
-) -> tuple[Files, str]:
-    """Return the files of an exported model, once it gives what the original gives."""
-    with torch.no_grad():
-        inputs, expected = model.examples, model(model.examples)
-        found = torch.cat([exported(inputs), *map(exported, inputs[:8].split(1))])
-    unit = getattr(
-        model.task, "std", expected.abs().max().clamp(min=1e-12)
-    )  # of values that may all be large
-    difference = float(((found - torch.cat([expected, expected[:8]])) / unit).abs().max())
-    same = f"outputs within {TOLERANCE:g} of the run's, not {difference:.2g}; nothing is written"
-    require(difference <= TOLERANCE, "format", place.suffix, same)
-    beside = place.with_suffix(".json")
-    line = (
-        f"{place}: {inputs.dtype} inputs {tuple(inputs.shape[1:])}, in batches of any size; on {len(inputs)} samples"
-        f" of the run it differs from the original by at most {difference:.2g}\n{beside}: what it takes and gives"
-    )
-    return {beside: to_json(describe(model)).encode(), place: content}, line
-
-
-def to_hub(model: Predictor, place: Path) -> tuple[Files, str]:
+def to_hub(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
     """Return weights, a model card and the config, which comes last: without it a folder is no model."""
     run, safetensors = model.run, find_package("hub", "safetensors.torch")
-    with blame("output"):
-        place.mkdir(exist_ok=True)
     result = json.loads(read_text(run.folder.result)).get("test", {}) if run.folder.result.exists() else {}
     metrics = "\n".join(f"- {n}: {'not defined' if v is None else f'{v:.4g}'}" for n, v in result.items())
     preview = shorten(read_text(run.folder.data)) if run.folder.data.exists() else ""
-    words = {
-        "some": ", ".join(model.names[:20]),
-        "metrics": metrics,
-        "preview": preview.replace("\n", "  \n"),
-    }
+    template, names = Path(__file__).with_name("card.md"), ", ".join(model.names[:20])
+    words = {"name": run.config.get("name"), "names": names, "metrics": metrics, "preview": preview}
+    card = template.read_text(encoding="utf-8").format(**describe(model), **words)
     data = {name: value for name, value in run.data.items() if name != "examples"}
     config = {part: run.config.get(part, {}) for part in PARTS}
     config |= {"data": None, "described": {**data, "reader": describe(model)["reader"]}}
-    tensors = {**run.checkpoint["state_dict"], "examples": model.examples}
+    tensors = {**run.checkpoint["state_dict"], "examples": model.examples}.items()
     files = {
-        place / HUB: safetensors.save({name: t.contiguous().clone() for name, t in tensors.items()}),
-        place / "README.md": printable(CARD.format(name=config["name"], **describe(model), **words)).encode(),
+        place / HUB: safetensors.save({name: tensor.contiguous().clone() for name, tensor in tensors}),
+        place / "README.md": printable(card).encode(),
         place / "config.json": to_json(config).encode(),
     }
     return files, f"{place}: {', '.join(path.name for path in files)}; `hf upload NAME {place}` uploads it"
@@ -181,10 +138,3 @@ def find_package(extra: str, *names: str) -> Any:
     except ImportError as error:
         way = f"{' and '.join(names)}; `uv sync --extra {extra}` or `pip install -e '.[{extra}]'` ({error})"
         raise ConfigError("format", extra, expected=way) from error
-
-
-FORMATS: dict[str, tuple[Callable[[Predictor, Path], tuple[Files, str]], str]] = {
-    "onnx": (to_onnx, "model.onnx"),
-    "torch_export": (to_torch_export, "model.pt2"),
-    "hub": (to_hub, "hub"),
-}

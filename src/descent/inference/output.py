@@ -59,23 +59,17 @@ def count_rows(path: str) -> int | None:
         return None
 
 
-def write_csv(blocks: Iterable[pl.DataFrame], stream: IO[bytes]) -> Iterator[pl.DataFrame]:
-    """Write frames one after another as a CSV, and yield each frame that is written."""
-    for number, block in enumerate(blocks):
-        block.write_csv(stream, include_header=number == 0)
-        yield block
-
-
-def write_parquet(blocks: Iterable[pl.DataFrame], stream: IO[bytes]) -> Iterator[pl.DataFrame]:
-    """Yield each frame, and write all at the end as one Parquet file, whose format is by columns."""
-    kept = []
-    for block in blocks:
-        kept.append(block)
-        yield block
-    pl.concat(kept).write_parquet(stream)
-
-
-SUFFIXES = {".csv": write_csv, ".parquet": write_parquet}
+def write(frames: Iterable[pl.DataFrame], stream: IO[bytes], suffix: str) -> Iterator[pl.DataFrame]:
+    """Write frames as a CSV, one after another, or as Parquet, in the end; and yield each of them."""
+    kept: list[pl.DataFrame] = []
+    for number, frame in enumerate(frames):
+        if suffix == ".csv":
+            frame.write_csv(stream, include_header=number == 0)
+        else:
+            kept.append(frame)
+        yield frame
+    if kept:
+        pl.concat(kept).write_parquet(stream)
 
 
 def to_json(values: Any) -> str:

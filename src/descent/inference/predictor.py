@@ -32,9 +32,7 @@ class Predictor(nn.Module):
     """The whole model of a run: the reader of its files, the scaling of inputs, the network, and its task."""
 
     batch_size = 1024  # samples that go through the network at once
-    device = torch.device(
-        "cpu"
-    )  # of the network; scaling and task stay on the CPU: some devices lack float64
+    device = torch.device("cpu")  # of the network; scaling and task stay on the CPU, which has float64
     sizes: dict[str, Any]  # that the model and the metrics may name
 
     def __init__(self, run: SavedRun, model: nn.Module, scaling: Scaling, task: Task, reader: Any) -> None:
@@ -55,22 +53,15 @@ class Predictor(nn.Module):
         """Yield predictions in the order of the rows or images, in constant memory.
 
         Args:
-            source: a file or folder like that of the run, an array of raw inputs, or a frame for a table.
-            keep: columns of the file to copy. Of images, "file" is always copied.
-
-        Yields:
-            Frames of the kept columns, and of classes `predicted_<target>` and each one's probability
-            `p(<class>)`, of labels `p(<label>)`, of values `predicted_<value>`, float64.
-
-        Raises:
-            ConfigError: the source cannot be read, a column is missing, or the model gives NaN or infinity.
+            source: a file or folder like that of the run, an array of raw inputs, or a frame of polars.
+            keep: columns of the file to copy, before `predicted_<target>` and the probabilities
+                `p(<class>)`. Of images, "file" is always copied.
         """
         for rows, inputs in self._read(source):
             batches = (self.scaling(batch).to(self.device) for batch in inputs.split(self.batch_size))
             answers = torch.cat([self.task.predict(self.model(batch).cpu()) for batch in batches])
-            if not bool(answers.isfinite().all()):
-                expected = "values for which the model gives numbers, not NaN"
-                raise ConfigError("input", str(source)[:200], expected=expected)
+            expected = "values for which the model gives numbers, not NaN"
+            require(bool(answers.isfinite().all()), "input", str(source)[:200], expected)
             yield self._frame(rows, keep, answers)
 
     def _read(self, source: Any) -> Iterator[tuple[pl.DataFrame, Tensor]]:
@@ -79,9 +70,6 @@ class Predictor(nn.Module):
             yield from self.reader.read(NamedPath("input", str(source)))
         elif hasattr(source, "columns"):
             require(hasattr(self.reader, "read_frame"), "input", "a frame", "a path or an array")
-            if not isinstance(source, pl.DataFrame):  # polars itself would need pyarrow for one of pandas
-                plain = source.astype(object).where(source.notna(), None)
-                source = pl.DataFrame({str(name): plain[name].to_list() for name in plain}, strict=False)
             yield self.reader.read_frame(source)
         else:
             shape, inputs = self.examples.shape[1:], torch.as_tensor(source)
@@ -115,7 +103,7 @@ def load(
     """Return the model of a run, or of a folder for the hub; no code from the folder runs.
 
     Args:
-        folder: such as "logs/houses".
+        folder: of it.
         weights: of a run, "best" (by what it monitored) or "last".
         device: where the network goes, "cpu", "cuda" or "mps".
         allow: names that its config may use beside those in conf/, or modules, such as "my_models".

@@ -1,6 +1,5 @@
 """A run's folder: the names of its files, and how it is claimed, found, resumed and given up again."""
 
-import json
 import os
 import shlex
 import signal
@@ -12,9 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from descent.errors import FULL, ConfigError, Stopped, clean
+from descent.errors import FULL, ConfigError, Stopped
 from descent.run.atomic import MARK
-from descent.run.trust import list_texts, read_text
 
 SHARED = "DESCENT_FOLDER"  # where the processes that Lightning starts for a run find its folder
 
@@ -83,6 +81,7 @@ class Run:
         changes: values that were typed for a resumed run, by key.
         choices: the word of each group, such as {"loss": "mae"}.
         taken: whether the name that was asked for is another run's.
+        trim: cuts off what TensorBoard got after the checkpoint that is resumed.
     """
 
     folder: RunFolder
@@ -92,6 +91,7 @@ class Run:
     changes: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, str] = field(default_factory=dict)
     taken: bool = False
+    trim: Callable[[], None] = lambda: None
 
     @property
     def path(self) -> Path:
@@ -100,7 +100,12 @@ class Run:
 
     def rewind(self) -> Path | None:
         """Return the checkpoint to go on from, with the folder as it was then; None for a new run."""
-        return rewind(self.folder) if self.resumed else None
+        if not self.resumed:
+            return None
+        from descent.run.rewind import rewind
+
+        checkpoint, self.trim = rewind(self.folder)
+        return checkpoint
 
 
 @contextmanager
@@ -193,82 +198,13 @@ def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
     if not made or not folder.path.is_dir() or folder.worth_keeping():
         return
     own = (folder.config, folder.overrides, folder.environment, folder.revision, folder.changes, folder.data)
-    hparams, parts = folder.path.rglob("hparams.yaml"), folder.path.rglob(f".*{MARK}")
-    for file in (*own, folder.tracking, folder.lock, *folder.events(), *hparams, *parts):
+    more = (file for name in ("hparams.yaml", f".*{MARK}") for file in folder.path.rglob(name))
+    for file in (*own, folder.tracking, folder.lock, *folder.events(), *more):
         file.unlink(missing_ok=True)
     below = sorted((path for path in folder.path.rglob("*") if path.is_dir()), reverse=True)
     for empty in (*below, *made):
         with suppress(OSError):  # somebody else's file is in it
             empty.rmdir()
-
-
-def rewind(folder: RunFolder) -> Path | None:
-    """Bring a folder back to what it contained at its newest whole checkpoint, and return that one's path.
-
-    Points that TensorBoard got after the checkpoint are cut off, because they will come again. None where the
-    run had come to no checkpoint: it begins anew. Of several processes, the first one does this.
-
-    Raises:
-        ConfigError: there are checkpoints, and not one of them can be read; nothing was changed.
-    """
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    from descent.run.checkpoints import find_newest_whole, rotate
-
-    path, checkpoint = find_newest_whole((folder.new, folder.last, folder.previous)) or (None, {})
-    # a kill may have come between writing the new one and giving it its name
-    newest = folder.last if path == folder.new else path
-    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-        return newest
-    sizes = read_sizes(path, checkpoint, folder) if path else {}
-    for part in folder.path.rglob(f".*{MARK}"):  # of files that a kill cut short
-        if part.is_file():
-            part.unlink()
-    for file in folder.events():
-        if size := sizes.get(file.relative_to(folder.path).as_posix(), 0):
-            os.truncate(file, min(size, file.stat().st_size))
-        else:
-            file.unlink()
-    if path is None or newest is None:
-        folder.metrics.unlink(missing_ok=True)
-        print(clean(f"Resumes {folder} from its start, because it has no checkpoint yet"), flush=True)
-        return None
-    if path == folder.new:
-        rotate(folder.new, folder.last, folder.previous)
-    where = f"epoch {checkpoint['epoch'] + 1}, step {checkpoint['global_step']}"
-    print(clean(f"Resumes {folder} from {where} ({newest.name}){name_other_torch(folder)}"), flush=True)
-    return newest
-
-
-def name_other_torch(folder: RunFolder) -> str:
-    """Return a line if the run was begun with another torch than this one, whose results may differ."""
-    import torch
-
-    try:
-        before = str(json.loads(read_text(folder.environment))["packages"]["torch"])
-    except (ConfigError, ValueError, LookupError, TypeError):  # no such file, or one that no run wrote
-        return ""
-    same = before.partition("+")[0] == torch.__version__.partition("+")[0]
-    return "" if same else f"\nThe run was begun with torch {before}, and goes on with {torch.__version__}"
-
-
-def read_sizes(path: Path, checkpoint: Mapping[str, Any], folder: RunFolder) -> dict[str, int]:
-    """Return how long a checkpoint says that TensorBoard's files were, by their paths in the folder.
-
-    Raises:
-        ConfigError: it is none from which a run can go on, or it names files outside of the folder.
-    """
-    parts = checkpoint.get("parts")
-    sizes = parts.get("folder") if isinstance(parts, dict) else None
-    places = all(isinstance(checkpoint.get(name), int) for name in ("epoch", "global_step"))
-    whole = isinstance(sizes, dict) and all(isinstance(n, int) and n >= 0 for n in sizes.values())
-    if not places or not whole:
-        raise ConfigError(str(path), expected="a checkpoint of this template, from which a run can go on")
-    for _, text in list_texts(move(checkpoint.get("callbacks"), str(parts.get("at")), str(folder.path))):
-        named = Path(text)
-        if ".." in named.parts or (named.is_absolute() and not named.resolve().is_relative_to(folder.path)):
-            raise ConfigError(str(path), expected=f"a checkpoint that names files of its run, not {text}")
-    return sizes
 
 
 def move(node: Any, old: str, new: str) -> Any:

@@ -1,19 +1,27 @@
 """Where a run starts from: another run's weights, and the weights that it does not change."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from descent.errors import ConfigError
-from descent.run.saved import SavedRun, read_run
+
+if TYPE_CHECKING:
+    from descent.run.saved import SavedRun
 
 
 def read_origin(folder: str | None) -> SavedRun | None:
     """Return the run whose best weights another one starts from, as `init_from` names it, or None."""
-    return None if folder is None else read_run(folder, "best", key="init_from")
+    if folder is None:
+        return None
+    from descent.run.saved import read_run
+
+    return read_run(folder, "best", key="init_from")
 
 
 def start_from(model: nn.Module | None, origin: SavedRun | None, data: Any, freeze: Sequence[str]) -> str:
@@ -23,7 +31,7 @@ def start_from(model: nn.Module | None, origin: SavedRun | None, data: Any, free
     its statistics and dropout is off; Lightning leaves it there.
 
     Args:
-        model: with its initial weights, which stay where nothing matches; None where the module makes its own.
+        model: with its initial weights, which stay where nothing matches; None if the module makes its own.
         origin: where weights come from, or None.
         data: whose targets' names decide whether the last layer starts anew.
         freeze: patterns of names, such as "0.*"; `*` stands for anything.

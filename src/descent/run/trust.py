@@ -17,9 +17,7 @@ from descent.paths import CONF
 
 TARGET = re.compile(r"_target_[:=]\s*[\"']?([\w.]+)")
 OWN = ("descent.task.Classes", "descent.task.Values", "descent.task.Labels", "descent.task.Tokens")
-PLACES = re.compile(
-    r"(?<!sub_)dir|path|_args_"
-)  # in keys whose values are paths, which the current folder completes
+PLACES = re.compile(r"(?<!sub_)dir|path|_args_")  # in keys of paths, which the current folder completes
 FILES = (".yaml", ".json", ".csv", ".txt", ".ckpt", ".lock")
 BYTES = 1 << 26  # of the largest file of text that is read
 YAML_BYTES, YAML_VALUES, YAML_DIGITS = 1 << 20, 50_000, 100  # of a config, its values, and a number in it
@@ -77,11 +75,8 @@ def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield every text in nested dicts and lists, with its key; the keys of dicts are texts as well."""
     if isinstance(node, str):
         yield key, node
-    items = (
-        node.items()
-        if isinstance(node, Mapping)
-        else enumerate(node if isinstance(node, list | tuple) else ())
-    )
+    listed = node if isinstance(node, list | tuple) else ()
+    items = node.items() if isinstance(node, Mapping) else enumerate(listed)
     for name, value in items:
         if isinstance(name, str):
             yield key, name
