@@ -154,7 +154,7 @@ class StopOnce(Callback):
 class PeakMemory(Callback):
     """Prints by how many MB the process has grown at most since training began."""
 
-    def on_train_start(self, *args: object) -> None:
+    def on_fit_start(self, *args: object) -> None:
         self.before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def on_fit_end(self, *args: object) -> None:
