@@ -141,10 +141,10 @@ class Trainer(lightning.pytorch.Trainer):
             raise ConfigError("trainer.val_check_interval", expected=line) from error
         if isinstance(error, RuntimeError) and any(words in text for words in WORKERS):
             raise Stopped(f"{line}. {advice}", 1) from error
-        if self.world_size > 1 and isinstance(error, RuntimeError):
-            if isinstance(error, DistError) or any(words in text for words in PEERS):
-                message = f"Another process of this run has ended or does not answer. {advice}"
-                raise Stopped(message, 1) from error
+        alone = self.world_size == 1 or not isinstance(error, RuntimeError)
+        if not alone and (isinstance(error, DistError) or any(words in text for words in PEERS)):
+            message = f"Another process of this run has ended or does not answer. {advice}"
+            raise Stopped(message, 1) from error
 
     def test(self, model: Any, *arguments: Any, **more: Any) -> Any:  # type: ignore[override]
         """Test; where module or data have none in them, as is usual in plain Lightning, a line says so."""

@@ -1,4 +1,4 @@
-"""Modules, data and loaders as they are in plain Lightning, which know nothing of this template; and a kill."""
+"""Modules, data and loaders as in plain Lightning, which know nothing of this template; and a kill."""
 
 import os
 import random

@@ -71,7 +71,7 @@ WRONG = {
     "seed=${seed": ("seed=${seed: expected key=value",),
     "logger=null": ("logger=null: expected one of", "nearest: none"),
     "callbacks=off": ("callbacks=", "nearest: none"),
-    "callbacks.progress=null": ("callbacks.progress=null: expected", "~callbacks.progress, which leaves it out"),
+    "callbacks.progress=null": ("callbacks.progress=null: expected", "or ~callbacks.progress, which"),
     "~loss": ("~loss: expected",),
     "~threads": ("~threads: expected a config that has threads",),
     "+loss=mae": ("+loss=mae: expected loss=, and one of",),
@@ -234,7 +234,9 @@ def test_a_folder_of_any_name_is_resumed(run: Run, tmp_path: Path) -> None:
 
 def test_it_runs_as_a_script_from_any_working_directory(tmp_path: Path) -> None:
     words = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", f"folder={tmp_path}/here"]
-    answer = subprocess.run([sys.executable, TRAIN, *words], cwd=tmp_path, capture_output=True, text=True)
+    answer = subprocess.run(
+        [sys.executable, TRAIN, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 0, answer.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 

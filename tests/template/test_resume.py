@@ -53,7 +53,7 @@ JOBS = {
     ),
     "averaged weights": ((*SHORT, KILL, "callbacks=ema", "callbacks.ema.decay=0.9"), 33),
     "augmentation": (
-        (KILL, "data._target_=augmented.Digits", "+data.workers=0", *SHORT[1:], "checkpoint.every=3steps"), 32,
+        (KILL, "data._target_=augmented.Digits", "+data.workers=0", *SHORT[1:]), 32,
     ),
     "values": (("experiment=regression", "trainer.max_epochs=4", "checkpoint.every=5steps", KILL), 13),
     "plain Lightning": ((*PLAIN, EVERY), 60),
@@ -316,17 +316,19 @@ def test_a_run_without_an_end_says_so_and_a_closed_terminal_saves_it(tmp_path: P
 def test_a_reader_of_the_output_that_goes_away_counts_as_a_closed_terminal(tmp_path: Path) -> None:
     train = f"{sys.executable} {TRAIN} trainer.max_epochs=2000"
     command = f"{train} folder={tmp_path}/run | head -2"
-    answer = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    answer = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 128 + signal.SIGHUP, answer
     assert answer.stderr.count("\n") == 3  # with an empty one
     assert "Stopped and saved in epoch" in answer.stderr
     assert (tmp_path / "run/checkpoints/last.ckpt").exists()
     quiet = subprocess.run(
-        ["bash", "-c", f"{sys.executable} {TRAIN} --help | head -1"], capture_output=True, text=True
+        ["bash", "-c", f"{sys.executable} {TRAIN} --help | head -1"], capture_output=True, text=True, check=False
     )
     assert quiet.stderr == ""
     closed = f"{sys.executable} {TRAIN} trainer.max_epochs=1 folder={tmp_path}/closed >&-"
-    assert subprocess.run(["bash", "-c", closed], capture_output=True).returncode == 0
+    assert subprocess.run(["bash", "-c", closed], capture_output=True, check=False).returncode == 0
 
 
 def test_slurm_s_warning_saves_and_requeues_and_the_requeued_job_goes_on(tmp_path: Path) -> None:

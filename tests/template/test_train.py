@@ -139,7 +139,8 @@ def test_the_same_config_gives_the_same_weights_from_python_too(run: Run, tmp_pa
         "assert given.shape == (2, 10) and torch.allclose(given.sum(1), torch.ones(2))\n"
         "assert run.result['test'] == run.metrics and run.metrics['test/acc'] > 0.1\n"
         "assert run.module.model is not None\n"
-        "try:\n    compose('loss=mea')\nexcept ValueError as error:\n    assert 'nearest: mae' in str(error)\n"
+        "try:\n    compose('loss=mea')\n    raise SystemExit(3)\n"
+        "except ValueError as error:\n    assert 'nearest: mae' in str(error)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     answer = subprocess.run(
@@ -188,7 +189,9 @@ def test_the_best_value_is_that_of_the_weights_in_best_ckpt(run: Run, tmp_path: 
     curve = events(folder).Scalars("val/loss")
     assert len({point.step for point in curve}) == len(curve) == 8
     script = (
-        "import sys, torch; from descent.data.digits import digits; from descent.data.samples import FromSamples\n"
+        "import sys, torch\n"
+        "from descent.data.digits import digits\n"
+        "from descent.data.samples import FromSamples\n"
         "from descent.run.checkpoints import read\n"
         "data = FromSamples(digits, 16, 512, 0.1, 0.1, 0, 0.0)\n"
         "inputs, targets = next(iter(data.val_dataloader()))\n"

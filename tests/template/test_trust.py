@@ -18,6 +18,8 @@ from descent.run.trust import list_allowed, read_text, read_yaml
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
 LONGER = "trainer.max_epochs=4"
+CSV = "lightning.pytorch.loggers.CSVLogger"
+PROFILER = "lightning.pytorch.profilers.SimpleProfiler"
 TOP = "lightning.pytorch.callbacks.ModelCheckpoint"
 
 
@@ -124,10 +126,10 @@ def test_lightnings_own_checkpoint_callback_removes_nothing_of_yours_either(run:
         ("logger.tensorboard.version", "{mine}"),
         ("logger.tensorboard.sub_dir", "a/../../precious"),
         ("logger.tensorboard._args_", ["precious"]),
-        ("logger.x", {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "precious", "name": "csv"}),
+        ("logger.x", {"_target_": CSV, "save_dir": "precious", "name": "csv"}),
         ("trainer.default_root_dir", "{mine}"),
         ("trainer.default_root_dir", "precious"),
-        ("trainer.profiler", {"_target_": "lightning.pytorch.profilers.SimpleProfiler", "dirpath": "precious"}),
+        ("trainer.profiler", {"_target_": PROFILER, "dirpath": "precious"}),
         ("trainer.plugins", [{"_target_": "torch.nn.Identity", "dirpath": "{mine}"}]),
     ],
 )  # fmt: skip
@@ -141,7 +143,7 @@ def test_a_config_that_would_write_elsewhere_is_refused(run: Run, made: Path, ke
         config[last] = text
 
     craft(made, change)
-    allow = "allow=[lightning.pytorch.profilers.SimpleProfiler]"  # what is allowed writes no more than others
+    allow = f"allow=[{PROFILER}]"  # what is allowed writes no more than others
     finished = run(f"resume={made}", LONGER, allow, MINE=str(made.parent), HOME=str(made.parent))
     assert_refused(made, finished, key)
 

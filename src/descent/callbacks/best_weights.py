@@ -18,7 +18,7 @@ DEFAULT = "val/loss"
 class BestWeights(Checkpoint):
     """Keeps the weights with the best value of a metric as `best.ckpt`, and knows what they reached.
 
-    They wait in memory until the next checkpoint is due, so that a run of many short epochs does not spend its
+    They wait in memory until the next checkpoint is due, so that a run of many short epochs spends no
     time on files. Lightning's `ModelCheckpoint` can stand beside it, to keep several.
 
     Args:

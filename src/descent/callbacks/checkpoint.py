@@ -76,9 +76,12 @@ class Checkpoint(LightningCheckpoint):
             if self.parts["within"] and steady:
                 loader.start_at(self.parts["batch"])
             trainer.accumulate_grad_batches = self.parts["accumulate"]
-            # otherwise Lightning would leave out what callbacks do at the start of an epoch, or go on in one that
-            # has ended
-            end_restart(trainer)
+            if self.parts["ended"] or not self.parts["within"]:
+                end_restart(trainer)  # else Lightning would go on in the middle of an epoch
+            else:
+                for other in trainer.callbacks:  # type: ignore[attr-defined]
+                    if other is not self:  # Lightning leaves this out where an epoch goes on
+                        other.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.parts is not None and not self.parts["within"]:

@@ -17,8 +17,8 @@ AGREE = 32  # batches between two moments at which several processes agree on st
 class NaNGuard(Callback):
     """Ends a run at a loss of NaN or infinity; no checkpoint is written with a NaN.
 
-    On the CPU it looks at each loss. On a GPU that would make every step wait, so it looks where the host waits
-    anyway: at the end of an epoch and before a checkpoint is written; the step that it names is still the first.
+    On the CPU it looks at each loss. On a GPU that would make every step wait, so it looks where the host
+    waits anyway: at the end of an epoch and before a checkpoint; the step that it names is still the first.
     """
 
     state_key = "nan_guard"
@@ -96,6 +96,5 @@ def advise(trainer: Trainer) -> str:
 def list_broken_rows(batch: Any) -> list[int]:
     """List the samples of a batch whose inputs or targets contain NaN or infinity."""
     tensors = [t for t in list_tensors(batch) if t.is_floating_point() and t.dim()]
-    broken = [set((~t.flatten(1).isfinite().all(1) if t.dim() > 1 else ~t.isfinite()).nonzero().flatten().tolist())
-              for t in tensors]  # fmt: skip
-    return sorted(set().union(*broken))
+    broken = [~t.reshape(len(t), -1).isfinite().all(1) for t in tensors if len(t)]
+    return sorted({row for rows in broken for row in rows.nonzero().flatten().tolist()})

@@ -20,7 +20,7 @@ BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}, {remaining} left
 class Progress(Checkpoint):  # what Lightning calls last, when everything that an epoch logs is there
     """Prints `Epoch 3/10, Train Loss: 0.1234, Train Acc: 0.9876, Val Loss: 0.2345, Val Acc: 0.9765`.
 
-    Where that is wider than the terminal, it prints the same figures in columns. Only the first process prints.
+    Where that is wider than the terminal, it prints the same in columns. Only the first process prints.
 
     Args:
         bar: whether to show how far a long epoch is: by a bar on a terminal, else by a line a minute.
@@ -37,6 +37,7 @@ class Progress(Checkpoint):  # what Lightning calls last, when everything that a
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.shown = self.shown and trainer.is_global_zero
+        self.begun = self.looked = time.monotonic()  # of an epoch that goes on as well
         self.interval = self.interval if sys.stdout.isatty() else 60.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,7 +11,8 @@ FIELDS: dict[str, dict[str, Any]] = {
         "jobs": int | Literal["auto"], "trials": int, "resume": bool | str | None, "allow": list[str],
     },
     "evaluate": {
-        **SAVED, "split": Literal["train", "val", "test"], "input": str | None, "batch_size": int, "device": str,
+        **SAVED, "split": Literal["train", "val", "test"], "input": str | None, "batch_size": int,
+        "device": str,
     },
     "predict": {
         **SAVED, "input": str | None, "output": str, "keep": list[str], "batch_size": int, "device": str,

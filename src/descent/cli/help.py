@@ -1,4 +1,4 @@
-"""`--help`: each word of each group with the first line of its file, and the fields as their file explains them."""
+"""`--help`: the first line of each word's file, and the fields as their file explains them."""
 
 import textwrap
 

@@ -18,8 +18,8 @@ from descent.errors import ConfigError, Stopped, clean, require
 
 OWN = ("--help", "-h", "--version", "--cfg", "-c", "--multirun", "-m", "--config-dir", "-cd")
 OF_HYDRA = (
-    "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--resolve", "--package", "-p", "--run", "-r",
-    "--config-path", "-cp", "--config-name", "-cn",
+    "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--resolve", "--package", "-p", "--run",
+    "-r", "--config-path", "-cp", "--config-name", "-cn",
 )  # fmt: skip
 PATIENCE = 5.0  # seconds that another process of a run waits for the first one to report what is wrong
 PARENT = os.getppid()  # the first process, in those that it has started
@@ -28,8 +28,8 @@ PARENT = os.getppid()  # the first process, in those that it has started
 def main(job: Callable[..., Any], name: str) -> None:
     """Do what the command line asks for, and end the process.
 
-    Bad input ends it with one line and exit code 2, or with its traceback if HYDRA_FULL_ERROR=1. An error that is
-    not about input always keeps its traceback.
+    Bad input ends it with one line and exit code 2, or with its traceback if HYDRA_FULL_ERROR=1. An error
+    that is not about input always keeps its traceback.
 
     Args:
         job: takes the config, for "train" also a `descent.run.folder.Run`.
@@ -38,7 +38,8 @@ def main(job: Callable[..., Any], name: str) -> None:
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # quiet, as long as there is nothing to save
     gc.disable()  # imports would make it search several times, and find nothing
-    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
+    if sys.stdout is None:  # `>&-`
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
         hang_up_without_reader(stream)
@@ -53,7 +54,7 @@ def main(job: Callable[..., Any], name: str) -> None:
 
 
 def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed: dict[str, str]) -> int:
-    """Do what a command line asks for, and return the exit code; `typed` is filled with its values, by key."""
+    """Do what a command line asks for, and return the exit code; `typed` gets its values, by key."""
     flags, words = split(arguments)
     if unknown := [flag for flag in flags if flag in OF_HYDRA]:
         return run_hydra(name, arguments, unknown[0])
