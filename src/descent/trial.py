@@ -22,7 +22,7 @@ def try_out(module: "Supervised", inputs: Any, targets: Any) -> None:
     """
     modes = {part: part.training for part in module.modules()}
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
-        inputs, targets = map_tensors((inputs, targets), Tensor.clone)  # what inference mode made has no graph
+        inputs, targets = map_tensors((inputs, targets), Tensor.clone)  # of inference mode there is no graph
         outputs = module.model.eval()(inputs)
         while isinstance(outputs, Tensor) and outputs.dim() > 1 and len(outputs) in (1, *outputs.shape[1:]):
             # as many samples as classes, or one, would hide that (n, classes) and (n,) are subtracted

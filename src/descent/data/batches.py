@@ -91,6 +91,9 @@ class Ordered:
     def __len__(self) -> int:
         return len(self.order)
 
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        raise NotImplementedError
+
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch is read next."""
         self.order.set_epoch(epoch)
