@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import sklearn.datasets
 import torch
 import yaml
 
@@ -20,14 +18,6 @@ def data_of(path: Path, target: str | list[str], **settings: Any) -> FromSamples
     arguments = {**DEFAULTS, **given, "fold": None, "folds": 5, **settings}
     del arguments["_target_"]
     return FromSamples(**arguments)
-
-
-def bundled(name: str, path: Path) -> Path:
-    """Write a table that comes with scikit-learn, with the names of its classes, as a CSV."""
-    data = getattr(sklearn.datasets, f"load_{name}")()
-    frame = pl.DataFrame(data.data, schema=[str(n) for n in data.feature_names])
-    frame.with_columns(kind=pl.Series([str(data.target_names[t]) for t in data.target])).write_csv(path)
-    return path
 
 
 def houses(path: Path, rows: int = 400) -> Path:

@@ -60,7 +60,6 @@ D = [date(1998, 6, 12), date(2020, 3, 28), date(2020, 1, 13)]
 DAYS = [897609600, 1585353600, 1578873600]
 T = [datetime(1998, 6, 12, 1, 2, 3), datetime(2020, 3, 28, 23, 59, 59, 250_000), datetime(2020, 1, 13)]
 TIMES = [897613323, 1585439999.25, 1578873600]
-BIG, HUGE = 1_234_567_890_123_456_700, pl.Series([2**64 - 1, 2**64 - 2], dtype=pl.UInt64)
 WORDS = ['two\nlines,\n\n"so"', "x;y", "x;y"]
 
 COLUMNS = {
@@ -71,8 +70,6 @@ COLUMNS = {
     "decimal commas": Case(["1,5", "2,25", "-3"], [1.5, 2.25, -3], None, ";", decimal="comma"),
     "decimal commas in quotes": Case(["1,5", "2,25"], [1.5, 2.25], decimal="comma"),
     "Unix seconds": Case(["1700000000", "1700000001"], [1_700_000_000, 1_700_000_001]),
-    "ids of 64 bits": Case([f"{BIG + i}" for i in range(3)], [BIG + i for i in range(3)], [0, 1, 2]),
-    "ids beyond 63 bits": Case([f"{value}" for value in HUGE], HUGE, [1, 0]),
     "a lost number": Case(["1", "", "NA", "?", "3"], [1, None, None, None, 3], missing=["NA", "?"]),
     "a number for none": Case(["1.5", "-999.0", "3"], [1.5, None, 3.0], missing=["-999"]),
     "true and false": Case(["true", "FALSE", "True", ""], [True, False, True, None]),
@@ -89,9 +86,6 @@ COLUMNS = {
     "words": Case(["Rome", " Oslo ", "Rome"], ["Rome", "Oslo", "Rome"], [0, 1, 0]),
     "words and gaps": Case(["b", "", "NA", "b"], ["b", None, None, "b"], [0, 1, 1, 0]),
     "quoted words": Case(WORDS, WORDS, [1, 0, 0]),
-    "words in two forms of Unicode": Case(
-        ["cafe\u0301", "thé", "thé"], ["café", "the\u0301", "thé"], [1, 0, 0]
-    ),
     "numbers that are names": Case(["00501", "94", "94"], ["00501", "94", "94"], [1, 0, 0], categories=["x"]),
     "names that pandas made decimals": Case(["1.0", "2.0", "2.0"], [1, 2, 2], [1, 0, 0], categories=["x"]),
 }
@@ -162,7 +156,6 @@ def test_text_in_another_encoding_is_the_same_text(tmp_path: Path, encoding: str
     word = "가나" if encoding == "cp949" else "Zürich"
     lines = ["town,n,y", *(f"{(word, 'Bern')[i % 2]},{i},{i // 2 % 2}" for i in range(ROWS))]
     (tmp_path / "t.csv").write_bytes("\n".join(lines).encode(encoding))
-    (tmp_path / "u.csv").write_text("\n".join(lines), encoding="utf-8")
     guessed = encoding in ("utf-8", "utf-8-sig", "utf-16")
     if not guessed:
         with pytest.raises(ConfigError, match=r"data\.encoding") as caught:
@@ -170,21 +163,21 @@ def test_text_in_another_encoding_is_the_same_text(tmp_path: Path, encoding: str
         assert "\n" not in str(caught.value)
     samples = read_table(tmp_path / "t.csv", "y", encoding="auto" if guessed else encoding)
     assert sorted(samples.reader["columns"][0]["words"]) == sorted([word, "Bern"])
-    for name in ("t.csv", "u.csv"):  # a file in UTF-8 is read as such, whatever the run's own was in
-        same(read_again(samples, tmp_path / name)[0], samples.inputs)
+    same(read_again(samples, tmp_path / "t.csv")[0], samples.inputs)
 
 
-STRAY = [*map(str, range(50)), *(f"stray {i}" for i in range(10))]
+UNREAD = "may be a number or a date: data.decimal, data.dates or data.categories"
 LEFT_OUT = [
-    (["1,5", "2,5"], "'1,5' may be a number: data.decimal=comma"),
-    (["1,234", "12,345,678", "7"], "write it as 1234.5"),
-    (["$1,234.50", "-$3.00", "$ 7"], "'$1,234.50' may be a number"),
-    (["12 €", "1 234 €"], "'12 €' may be a number"),
-    (["5 %", "12.5%"], "'5 %' may be a number"),
-    (["02/03/2020", "04/05/2020"], "'02/03/2020' may be a date: data.dates=day_first, month_first"),
-    (["31.12.2020", "1.1.2021 10:00"], "or a form such as %d.%m.%Y"),
-    (["Jun 12, 1998", "March 28 2020"], "'Jun 12, 1998' may be a date"),
-    (STRAY, "such as 'stray 0'; data.missing has words for no value"),
+    (["1,5", "2,5"], f"'1,5' {UNREAD}"),
+    (["1,234", "12,345,678", "7"], UNREAD),
+    (["$1,234.50", "-$3.00", "$ 7"], UNREAD),
+    (["12 €", "1 234 €"], UNREAD),
+    (["5 %", "12.5%"], UNREAD),
+    (["02/03/2020", "04/05/2020"], UNREAD),
+    (["31.12.2020", "1.1.2021 10:00"], UNREAD),
+    (["Jun 12, 1998", "March 28 2020"], UNREAD),
+    ([str(2**64 - 1), str(2**64 - 2)], "looks like an id: put it into data.categories or data.exclude"),
+    ([*map(str, range(50)), *(f"stray {i}" for i in range(10))], "60 rows; data.missing lists words for no"),
 ]
 
 
@@ -208,7 +201,6 @@ WRITTEN = [
     "x,w,y\n1,a,p\n2,b,q\n3,a,p\n",
     "x,w,y\r\n1,a,p\r\n2,b,q\r\n3,a,p",
     "x,w,y\r1,a,p\r2,b,q\r3,a,p\r",
-    "sep=;\nx;w;y\n1;a;p\n2;b;q\n3;a;p\n",
     "\n \nx,w,y\n\n1,a,p\n2,b,q\n   \n\n3,a,p\n\n\n",
     "x|w|y\n1|a|p\n2|b|q\n3|a|p\n",
     "x\tw\ty\n1\ta\tp\n2\tb\tq\n3\ta\tp\n",
@@ -249,19 +241,8 @@ def test_a_name_may_have_several_lines_quotes_commas_dots_and_korean_letters(tmp
     same(read_again(samples, tmp_path / "t.csv")[0], samples.inputs)
 
 
-def test_names_are_compared_in_nfc(tmp_path: Path) -> None:
-    path = csv_of("cafe\u0301,y\n1,a\n2,b\n3,a\n", tmp_path)
-    assert [c["name"] for c in read_table(path, "y", columns=["café"]).reader["columns"]] == ["café"]
-    frame = pl.DataFrame({"café": [1, 2], "cafe\u0301": [1, 2], "y": ["a", "b"]})
-    frame.write_csv(tmp_path / "t.csv")
-    frame.write_parquet(tmp_path / "t.parquet")
-    for name in ("t.csv", "t.parquet"):
-        with pytest.raises(ConfigError, match=r"names that differ in NFC, not two that are café$"):
-            read_table(tmp_path / name, "y")
-
-
 BROKEN: dict[str, tuple[bytes, str]] = {
-    "an empty file": (b"\n \n", r"a table, but the file is empty"),
+    "an empty file": (b"\n \n", r"a table, but it is empty"),
     "a header alone": (b"x,y\n\n", r"rows beneath the header, but there are none"),
     "a header without an end": (b"x,y", r"rows beneath the header, but there are none"),
     "too many values": (b"x,y\n1,a\n\n1,b,3\n", r"row 2 has 3 values, the header 2"),
@@ -272,9 +253,6 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "an open quote": (b'x,y\n1,"a\n2,b\n', r"a CSV whose quotes all end"),
     "an open quote in the header": (b'x,"y\n1,a\n', r"unexpected end of data"),
     "a name twice": (b"x,x,y\n1,2,a\n", r"column with name 'x' has more than one occurrence"),
-    "an endless line": (gzip.compress(b"x" * (1 << 26)), r"lines of fewer than 4,194,304"),
-    "an endless row": (gzip.compress(b"x,y\n1," + b"x" * (1 << 26)), r"lines of fewer than 4,194,304"),
-    "an endless quote": (gzip.compress(b'x,y\n1,"' + b"x, y and z\n" * (1 << 22)), r"odd number of quotes"),
 }  # fmt: skip
 
 
@@ -288,19 +266,12 @@ def test_a_file_that_can_not_be_read_says_why_in_one_line(tmp_path: Path, name: 
     assert "\n" not in str(caught.value)
 
 
-OPTIONS = [
-    ({"encoding": "klingon"}, r"^encoding=klingon: expected auto, or an encoding"),
-    ({"encoding": "base64"}, r"^encoding=base64: expected auto, or an encoding"),
-    ({"dates": "dayfirst"}, r"^dates=dayfirst: expected .*nearest: day_first"),
-    ({"separator": ";;"}, r"^separator=;;: expected null, or one character"),
-    ({"separator": ":"}, r"t\.csv: expected columns with ':' between them, but its header has ','"),
-]
-
-
-@pytest.mark.parametrize(("setting", "message"), OPTIONS)
-def test_options_that_do_not_fit_are_told(tmp_path: Path, setting: dict[str, str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        read_table(csv_of("x,y\n1,a\n2,b\n", tmp_path), "y", **setting)
+def test_options_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    path = csv_of("x,y\n1,a\n2,b\n", tmp_path)
+    with pytest.raises(ConfigError, match=r"t\.csv: expected text in klingon \(unknown encoding"):
+        read_table(path, "y", encoding="klingon")
+    with pytest.raises(ConfigError, match=r"^dates=dayfirst: expected .*nearest: day_first"):
+        read_table(path, "y", dates="dayfirst")
 
 
 def test_another_separator_is_an_option(tmp_path: Path) -> None:
