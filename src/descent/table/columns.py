@@ -57,7 +57,7 @@ class Column:
 
 
 def to_numbers(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
-    """Return float64 `(rows, columns)` of rows after the `first`; a ConfigError at a value that does not fit."""
+    """Return float64 `(rows, columns)` of rows after the `first`, or a ConfigError at what does not fit."""
     numbers = torch.empty(len(frame), len(columns), dtype=torch.float64)
     for place, column in enumerate(columns):
         name, words = column.name, column.words
