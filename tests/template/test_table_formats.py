@@ -1,5 +1,4 @@
-"""One reader: training, evaluation and frames take the same numbers from a column of a CSV or of Parquet, and
-those that are meant."""
+"""Training, evaluation and frames take the same numbers from a CSV or Parquet, and those that are meant."""
 
 import csv
 import gzip
@@ -63,24 +62,19 @@ TIMES = [897613323, 1585439999.25, 1578873600]
 WORDS = ['two\nlines,\n\n"so"', "x;y", "x;y"]
 
 COLUMNS = {
-    "whole numbers": Case(["1", "-2", "+3", " 40"], [1, -2, 3, 40]),
-    "decimals": Case(["0.1", "1e3", ".25", "-1."], [0.1, 1000.0, 0.25, -1.0]),
-    "small units": Case(["4.1e-7", "4.2e-7", "4.3e-320"], [4.1e-7, 4.2e-7, 4.3e-320]),
-    "beyond float32": Case(["1e200", "-3e100"], [1e200, -3e100]),
+    "numbers": Case(["1", "-2", "+3", " 40", "1e3", ".25", "-1."], [1.0, -2, 3, 40, 1000, 0.25, -1]),
+    "small and large ones": Case(["4.1e-7", "4.3e-320", "-3e100"], [4.1e-7, 4.3e-320, -3e100]),
     "decimal commas": Case(["1,5", "2,25", "-3"], [1.5, 2.25, -3], None, ";", decimal="comma"),
     "Unix seconds": Case(["1700000000", "1700000001"], [1_700_000_000, 1_700_000_001]),
-    "a lost number": Case(["1", "", "NA", "?", "3"], [1, None, None, None, 3], missing=["NA", "?"]),
-    "a number for none": Case(["1.5", "-999.0", "3"], [1.5, None, 3.0], missing=["-999"]),
+    "no number": Case(["1", "", "?", "-999.0"], [1.0, None, None, None], missing=["?", "-999"]),
     "true and false": Case(["true", "FALSE", "True", ""], [True, False, True, None]),
     "dates": Case(["1998-06-12", "2020/3/28", ""], [*D[:2], None], [*DAYS[:2], None]),
-    "times": Case(["1998-06-12 01:02:03", "2020-03-28T23:59:59.25Z", "2020-01-13"], T, TIMES),
-    "times from UTC": Case(["1998-06-12 03:02:03+02:00", "2020-03-28 23:59:59.25", "2020-01-13"], T, TIMES),
+    "times": Case(["1998-06-12 03:02:03+02:00", "2020-03-28T23:59:59.25Z", "2020-01-13"], T, TIMES),
     "days first": Case(["12.6.1998", "28/03/2020", "13-01-2020 00:00"], D, DAYS, dates="day_first"),
     "months first": Case(["6/12/1998", "03/28/2020 00:00", "01/13/2020"], D, DAYS, dates="month_first"),
     "a form": Case(["12 Jun 98", "28 Mar 20", "13 Jan 20"], D, DAYS, dates="%d %b %y"),
     "eight digits": Case(["19980612", "20200328"], [19980612, 20200328], DAYS[:2], dates="%Y%m%d"),
-    "words": Case(["Rome", " Oslo ", "Rome"], ["Rome", "Oslo", "Rome"], [0, 1, 0]),
-    "words and gaps": Case(["b", "", "NA", "b"], ["b", None, None, "b"], [0, 1, 1, 0]),
+    "words and gaps": Case([" b ", "", "NA", "b"], ["b", None, None, "b"], [0, 1, 1, 0]),
     "quoted words": Case(WORDS, WORDS, [1, 0, 0]),
     "numbers that are names": Case(["00501", "94", "94"], ["00501", "94", "94"], [1, 0, 0], categories=["x"]),
     "names that pandas made decimals": Case(["1.0", "2.0", "2.0"], [1, 2, 2], [1, 0, 0], categories=["x"]),
@@ -123,7 +117,6 @@ def test_a_column_is_the_same_numbers_in_training_and_ever_after(
 
 NEAR = [1700000000.1, 1700000000.2]
 TARGETS: dict[str, tuple[list[str], list[Any], list[Any]]] = {
-    "true and false": (["true", "false"], [True, False], [1, 0]),
     "TRUE and False": (["TRUE", "False"], [True, False], [1, 0]),
     "ones and zeros with points": (["1.0", "0.0"], [1.0, 0.0], [1, 0]),
     "numbers in their order": (["10", "9", "2"], [10, 9, 2], [2, 1, 0]),
@@ -150,12 +143,10 @@ def test_text_in_another_encoding_is_the_same_text(tmp_path: Path, encoding: str
     word = "가나" if encoding == "cp949" else "Zürich"
     lines = ["town,n,y", *(f"{(word, 'Bern')[i % 2]},{i},{i // 2 % 2}" for i in range(ROWS))]
     (tmp_path / "t.csv").write_bytes("\n".join(lines).encode(encoding))
-    guessed = encoding in ("utf-8", "utf-8-sig", "utf-16")
-    if not guessed:
-        with pytest.raises(ConfigError, match=r"data\.encoding") as caught:
+    if encoding in ("latin-1", "utf-16-le", "cp949"):
+        with pytest.raises(ConfigError, match=r"^[^\n]*data\.encoding"):
             read_table(tmp_path / "t.csv", "y")
-        assert "\n" not in str(caught.value)
-    samples = read_table(tmp_path / "t.csv", "y", encoding="auto" if guessed else encoding)
+    samples = read_table(tmp_path / "t.csv", "y", encoding=encoding)
     assert sorted(samples.reader["columns"][0]["words"]) == sorted([word, "Bern"])
     same(read_again(samples, tmp_path / "t.csv")[0], samples.inputs)
 
@@ -164,7 +155,6 @@ UNREAD = "may be a number or a date: data.decimal, data.dates or data.categories
 LEFT_OUT = [
     (["1,5", "2,5"], f"'1,5' {UNREAD}"),
     (["$1,234.50", "-$3.00", "$ 7"], UNREAD),
-    (["12 €", "1 234 €"], UNREAD),
     (["31.12.2020", "1.1.2021 10:00"], UNREAD),
     (["Jun 12, 1998", "March 28 2020"], UNREAD),
     ([str(2**64 - 1), str(2**64 - 2)], "looks like an id: put it into data.categories or data.exclude"),
@@ -212,12 +202,10 @@ def test_a_blank_line_is_a_missing_value_only_within_a_file_of_one_column(
 ) -> None:
     samples = read_table(csv_of("x,y\n1,1.5\n\n3,2.5\n,3.5\n\n", tmp_path), "y", task="values")
     assert samples.inputs[:, 0].nan_to_num(-1).tolist() == [1, 3, -1]
-    for block in (1 << 22, 8):
-        monkeypatch.setattr(files, "BLOCK", block)
-        reader = TableReader.from_description(samples.reader)
-        path = csv_of('x\n1\n\n\n3\n""\n\n', tmp_path)
-        inputs = torch.cat([inputs for _, inputs in reader.read(NamedPath("input", str(path)))])
-        assert inputs.flatten().nan_to_num(-1).tolist() == [1, -1, -1, 3, -1]
+    monkeypatch.setattr(files, "BLOCK", 8)
+    reader, path = TableReader.from_description(samples.reader), csv_of('x\n1\n\n\n3\n""\n\n', tmp_path)
+    inputs = torch.cat([inputs for _, inputs in reader.read(NamedPath("input", str(path)))])
+    assert inputs.flatten().nan_to_num(-1).tolist() == [1, -1, -1, 3, -1]
 
 
 def test_a_name_may_have_several_lines_quotes_commas_dots_and_korean_letters(tmp_path: Path) -> None:
@@ -227,7 +215,6 @@ def test_a_name_may_have_several_lines_quotes_commas_dots_and_korean_letters(tmp
     samples = read_table(csv_of(header + rows, tmp_path), "y")
     assert [column["name"] for column in samples.reader["columns"]] == names[:-1]
     assert samples.preview.count("\n") == 3 + len(names[:-1])  # a line each
-    same(samples.inputs[:, 0], torch.arange(ROWS, dtype=torch.float64))
     same(read_again(samples, tmp_path / "t.csv")[0], samples.inputs)
 
 
@@ -238,7 +225,6 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a zip": (b"PK\x03\x04....", r"not a zip archive or a spreadsheet"),
     "damaged gzip": (gzip.compress(b"x,y\n" + bytes(range(200)) * 50)[:60], r"can be read \("),
     "damaged Parquet": (b"PAR1" + b"\xff" * 200 + b"PAR1", r"can be read \("),
-    "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", r"data\.encoding"),
     "an open quote": (b'x,y\n1,"a\n2,b\n', r"a CSV whose quotes all end"),
     "an open quote in the header": (b'x,"y\n1,a\n', r"unexpected end of data"),
     "a name twice": (b"x,x,y\n1,2,a\n", r"column with name 'x' has more than one occurrence"),
