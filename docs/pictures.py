@@ -1,4 +1,4 @@
-"""Makes the pictures of the documentation: `python docs/pictures.py`, with matplotlib; `--board` wants Chromium.
+"""Makes the pictures of the documentation: `python docs/pictures.py`; `--board` wants Chromium.
 
 `first.png` is a sweep's curves beside its ranking; `tensorboard.png` a screenshot of TensorBoard.
 """

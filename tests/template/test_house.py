@@ -43,7 +43,7 @@ def dotted(path: Path) -> str:
 
 
 def imports(node: ast.AST, inner: bool = True) -> Iterator[str]:
-    """Every module that a file imports, at its top or, if `inner`, in a function; not those of type checkers."""
+    """Every module that a file imports, at its top or, if `inner`, in a function; not for type checkers."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue
@@ -69,7 +69,7 @@ def test_only_the_command_line_knows_hydra_and_omegaconf() -> None:
 def test_a_room_is_known_to_nobody_but_itself_unless_an_override_asks_for_it() -> None:
     for path in FILES:
         here = dotted(path).split(".")[1] if "." in dotted(path) else ""
-        for name in imports(tree(path), inner=path.name != "main.py"):  # `main` looks for sweeping only when asked
+        for name in imports(tree(path), inner=path.name != "main.py"):  # `main` sweeps only when asked
             room = name.split(".")[1] if name.startswith("descent.") else ""
             assert room not in ROOMS or room == here or path.name == "sweeping.py", f"{path} imports {name}"
 

@@ -18,11 +18,11 @@ from descent.paths import CONF, list_choices
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none")
-# commands that CI, another test or a person runs: they install, need a network or several machines, or are slow
+# commands that CI, another test or a person runs: they install, need a network or machines, or are slow
 ELSEWHERE = (
     "git clone", "pip install", "uv venv", "uv pip", "uv run pytest", "uv run --no-sync", "uv sync", "uvx",
-    "uv run tensorboard", "tensorboard", "torchrun", "srun", "export ", "bash benchmarks", "python benchmarks",
-    "rm ", "ray ", "uv run ruff",
+    "uv run tensorboard", "tensorboard", "torchrun", "srun", "export ", "bash benchmarks",
+    "python benchmarks", "rm ", "ray ", "uv run ruff",
 )  # fmt: skip
 
 
@@ -91,8 +91,8 @@ def test_commands_that_build_on_each_other_run_in_their_order(
     assert first.code == 0, first.err
     if "folder=logs/houses" in block:
         shutil.rmtree(tmp_path / "logs/houses")
-    for number, words in enumerate(commands(block)):
-        command, *words = words[1:]
+    for number, line in enumerate(commands(block)):
+        command, *words = line[1:]
         short = SHORT if command == "src/train.py" and not any("resume=" in word for word in words) else ()
         named = any(word.startswith(("folder=", "run=", "resume=")) for word in words)
         folder = () if named or command != "src/train.py" else (f"folder={tmp_path}/{number}",)

@@ -108,10 +108,12 @@ def test_another_runs_rules_are_taken_over(tmp_path: Path) -> None:
     (tmp_path / "u.csv").write_text("new,x,w,y\n" + "7,5,c,p\n8,6,b,q\n" * 9)
     like = {"reader": read_table(tmp_path / "t.csv", "y").reader, "run": "old"}
     samples = read_table(tmp_path / "u.csv", "y")
+    assert samples.fit
     fitted = samples.fit(samples, samples.rows, like)
     assert fitted.inputs[:2].tolist() == [[-1, 5], [1, 6]]
     assert "left out  new                  init_from=old did not learn from it" in fitted.preview
     samples = read_table(tmp_path / "u.csv", "y", columns=["new", "x"])
+    assert samples.fit
     with pytest.raises(ConfigError, match="that init_from=old learned from; not learned from here: w"):
         samples.fit(samples, samples.rows, like)
 

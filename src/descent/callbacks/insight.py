@@ -14,7 +14,7 @@ WORST = 9  # predictions that are shown
 
 
 class Insight(Callback):
-    """Shows histograms of weights and gradients, the worst validation predictions, and all of them in one picture.
+    """Shows histograms of weights and gradients, the worst predictions, and all of them in one picture.
 
     The picture is a confusion matrix of classes, or predicted against true values.
 
