@@ -9,7 +9,7 @@ import yaml
 from descent.data.samples import FromSamples
 from descent.table.table import table
 
-DEFAULTS = yaml.safe_load((Path(__file__).parents[1] / "conf/data/table.yaml").read_text(encoding="utf-8"))
+DEFAULTS = yaml.safe_load((Path(__file__).parents[2] / "conf/data/table.yaml").read_text(encoding="utf-8"))
 
 
 def data_of(path: Path, target: str | list[str], **settings: Any) -> FromSamples:
