@@ -129,6 +129,7 @@ def test_lightnings_own_checkpoint_callback_removes_nothing_of_yours_either(run:
         ("logger.x", {"_target_": CSV, "save_dir": "precious", "name": "csv"}),
         ("trainer.default_root_dir", "{mine}"),
         ("trainer.default_root_dir", "precious"),
+        ("logger.x", {"_target_": "descent.loggers.MLflow", "tracking_uri": "file:precious"}),
         ("trainer.profiler", {"_target_": PROFILER, "dirpath": "precious"}),
         ("trainer.plugins", [{"_target_": "torch.nn.Identity", "dirpath": "{mine}"}]),
     ],
