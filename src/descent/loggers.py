@@ -1,15 +1,16 @@
-"""Loggers that go on with the curves of a resumed run: Weights & Biases and MLflow.
+"""Loggers of services: Weights & Biases and MLflow go on with the curves of a resumed run, Comet does not.
 
 A run that was killed logs the steps after its last checkpoint once more, with the same values. TensorBoard's
 files are cut back to the checkpoint; what a service has got stays there.
 """
 
+import atexit
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+from lightning.pytorch.loggers import CometLogger, MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from descent.run.atomic import write_text
@@ -68,3 +69,16 @@ def find_mlflow_run(uri: str, experiment: str, folder: str) -> str | None:
     own, newest = f'tags.folder = "{folder}"', ["attributes.start_time DESC"]
     runs = client.search_runs([found.experiment_id], own, order_by=newest, max_results=1)
     return runs[0].info.run_id if runs else None
+
+
+class Comet(CometLogger):
+    """Lightning's `CometLogger`, which sends the last points when the process ends.
+
+    Args:
+        arguments: those of `lightning.pytorch.loggers.CometLogger` and of `comet_ml.ExperimentConfig`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            atexit.register(self.experiment.end)

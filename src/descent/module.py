@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchmetrics
@@ -16,10 +16,11 @@ from descent.errors import blame
 from descent.losses import find_takes, fit_to
 from descent.metrics import EpochMetrics
 from descent.nested import map_tensors
-from descent.optimizers import group_parameters
-from descent.schedulers import Schedule
 from descent.task import Task
 from descent.trial import try_out
+
+if TYPE_CHECKING:
+    from descent.schedulers import Schedule
 
 
 class Supervised(LightningModule):
@@ -46,7 +47,7 @@ class Supervised(LightningModule):
         model: nn.Module,
         criterion: nn.Module,
         optimizer: Callable[[Iterable[Any]], Optimizer],
-        schedule: Schedule | None = None,
+        schedule: "Schedule | None" = None,
         metrics: Mapping[str, torchmetrics.Metric] | None = None,
         task: Task | None = None,
         scaling: nn.Module | None = None,
@@ -100,6 +101,8 @@ class Supervised(LightningModule):
         with blame("optimizer"):
             parameters: list[Any] = [*self.model.parameters(), *self.criterion.parameters()]
             if self.groups:
+                from descent.optimizers import group_parameters
+
                 rate = getattr(self.optimizer, "keywords", {}).get("lr")
                 parameters = group_parameters(self.model, self.criterion, self.groups, rate)
             optimizer = self.optimizer(parameters)

@@ -21,7 +21,8 @@ def try_out(module: "Supervised", inputs: Any, targets: Any) -> None:
             `backward` can start; a metric does not take it; or batch normalisation gets one sample.
     """
     modes = {part: part.training for part in module.modules()}
-    with torch.random.fork_rng(), torch.enable_grad():
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
+        inputs, targets = map_tensors((inputs, targets), Tensor.clone)  # of inference mode there is no graph
         outputs = module.model.eval()(inputs)
         while isinstance(outputs, Tensor) and outputs.dim() > 1 and len(outputs) in (1, *outputs.shape[1:]):
             # as many samples as classes, or one, would hide that (n, classes) and (n,) are subtracted

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from descent.data.batches import Loader, Order
+from descent.data.batches import Order
 from descent.data.digits import digits
 from descent.data.samples import FromSamples
+from descent.data.stored import Loader
 
 
 class Augmented(Dataset[tuple[Tensor, Tensor]]):

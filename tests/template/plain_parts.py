@@ -96,7 +96,7 @@ class Stream(IterableDataset):
 
 class Streams(Tested):
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(Stream(self.dataset), 20, num_workers=2)
+        return DataLoader(Stream(self.dataset), 20, num_workers=2, multiprocessing_context="fork")
 
 
 class OfHuggingFace(Tested):

@@ -14,11 +14,12 @@ from small import data_of, tensors, trainer
 from torch import Tensor, nn
 
 from descent.data.arrays import arrays
-from descent.data.batches import Batches, Loader, Order
+from descent.data.batches import Batches, Order
 from descent.data.diabetes import diabetes
 from descent.data.digits import digits
 from descent.data.samples import FromSamples, Samples
 from descent.data.scaling import Scaling, find_moments, to_deviation
+from descent.data.stored import Loader
 from descent.errors import ConfigError
 from descent.task import Values
 

@@ -18,9 +18,10 @@ from conftest import Run
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from descent.data.batches import Batches, Loader
+from descent.data.batches import Batches
 from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
+from descent.data.stored import Loader
 from descent.errors import ConfigError
 from descent.images.files import find_images
 from descent.images.reader import ImageReader

@@ -62,7 +62,8 @@ def compose(name: str, words: Sequence[str], places: Sequence[Path] = ()) -> Com
     try:
         if name == "train":
             node.name = node.name or name_run(choices, words)
-            node.folder = node.folder or str(LOGS / f"{node.name}-{datetime.now():%Y%m%d-%H%M%S}")
+            folder = node.folder or LOGS / f"{node.name}-{datetime.now():%Y%m%d-%H%M%S}"
+            node.folder = str(Path(str(folder)).expanduser().resolve())
         config: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         expected = f"a value that exists ({first_line(error)})"

@@ -33,7 +33,7 @@ def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] 
         raise ConfigError("resume", value, expected="true, false, null, or the folder of a run")
     words = [word for word in words if key_of(word) != "resume"]
     composed = None if isinstance(value, str) and value else compose("train", words, places)
-    wanted = Path(composed.config["folder"]).expanduser().resolve() if composed else Path()
+    wanted = Path(composed.config["folder"]) if composed else Path()
     name = composed.config["name"] if composed else ""
     require(".." not in Path(str(name)).parts, "name", name, "a name that leads nowhere else")
     require("$" not in str(wanted), "folder", str(wanted), "a path without $, which loggers would replace")
@@ -49,7 +49,7 @@ def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] 
         choices, wanted = config.pop("choices", {}), found.path
     else:
         assert composed is not None
-        config, choices = move(composed.config, composed.config["folder"], str(wanted)), composed.choices
+        config, choices = composed.config, composed.choices
     config["resume"] = None
     check("train", config, by_key(words))
 

@@ -100,11 +100,10 @@ def describe_conf() -> dict[str, Schema]:
         contents += [OmegaConf.to_container(OmegaConf.load(file)) for file in (CONF / group).glob("*.yaml")]
     parts = {g: [*nodes, *(one.get(g) for one in files["experiment"] if one)] for g, nodes in files.items()}
     groups = {g: describe_group(find_nodes(nodes), g in SEVERAL) for g, nodes in parts.items()}
-    hints = FIELDS
-    hints["train"] |= {"name": str | None, "folder": str | None}  # filled in when a run is composed
+    train = {**FIELDS["train"], "name": str | None, "folder": str | None}  # filled in when a run is composed
     more: Schema = {"defaults": {}, "hydra": {}}
-    commands = {name: describe_fields(fields, more) for name, fields in hints.items()}
-    recipe = describe_fields(hints["train"], {**more, **groups})
+    commands = {name: describe_fields(fields, more) for name, fields in {**FIELDS, "train": train}.items()}
+    recipe = describe_fields(train, {**more, **groups})
     return {**groups, **commands, "experiment": recipe, "local": recipe}
 
 

@@ -3,48 +3,29 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from inspect import signature
 from math import ceil
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from descent.data.batches import Batches, Loader, Order
+from descent.data.batches import Batches, Order, Ordered
 from descent.data.scaling import Scaling, find_moments, to_deviation
 from descent.data.splits import draw_splits, hold_out, replace_labels
 from descent.errors import ConfigError, require
 from descent.task import Classes, Labels, Task, Values
 
+if TYPE_CHECKING:  # most data is in memory
+    from descent.data.stored import StoredInputs
+
 FINGERPRINT = 1 << 22  # numbers of the inputs, at most, that are looked at to know them again
 EXAMPLES, EXAMPLE_BYTES = 16, 1 << 20  # raw inputs that a checkpoint keeps, and at most how large together
 NUMBERS = 1 << 18  # that are worked on at once, so that they stay in the cache
 MAPPED = 1 << 28  # bytes of memory-mapped inputs up to which they are read into memory
-
-
-class StoredInputs(Protocol):
-    """Inputs that are read one by one, because they do not fit in memory or are augmented.
-
-    Attributes:
-        augment: a random change of one training sample, or None. It may use torch, numpy and random.
-        workers: processes that read.
-    """
-
-    augment: Callable[[Tensor], Tensor] | None
-    workers: int
-
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    def __getitem__(self, row: int) -> Tensor:
-        """Return one sample, such as uint8 `(channels, height, width)`."""
-
-    def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance over some rows, float64, as `descent.data.scaling.find_moments` does."""
 
 
 @dataclass
@@ -159,6 +140,8 @@ class FromSamples(LightningDataModule):
             raise ConfigError("source", expected=f"a function that returns Samples, not {kind}")
         kind = find_kind(samples, task)
         if like is not None:
+            from descent.data.like import order_targets
+
             samples = order_targets(samples, kind, like)
         generator = torch.Generator().manual_seed(seed)
         classes = samples.targets if kind == "classes" and samples.targets.dim() == 1 else None
@@ -243,17 +226,17 @@ class FromSamples(LightningDataModule):
         """Whether an epoch's last training batch has a single sample."""
         return not self.drop_last and len(self.rows["train"]) % self.batch_size == 1 < self.batch_size
 
-    def train_dataloader(self) -> Batches | Loader:
+    def train_dataloader(self) -> Ordered:
         """Return the training batches, in an order of each epoch's own."""
         # overfit_batches: the same batches each epoch
         same = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return self._load("train", self.batch_size, None if same else self.seed)
 
-    def val_dataloader(self) -> Batches | Loader:
+    def val_dataloader(self) -> Ordered:
         """Return the validation batches."""
         return self._load("val", self.eval_batch_size, None)
 
-    def test_dataloader(self) -> Batches | Loader:
+    def test_dataloader(self) -> Ordered:
         """Return the test batches."""
         return self._load("test", self.eval_batch_size, None)
 
@@ -263,7 +246,7 @@ class FromSamples(LightningDataModule):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def _load(self, split: str, batch_size: int, seed: int | None) -> Batches | Loader:
+    def _load(self, split: str, batch_size: int, seed: int | None) -> Ordered:
         rank, world_size, device = 0, 1, torch.device("cpu")
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
@@ -277,20 +260,10 @@ class FromSamples(LightningDataModule):
             self.inputs, self.targets = put_on_device(self.inputs, self.targets, device)
             scale = None if self.scaled_once else self.own_scaling.to(self.inputs.device)
             return Batches(self.inputs, self.targets, order, scale)
+        from descent.data.stored import Loader, StoredSamples
+
         stored = StoredSamples(self.inputs, self.targets, augmented=split == "train")
         return Loader(stored, order, self.own_scaling.to(device), self.inputs.workers, device)
-
-
-class StoredSamples(Dataset[tuple[Tensor, Tensor]]):
-    """One stored input and its target by row; augmented ones are those of training."""
-
-    def __init__(self, inputs: StoredInputs, targets: Tensor, augmented: bool) -> None:
-        self.inputs, self.targets = inputs, targets
-        self.augment = inputs.augment if augmented else None
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        sample = self.inputs[row]
-        return sample if self.augment is None else self.augment(sample), self.targets[row]
 
 
 def find_kind(samples: Samples, task: str) -> str:
@@ -310,29 +283,6 @@ def find_kind(samples: Samples, task: str) -> str:
     elif task == "auto" and answers and targets.shape[1] > 1:
         raise ConfigError("task", task, expected="labels or values, because all targets are 0 or 1")
     return "labels" if task == "labels" else "values"
-
-
-def order_targets(samples: Samples, kind: str, like: Mapping[str, Any]) -> Samples:
-    """Return the samples with their classes or target values in the other run's order.
-
-    Classes that it has and these samples have not are kept, without a sample. Targets that are not the
-    other run's stay as they are: the last layer has to start anew.
-
-    Raises:
-        ConfigError: classes where the other run has values, or the other way round.
-    """
-    theirs = str(like["task"]["_target_"]).rpartition(".")[2].lower()
-    if kind != theirs:
-        expected = f"{theirs} as targets, because init_from={like['run']} learned {theirs}, not {kind}"
-        raise ConfigError("data", expected=expected)
-    own, names = list(samples.names), list(like["names"])
-    if kind != "classes" and sorted(own) == sorted(names):
-        return replace(samples, targets=samples.targets[:, [own.index(name) for name in names]], names=names)
-    if kind == "classes" and set(own) <= set(names):
-        place = torch.tensor([names.index(name) for name in own])
-        targets = torch.where(samples.targets < 0, samples.targets, place[samples.targets])
-        return replace(samples, targets=targets, names=names)
-    return samples
 
 
 def take_targets(
@@ -359,20 +309,20 @@ def copy_buffers(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
             ours.copy_(theirs)
 
 
-def pick(inputs: Tensor | StoredInputs, rows: Tensor) -> Tensor:
+def pick(inputs: "Tensor | StoredInputs", rows: Tensor) -> Tensor:
     """Return a copy of the inputs of some rows, int64."""
     if isinstance(inputs, Tensor):
         return inputs[rows]
     return torch.stack([inputs[row] for row in rows.tolist()])
 
 
-def take_examples(inputs: Tensor | StoredInputs, train: Tensor) -> Tensor:
+def take_examples(inputs: "Tensor | StoredInputs", train: Tensor) -> Tensor:
     """Return up to `EXAMPLES` raw inputs of the training rows, int64, as long as they are not large."""
     first = inputs[int(train[0])]
     return pick(inputs, train[: max(1, min(EXAMPLES, EXAMPLE_BYTES // max(1, first.nbytes)))])
 
 
-def take_fingerprint(inputs: Tensor | StoredInputs, targets: Tensor, scaling: Scaling) -> str:
+def take_fingerprint(inputs: "Tensor | StoredInputs", targets: Tensor, scaling: Scaling) -> str:
     """Hash the targets, rows spread over the inputs, and the mean and deviation that all of them have."""
     step = 1 + len(inputs) * inputs[0].numel() // FINGERPRINT
     digest = blake2b(digest_size=16)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from descent.data.named_path import NamedPath
-from descent.data.samples import Samples, StoredInputs
+from descent.data.samples import Samples
+from descent.data.stored import StoredInputs
 from descent.data.torchvision_sets import import_torchvision
 from descent.errors import require
 from descent.images.files import count_passed, find_labelled, read_header, show
@@ -37,7 +38,7 @@ def build_augmentation(augment: Augment, fill: float = 0) -> Callable[[Tensor], 
 
 @dataclass
 class StoredImages:
-    """Images that are decoded in each epoch, or augmented: `StoredInputs` (see `descent.data.samples`)."""
+    """Images that are decoded in each epoch, or augmented: `StoredInputs` (see `descent.data.stored`)."""
 
     files: Sequence[Path]
     kept: Tensor  # the images `(n, channels, height, width)`, or no images

@@ -1,0 +1,121 @@
+"""Samples that are read one by one, because they do not fit in memory or are augmented."""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from descent.data.batches import Order, Ordered
+
+
+class StoredInputs(Protocol):
+    """Inputs that are read one by one, because they do not fit in memory or are augmented.
+
+    Attributes:
+        augment: a random change of one training sample, or None. It may use torch, numpy and random.
+        workers: processes that read.
+    """
+
+    augment: Callable[[Tensor], Tensor] | None
+    workers: int
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def __getitem__(self, row: int) -> Tensor:
+        """Return one sample, such as uint8 `(channels, height, width)`."""
+
+    def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance over some rows, float64, as `descent.data.scaling.find_moments` does."""
+
+
+class StoredSamples(Dataset[tuple[Tensor, Tensor]]):
+    """One stored input and its target by row; augmented ones are those of training."""
+
+    def __init__(self, inputs: StoredInputs, targets: Tensor, augmented: bool) -> None:
+        self.inputs, self.targets = inputs, targets
+        self.augment = inputs.augment if augmented else None
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        sample = self.inputs[row]
+        return sample if self.augment is None else self.augment(sample), self.targets[row]
+
+
+class Loader(Ordered):
+    """Batches of samples that are read, and perhaps augmented, one by one, by workers ahead of the training.
+
+    torch's DataLoader draws its order from the global random state, and lets what a worker draws depend on
+    how many batches that worker has made; neither can be resumed. Here every batch has a key of its own, and
+    the number of workers changes nothing.
+
+    Args:
+        dataset: inputs and target by row; its random augmentation may use torch, numpy and random.
+        order: of the samples.
+        transform: applied to the inputs of a batch on the device, such as the scaling of bytes.
+        workers: processes that read; 0 reads in this one.
+        device: where batches go.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        order: Order,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(order)
+        self.transform, self.device = transform, torch.device(device)
+        self.loader = DataLoader(
+            KeyedBatches(dataset),
+            batch_size=None,
+            sampler=order,
+            collate_fn=leave,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else each epoch would draw a seed from the global one
+        )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        # a generator begins at its first batch, when Lightning has told the order its epoch
+        for batch in self.loader:
+            inputs, targets = (torch.from_numpy(part).to(self.device) for part in batch)
+            yield inputs if self.transform is None else self.transform(inputs), targets
+
+
+def leave(batch: Any) -> Any:
+    """Return a batch as it is; torch's own function would make tensors of its arrays."""
+    return batch
+
+
+class KeyedBatches(Dataset[Any]):
+    """Whole batches, each made with the random generators of this process set by the batch's key meanwhile.
+
+    Args:
+        dataset: samples by row.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, batch: tuple[str, list[int]]) -> Any:
+        key, rows = batch
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        seed = random.Random(key).getrandbits(32)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            # arrays are sent through a pipe; tensors need a socket, shared memory and open files, and where a
+            # worker gets none of these, the process that trains waits for ever
+            inputs, targets = zip(*(self.dataset[row] for row in rows), strict=True)
+            return torch.stack(inputs).numpy(), torch.stack(targets).numpy()
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
