@@ -29,7 +29,7 @@ def train(config: Config, run: Run) -> Any:
     with blame("seed"):
         seed_everything(config.seed, verbose=False)
 
-    if starts := bool(config.init_from or config.freeze):  # weights of another run, or some that stay as they are
+    if starts := bool(config.init_from or config.freeze):  # from other weights
         from descent.run.initial_weights import read_origin, start_from
     origin = read_origin(config.init_from) if starts else None
     data = build("data", like=origin and origin.like())  # everything below is sized by it
