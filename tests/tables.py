@@ -1,11 +1,9 @@
 """Small tables, as several tests need them."""
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
-import polars as pl
-import sklearn.datasets
-import torch
 import yaml
 
 from descent.data.samples import FromSamples
@@ -22,22 +20,12 @@ def data_of(path: Path, target: str | list[str], **settings: Any) -> FromSamples
     return FromSamples(**arguments)
 
 
-def bundled(name: str, path: Path) -> Path:
-    """Write a table that comes with scikit-learn, with the names of its classes, as a CSV."""
-    data = getattr(sklearn.datasets, f"load_{name}")()
-    frame = pl.DataFrame(data.data, schema=[str(n) for n in data.feature_names])
-    frame.with_columns(kind=pl.Series([str(data.target_names[t]) for t in data.target])).write_csv(path)
-    return path
-
-
-def houses(path: Path, rows: int = 400) -> Path:
-    """Write prices with gaps, words and dates, as of the Californian census: area and town make the price."""
-    chance, lines = torch.Generator().manual_seed(0), ["id,area,town,built,price,rooms,note"]
-    for i in range(rows):
-        area = 20 + 180 * float(torch.rand(1, generator=chance))
-        town = ("Rome", "Oslo", "Bern", "")[int(torch.randint(4, (1,), generator=chance))]
+def houses(path: Path) -> None:
+    """Write 400 prices, which area and town make, with gaps, words and dates."""
+    chance, lines = Random(0), ["id,area,town,built,price,rooms,note"]
+    for i in range(400):
+        area, town = chance.uniform(20, 200), chance.choice(["Rome", "Oslo", "Bern", ""])
         price = "" if i == 5 else round(1000 * area + 50_000 * (town == "Oslo"))
         gap, day = "NA" if i % 10 == 3 else f"{area:.2f}", f"{2000 + i % 20}-0{1 + i % 9}-15"
         lines.append(f'{i},{gap},{town},{day},{price},{area / 30:.3f},"lot {i}, ""sold"""')
     path.write_text("\n".join(lines) + "\n")
-    return path

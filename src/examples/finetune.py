@@ -1,6 +1,8 @@
 """A network that has learned before: its last layer alone at first, then all of it, at two rates."""
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
 
 
 class Unfreeze(Callback):
@@ -17,7 +19,7 @@ class Unfreeze(Callback):
     def __init__(self, head: str, epochs: int) -> None:
         self.head, self.epochs = head, epochs
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         frozen = trainer.current_epoch < self.epochs
         for name, layer in pl_module.model.named_children():
             if name != self.head:

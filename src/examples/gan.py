@@ -49,7 +49,7 @@ class GAN(LightningModule):
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         real = batch[0]
-        for_generator, for_discriminator = self.optimizers()
+        for_generator, for_discriminator = self.optimizers()  # type: ignore[attr-defined]
 
         made = self(len(real))
         truth = judge(self.discriminator(real), real=True)

@@ -1,9 +1,10 @@
 """A language model of characters that learns Python's own help texts and writes some at the end."""
 
 from pydoc_data.topics import topics
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -105,7 +106,7 @@ class Writer(Callback):
     def __init__(self, start: str, count: int, seed: int) -> None:
         self.start, self.count, self.seed = start, count, seed
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         model, names = pl_module.model, pl_module.task.names
         start = torch.tensor([names.index(letter) for letter in self.start], device=pl_module.device)
         letters = model.write(start, self.count, torch.Generator().manual_seed(self.seed))

@@ -5,6 +5,7 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -63,7 +64,7 @@ class Pair(LightningModule):
 class TwoLoaders(LightningDataModule):
     """Points of the plane, and on which side of a line they are."""
 
-    def __init__(self, collate: Callable[[list[object]], object] | None = None) -> None:
+    def __init__(self, collate: Callable[[list[Any]], Any] | None = None) -> None:
         super().__init__()
         inputs = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         self.dataset: Dataset = TensorDataset(inputs, (inputs.sum(1) > 0).long())
@@ -130,7 +131,7 @@ class Pixels(TwoLoaders):
         self.dataset = TensorDataset(masks[:, None].float(), masks)
 
 
-def mix(batch: list[object]) -> tuple[Tensor, Tensor]:
+def mix(batch: list[Any]) -> tuple[Tensor, Tensor]:
     """Return a batch in which each sample is half another one, and its target as well."""
     inputs, targets = default_collate(batch)
     soft = F.one_hot(targets, 2).float()
@@ -153,7 +154,7 @@ class StopOnce(Callback):
 class PeakMemory(Callback):
     """Prints by how many MB the process has grown at most since training began."""
 
-    def on_train_start(self, *args: object) -> None:
+    def on_fit_start(self, *args: object) -> None:
         self.before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def on_fit_end(self, *args: object) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ BETTER = {  # what the last epoch's validation has to reach after three epochs
     "finetune": ("val/acc", 0.2, 1),
     "distill": ("val/acc", 0.75, 1),
 }
-STOP = ["._target_=template.plain_parts.StopOnce", ".epoch=1", ".batch=5"]
+STOP = ["._target_=plain_parts.StopOnce", ".epoch=1", ".batch=5"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,7 +66,7 @@ def test_gpt_reaches_the_weights_of_a_loop_written_by_hand(run: Run, tmp_path: P
     model = GPT(vocabulary=len(data.task.names), length=32, width=32, depth=1, heads=4, dropout=0.1)
     vectors = [p for p in model.parameters() if p.ndim == 1]
     matrices = [p for p in model.parameters() if p.ndim > 1]
-    groups = [{"params": vectors, "weight_decay": 0.0}, {"params": matrices}]
+    groups: list[dict[str, Any]] = [{"params": vectors, "weight_decay": 0.0}, {"params": matrices}]
     optimizer = torch.optim.AdamW(groups, lr=0.003, weight_decay=0.01, fused=True)
     scheduler = cosine_warmup(optimizer, total_steps=40, warmup=0.05, final=0.0)
     batches = data.train_dataloader()

@@ -22,7 +22,7 @@ from descent.models import MLP
 from descent.module import Supervised
 from descent.task import Classes, Labels, Task, Tokens
 
-HERE = "template.plain_parts"
+HERE = "plain_parts"
 CLASSES = {  # a model and what goes with it, where the data says nothing of itself
     "model": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2},
     "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
@@ -39,7 +39,7 @@ PLAIN: dict[str, dict[str, Any]] = {  # by name: the parts, and what is monitore
 
 
 def write(folder: Path, parts: dict[str, Any], run: str = "run") -> list[str]:
-    """Write one YAML file that puts parts together, and return the words that choose it and the run's folder."""
+    """Put parts together in one YAML file, and return the words that choose it and the run's folder."""
     nodes = {k: {"_target_": v} if k != "monitor" and isinstance(v, str) else v for k, v in parts.items()}
     cleared = [
         {f"override /{group}": None} for group in nodes if group not in ("monitor", "callbacks", "logger")
@@ -93,7 +93,7 @@ def test_plain_parts_are_trained_recorded_monitored_and_resumed(run: Run, tmp_pa
 def test_the_weights_load_as_in_plain_lightning(run: Run, tmp_path: Path) -> None:
     finished = run("trainer.max_epochs=2", "trainer.accelerator=cpu")
     assert finished.code == 0, finished.err
-    parts = {"model": MLP((1, 8, 8), 10, [256], 0.0), "criterion": nn.CrossEntropyLoss()}
+    parts: Any = {"model": MLP((1, 8, 8), 10, [256], 0.0), "criterion": nn.CrossEntropyLoss()}
     path = tmp_path / "run/checkpoints/best.ckpt"
     module = Supervised.load_from_checkpoint(path, strict=False, optimizer=torch.optim.Adam, **parts)
     kept = weights(tmp_path / "run", "best")
@@ -148,7 +148,7 @@ def test_the_memory_of_metrics_is_bounded(run: Run, tmp_path: Path) -> None:
     }
     finished = run(*write(tmp_path, parts), "trainer.max_epochs=1")
     assert finished.code == 0, finished.err
-    assert int(finished.out.partition("grew by ")[2].split()[0]) < 400, finished.out
+    assert int(finished.out.partition("grew by ")[2].split()[0]) < 450, finished.out
 
 
 def test_a_collate_function_may_mix_samples(run: Run, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ MONITOR = "+callbacks.usage._target_=lightning.pytorch.callbacks.DeviceStatsMoni
         (
             {"data": f"{HERE}.TwoLoaders", **CLASSES},
             "fold=1",
-            "fold=1: expected null, because template.plain",
+            "fold=1: expected null, because plain_parts",
         ),
         ({"logger": {"mine": {"save_dir": "x"}}}, "", "logger.mine"),
         ({"callbacks": {"flip": {"every": 3}}}, "", "callbacks.flip"),
@@ -199,7 +199,7 @@ MONITOR = "+callbacks.usage._target_=lightning.pytorch.callbacks.DeviceStatsMoni
         (
             {"module": f"{HERE}.Seven"},
             "loss=mae",
-            "loss=mae: expected no such choice, because template.plain",
+            "loss=mae: expected no such choice, because plain_parts",
         ),
         (
             {"monitor": "val_los", "module": f"{HERE}.Seven", "data": f"{HERE}.TwoLoaders"},

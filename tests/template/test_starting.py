@@ -155,12 +155,12 @@ def test_a_machines_own_settings_count_less_than_what_is_typed(fork: Path) -> No
     (fork / "conf/local").mkdir()
     text = "# @package _global_\ndefaults: [{override /logger: csv}]\nseed: 7\nfolds: 3\n"
     (fork / "conf/local/default.yaml").write_text(text)
-    done = finish([str(fork / "src/train.py"), "--cfg", "job", "seed=8"], fork, {}, 60)
+    done = finish([str(fork / "src/train.py"), "--cfg", "job", "seed=8"], fork, {}, 240)
     assert done.code == 0, done.err
     assert "\nseed: 8\n" in done.out
     assert "\nfolds: 3\n" in done.out
     assert "CSVLogger" in done.out
-    done = finish([str(fork / "src/train.py"), "--help"], fork, {}, 60)
+    done = finish([str(fork / "src/train.py"), "--help"], fork, {}, 240)
     assert "local" not in re.findall(r"^(\w+)  \[", done.out, re.MULTILINE)
     assert "/conf/local/" in (ROOT / ".gitignore").read_text().splitlines()
 

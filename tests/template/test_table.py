@@ -17,22 +17,16 @@ from descent.table.files import Format
 from descent.table.reader import DAY, Encoder, TableReader
 
 
-def train(run: Run, path: str, target: str, *words: str) -> Any:
-    finished = run("data=table", f"data.path={path}", f"data.target={target}", *words)
-    assert finished.code == 0, finished.err
-    return finished
-
-
 def test_real_values_with_gaps_words_and_dates_are_learned(run: Run, tmp_path: Path) -> None:
     houses(tmp_path / "houses.csv")
     words = ("data.exclude=[id,rooms]", "loss=mae", "optimizer.lr=0.01", "trainer.max_epochs=30")
-    finished = train(run, "houses.csv", "price", *words)
+    finished = run("data=table", "data.path=houses.csv", "data.target=price", *words)
     for line in (
         "319 train, 40 val, 40 test; left out, without a target: 1",
         "date      built                from 2000-01-15 to 2019-",
         "left out  note                 319 different texts in 319 rows",
     ):
-        assert line in finished.out
+        assert line in finished.out, finished.err
         assert line in (tmp_path / "run/data.txt").read_text()
     assert json.loads((tmp_path / "run/result.json").read_text())["test"]["test/r2"] > 0.6
 
@@ -40,7 +34,8 @@ def test_real_values_with_gaps_words_and_dates_are_learned(run: Run, tmp_path: P
 def test_a_column_of_true_and_false_goes_the_whole_way(run: Run, tmp_path: Path) -> None:
     lines = [f"{i},{('True', 'False')[i % 3 == 0]},{('True', 'False')[i % 2]}" for i in range(60)]
     (tmp_path / "꽃, 2024.csv").write_text("\n".join(["n,flag,sold", *lines]) + "\n\n\n")
-    train(run, "'꽃, 2024.csv'", "sold", "trainer.max_epochs=1")
+    words = ("data.path='꽃, 2024.csv'", "data.target=sold", "trainer.max_epochs=1")
+    assert run("data=table", *words).code == 0
     assert run("run=run", "input='꽃, 2024.csv'", command="evaluate").code == 0
     finished = run("run=run", "input='꽃, 2024.csv'", "output=p.csv", command="predict")
     assert finished.code == 0, finished.err
@@ -48,23 +43,6 @@ def test_a_column_of_true_and_false_goes_the_whole_way(run: Run, tmp_path: Path)
     assert frame.columns == ["predicted_sold", "p(False)", "p(True)"]
     assert len(frame) == 60  # and none for the blank lines
     assert set(frame["predicted_sold"].cast(pl.String).str.to_titlecase()) <= {"True", "False"}
-
-
-def test_ten_rows_small_units_and_several_targets_train(run: Run, tmp_path: Path) -> None:
-    rows = "".join(f"{1_700_000_000 + i},{i * 1e-9:.3e},{i * 2e-7:.3e}\n" for i in range(10))
-    (tmp_path / "t.csv").write_text("time,farad,metre\n" + rows)
-    train(run, "t.csv", "[farad,metre]", "trainer.max_epochs=1")
-    finished = run("run=run", "input=t.csv", "output=p.csv", command="predict")
-    assert finished.code == 0, finished.err
-    assert pl.read_csv(tmp_path / "p.csv").columns == ["predicted_farad", "predicted_metre"]
-
-
-def test_a_file_that_is_not_there_leaves_no_folder(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "houses.csv").touch()
-    finished = run("data=table", "data.path=house.csv", "data.target=price")
-    assert (finished.code, finished.out) == (2, "")
-    assert finished.err == "data.path=house.csv: expected a file that exists; nearest: houses.csv\n"
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_prediction_is_of_the_targets_own_type() -> None:
@@ -84,7 +62,7 @@ def test_rules_are_fitted_on_the_training_rows_alone(tmp_path: Path) -> None:
     assert (word["words"], word["flagged"]) == (["a", "b"], True)
     assert samples.inputs[-2:].nan_to_num(-9).tolist() == [[1_000_000, -1], [-9, -1]]
     assert [rows.tolist() for rows in samples.rows.values()] == [[*range(18)], [18], [19]]
-    assert "category  word                 2 words: a, b; 6 missing\n" in samples.preview
+    assert "category  word                 2 words: a 6, b 6; 6 missing\n" in samples.preview
 
 
 def test_files_of_their_own_are_validation_and_test(tmp_path: Path) -> None:
@@ -94,26 +72,16 @@ def test_files_of_their_own_are_validation_and_test(tmp_path: Path) -> None:
     paths = {f"{name}_path": str(tmp_path / f"{name}.csv") for name in ("val", "test")}
     samples = read_table(tmp_path / "train.csv", "y", **paths)
     assert samples.rows["val"].tolist() == [20, 21, 22, 23]
-    assert samples.targets[20:24].tolist() == [2, 0, 1, 2]
     assert len(samples.rows["test"]) == 6
     frame[20:24].with_columns(x=pl.lit("big")).write_csv(tmp_path / "val.csv")
     with pytest.raises(ConfigError, match=r"^val_path=.*val\.csv: expected a number in each row of column x"):
         read_table(tmp_path / "train.csv", "y", **paths)
-    frame[24:].rename({"x": "x_"}).write_csv(tmp_path / "val.csv")
-    with pytest.raises(ConfigError, match=r"^val_path=.*val\.csv: expected a column x; nearest: x_$"):
-        read_table(tmp_path / "train.csv", "y", **paths)
 
 
-WORDS = {
-    "a b": "a b",
-    "true false": "false true",
-    "10 9": "9 10",
-    "1.5 2.5": "y",
-    " ".join(map(str, range(21))): "y",
-}
+WORDS = [("a b", "a b"), ("true false", "false true"), ("10 9", "9 10"), ("1.5 2.5", "y")]
 
 
-@pytest.mark.parametrize(("values", "names"), WORDS.items())
+@pytest.mark.parametrize(("values", "names"), [*WORDS, (" ".join(map(str, range(21))), "y")])
 def test_the_task_is_read_off_the_target(tmp_path: Path, values: str, names: str) -> None:
     rows = "\n".join(f"{i},{values.split()[i % len(values.split())]}" for i in range(63))
     (tmp_path / "t.csv").write_text(f"x,y\n{rows}\n")
@@ -121,21 +89,18 @@ def test_the_task_is_read_off_the_target(tmp_path: Path, values: str, names: str
     assert (samples.names, samples.targets.is_floating_point()) == (names.split(), names == "y")
 
 
-@pytest.mark.parametrize("yes", ["1", "1.0", "true"])
-def test_several_columns_of_yes_or_no_are_never_taken_for_values_in_silence(tmp_path: Path, yes: str) -> None:
-    no = {"1": "0", "1.0": "0.0", "true": "False"}[yes]
+@pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("1.0", "0.0"), ("true", "False")])
+def test_columns_of_yes_or_no_are_not_taken_for_values_in_silence(tmp_path: Path, yes: str, no: str) -> None:
     rows = "".join(f"{i},{(yes, no)[i % 2]},{(no, no, yes, '')[i % 4]}\n" for i in range(40))
     (tmp_path / "t.csv").write_text("x,cat,dog\n" + rows)
-    line = r"^task=auto: expected labels or values, because these targets are 0"
-    with pytest.raises(ConfigError, match=line):
-        read_table(tmp_path / "t.csv", ["cat", "dog"])
+    with pytest.raises(ConfigError, match=r"^task=auto: expected labels or values, because all targets are"):
+        data_of(tmp_path / "t.csv", ["cat", "dog"])
     labels = read_table(tmp_path / "t.csv", ["dog", "cat"], task="labels")
     assert labels.names == ["dog", "cat"]
     assert labels.targets[labels.rows["train"]][:4].tolist() == [[0, 1], [0, 0], [1, 1], [0, 1]]
     same(read_again(labels, tmp_path / "t.csv")[1], labels.targets[labels.rows["train"]])
-    assert read_table(tmp_path / "t.csv", ["dog", "cat"], task="values").targets.dtype == torch.float64
-    with pytest.raises(ConfigError, match="true or false in each row of column x, but row 3 has '2'"):
-        read_table(tmp_path / "t.csv", ["x", "cat"], task="labels")
+    with pytest.raises(ConfigError, match=r"^task=labels: expected values"):
+        data_of(tmp_path / "t.csv", ["x", "cat"], task="labels")
 
 
 def test_another_runs_rules_are_taken_over(tmp_path: Path) -> None:
@@ -168,37 +133,24 @@ def test_a_date_becomes_seconds_and_its_place_in_the_year_the_week_and_the_day()
 
 
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
-    ("x,y\n" + "1,2\n" * 12 + "big,3\n", {}, "row 13 has 'big'; add it to data.missing, or the column to"),
-    ("x,y\n1,a\n2,a\n", {}, "target=y: expected at least two classes, but every row has a"),
-    ("x,y\n1,0.5\n2,0.5\n", {}, "target=y: expected different values, but every row has 0.5"),
+    ("x,y\n" + "1,2\n" * 12 + "big,3\n", {}, "row 13 has 'big'; data.missing lists words for no value"),
+    ("x,y\n1,a\n2,a\n", {}, "target=y: expected from two to 10,000 classes, not 1, such as a"),
     ("x,y\n1,\n2,\n", {}, "target=y: expected values that can be read; no values"),
-    ("x,y\n1,$3\n2,$5\n", {}, "target=y: expected values that can be read; '$3' may be a number"),
     ("x,yy\n1,a\n2,b\n", {}, "target=y: expected one of the columns x, yy; nearest: yy"),
-    ("x,y\n1,a\n2,b\n", {"exclude": ["z"]}, "exclude=z: expected one of the columns x, y"),
-    ("x,y\n1,a\n2,b\n", {"split": "x"}, "split=x: expected train, val or test, but row 1 has '1'"),
+    ("x,y\n1,a\n2,b\n", {"encoding": "klingon"}, "t.csv: expected text in klingon (unknown encoding"),
+    ("x,y\n1,a\n2,b\n", {"dates": "dayfirst"}, "nearest: day_first"),
+    ("x:y\n1:a\n2:b\n", {}, "target=y: expected one of the columns x:y; data.separator is what"),
+    ("x,y\n1,a\n2,b\n", {"split": "x"}, "validation, test in each row of column x, but row 1 has '1'"),
     ("x,y\n1,a\n2,b\n", {"task": "values"}, "number in each row of column y, but row 1 has 'a'"),
-    ("x,y\n" + "1,a\n1,b\n" * 9, {}, "path=t.csv: expected a column to learn from beside y; left out: x"),
-    ("y\n" + "a\nb\n" * 9, {}, "path=t.csv: expected a column to learn from beside y"),
+    ("x,y\n" + "1,a\n1,b\n" * 9, {}, "t.csv: expected a column to learn from beside y; left out: x"),
     ("x,y\n1,inf\n2,0.5\n", {"task": "values"}, "a number in each row of column y, but row 1 has 'inf'"),
 ]
 
 
 @pytest.mark.parametrize(("text", "settings", "line"), MISTAKES)
-def test_a_table_that_can_not_be_used_is_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, settings: dict[str, object], line: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("t.csv").write_text(text)
+def test_a_mistake_is_one_line(tmp_path: Path, text: str, settings: dict[str, Any], line: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        read_table("t.csv", "y", **settings)
+        read_table(tmp_path / "t.csv", "y", **settings)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_the_core_scales_a_table_by_its_training_rows(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("x,w,y\n" + "".join(f"{i * 1e-9},{'ab'[i % 2]},{i}\n" for i in range(40)))
-    data = data_of(tmp_path / "t.csv", "y")
-    inputs = data.scaling(data.inputs[data.rows["train"]])
-    assert data.sizes == {"input_shape": (3,), "outputs": 1}
-    assert inputs[:, 0].std(correction=0).item() == pytest.approx(1)
-    assert sorted(inputs[:, 1].unique().tolist()) == [0, 1]

@@ -1,5 +1,4 @@
-"""One reader: training, evaluation and frames take the same numbers from a column of a CSV or of Parquet, and
-those that are meant."""
+"""Training, evaluation and frames take the same numbers from a CSV or Parquet, and those that are meant."""
 
 import csv
 import gzip
@@ -49,7 +48,7 @@ def same(one: Tensor, two: Tensor) -> None:
 
 
 class Case:
-    """A column as a CSV has it, as Parquet has it, and the numbers that both are."""
+    """A column as a CSV and as Parquet have it, and the numbers that both are."""
 
     def __init__(self, texts: list[str], values: Any, numbers: Any = None, mark: str = ",", **settings: Any):
         self.texts, self.values, self.numbers = texts, values, numbers or values
@@ -60,38 +59,23 @@ D = [date(1998, 6, 12), date(2020, 3, 28), date(2020, 1, 13)]
 DAYS = [897609600, 1585353600, 1578873600]
 T = [datetime(1998, 6, 12, 1, 2, 3), datetime(2020, 3, 28, 23, 59, 59, 250_000), datetime(2020, 1, 13)]
 TIMES = [897613323, 1585439999.25, 1578873600]
-BIG, HUGE = 1_234_567_890_123_456_700, pl.Series([2**64 - 1, 2**64 - 2], dtype=pl.UInt64)
 WORDS = ['two\nlines,\n\n"so"', "x;y", "x;y"]
 
 COLUMNS = {
-    "whole numbers": Case(["1", "-2", "+3", " 40"], [1, -2, 3, 40]),
-    "decimals": Case(["0.1", "1e3", ".25", "-1."], [0.1, 1000.0, 0.25, -1.0]),
-    "small units": Case(["4.1e-7", "4.2e-7", "4.3e-320"], [4.1e-7, 4.2e-7, 4.3e-320]),
-    "beyond float32": Case(["1e200", "-3e100"], [1e200, -3e100]),
+    "numbers": Case(["1", "-2", "+3", " 40", "1e3", ".25", "-1."], [1.0, -2, 3, 40, 1000, 0.25, -1]),
+    "small and large ones": Case(["4.1e-7", "4.3e-320", "-3e100"], [4.1e-7, 4.3e-320, -3e100]),
     "decimal commas": Case(["1,5", "2,25", "-3"], [1.5, 2.25, -3], None, ";", decimal="comma"),
-    "decimal commas in quotes": Case(["1,5", "2,25"], [1.5, 2.25], decimal="comma"),
     "Unix seconds": Case(["1700000000", "1700000001"], [1_700_000_000, 1_700_000_001]),
-    "ids of 64 bits": Case([f"{BIG + i}" for i in range(3)], [BIG + i for i in range(3)], [0, 1, 2]),
-    "ids beyond 63 bits": Case([f"{value}" for value in HUGE], HUGE, [1, 0]),
-    "a lost number": Case(["1", "", "NA", "?", "3"], [1, None, None, None, 3], missing=["NA", "?"]),
-    "a number for none": Case(["1.5", "-999.0", "3"], [1.5, None, 3.0], missing=["-999"]),
+    "no number": Case(["1", "", "?", "-999.0"], [1.0, None, None, None], missing=["?", "-999"]),
     "true and false": Case(["true", "FALSE", "True", ""], [True, False, True, None]),
     "dates": Case(["1998-06-12", "2020/3/28", ""], [*D[:2], None], [*DAYS[:2], None]),
-    "times": Case(["1998-06-12 01:02:03", "2020-03-28T23:59:59.25Z", "2020-01-13"], T, TIMES),
-    "times from UTC": Case(["1998-06-12 03:02:03+02:00", "2020-03-28 23:59:59.25", "2020-01-13"], T, TIMES),
+    "times": Case(["1998-06-12 03:02:03+02:00", "2020-03-28T23:59:59.25Z", "2020-01-13"], T, TIMES),
     "days first": Case(["12.6.1998", "28/03/2020", "13-01-2020 00:00"], D, DAYS, dates="day_first"),
     "months first": Case(["6/12/1998", "03/28/2020 00:00", "01/13/2020"], D, DAYS, dates="month_first"),
     "a form": Case(["12 Jun 98", "28 Mar 20", "13 Jan 20"], D, DAYS, dates="%d %b %y"),
-    "half days": Case(
-        ["3/28/2020 12:00 AM", "1/13/2020 12:00 AM"], D[1:], DAYS[1:], dates="%m/%d/%Y %I:%M %p"
-    ),
     "eight digits": Case(["19980612", "20200328"], [19980612, 20200328], DAYS[:2], dates="%Y%m%d"),
-    "words": Case(["Rome", " Oslo ", "Rome"], ["Rome", "Oslo", "Rome"], [0, 1, 0]),
-    "words and gaps": Case(["b", "", "NA", "b"], ["b", None, None, "b"], [0, 1, 1, 0]),
+    "words and gaps": Case([" b ", "", "NA", "b"], ["b", None, None, "b"], [0, 1, 1, 0]),
     "quoted words": Case(WORDS, WORDS, [1, 0, 0]),
-    "words in two forms of Unicode": Case(
-        ["cafe\u0301", "thé", "thé"], ["café", "the\u0301", "thé"], [1, 0, 0]
-    ),
     "numbers that are names": Case(["00501", "94", "94"], ["00501", "94", "94"], [1, 0, 0], categories=["x"]),
     "names that pandas made decimals": Case(["1.0", "2.0", "2.0"], [1, 2, 2], [1, 0, 0], categories=["x"]),
 }
@@ -111,9 +95,7 @@ def write(case: Case, folder: Path, targets: list[str], typed: list[Any]) -> tup
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_a_column_is_the_same_numbers_in_training_and_ever_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_column_is_the_same_numbers_ever_after(tmp_path: Path, monkeypatch: Any, name: str) -> None:
     case = COLUMNS[name]
     paths = write(case, tmp_path, ["no", "yes"], ["no", "yes"])
     meant = [nan if v is None else float(v) for v in case.numbers]
@@ -133,13 +115,10 @@ def test_a_column_is_the_same_numbers_in_training_and_ever_after(
 
 NEAR = [1700000000.1, 1700000000.2]
 TARGETS: dict[str, tuple[list[str], list[Any], list[Any]]] = {
-    "true and false": (["true", "false"], [True, False], [1, 0]),
     "TRUE and False": (["TRUE", "False"], [True, False], [1, 0]),
     "ones and zeros with points": (["1.0", "0.0"], [1.0, 0.0], [1, 0]),
-    "plus and minus one": (["+1", "-1"], [1, -1], [1, 0]),
     "numbers in their order": (["10", "9", "2"], [10, 9, 2], [2, 1, 0]),
     "words with gaps": (["b", "a", ""], ["b", "a", None], [1, 0, None]),
-    "letters of other scripts": (["가", "é"], ["가", "é"], [1, 0]),
     "values": (["1.5", "2e3", ""], [1.5, 2000.0, None], [1.5, 2000.0, None]),
     "values near each other": ([f"{value}" for value in NEAR], NEAR, NEAR),
 }
@@ -162,36 +141,27 @@ def test_text_in_another_encoding_is_the_same_text(tmp_path: Path, encoding: str
     word = "가나" if encoding == "cp949" else "Zürich"
     lines = ["town,n,y", *(f"{(word, 'Bern')[i % 2]},{i},{i // 2 % 2}" for i in range(ROWS))]
     (tmp_path / "t.csv").write_bytes("\n".join(lines).encode(encoding))
-    (tmp_path / "u.csv").write_text("\n".join(lines), encoding="utf-8")
-    guessed = encoding in ("utf-8", "utf-8-sig", "utf-16")
-    if not guessed:
-        with pytest.raises(ConfigError, match=r"data\.encoding") as caught:
+    if encoding in ("latin-1", "utf-16-le", "cp949"):
+        with pytest.raises(ConfigError, match=r"^[^\n]*data\.encoding"):
             read_table(tmp_path / "t.csv", "y")
-        assert "\n" not in str(caught.value)
-    samples = read_table(tmp_path / "t.csv", "y", encoding="auto" if guessed else encoding)
+    samples = read_table(tmp_path / "t.csv", "y", encoding=encoding)
     assert sorted(samples.reader["columns"][0]["words"]) == sorted([word, "Bern"])
-    for name in ("t.csv", "u.csv"):  # a file in UTF-8 is read as such, whatever the run's own was in
-        same(read_again(samples, tmp_path / name)[0], samples.inputs)
+    same(read_again(samples, tmp_path / "t.csv")[0], samples.inputs)
 
 
-STRAY = [*map(str, range(50)), *(f"stray {i}" for i in range(10))]
+UNREAD = "may be a number or a date: data.decimal, data.dates or data.categories"
 LEFT_OUT = [
-    (["1,5", "2,5"], "'1,5' may be a number: data.decimal=comma"),
-    (["1,234", "12,345,678", "7"], "write it as 1234.5"),
-    (["$1,234.50", "-$3.00", "$ 7"], "'$1,234.50' may be a number"),
-    (["12 €", "1 234 €"], "'12 €' may be a number"),
-    (["5 %", "12.5%"], "'5 %' may be a number"),
-    (["02/03/2020", "04/05/2020"], "'02/03/2020' may be a date: data.dates=day_first, month_first"),
-    (["31.12.2020", "1.1.2021 10:00"], "or a form such as %d.%m.%Y"),
-    (["Jun 12, 1998", "March 28 2020"], "'Jun 12, 1998' may be a date"),
-    (STRAY, "such as 'stray 0'; data.missing has words for no value"),
+    (["1,5", "2,5"], f"'1,5' {UNREAD}"),
+    (["$1,234.50", "-$3.00", "$ 7"], UNREAD),
+    (["31.12.2020", "1.1.2021 10:00"], UNREAD),
+    (["Jun 12, 1998", "March 28 2020"], UNREAD),
+    ([str(2**64 - 1), str(2**64 - 2)], "looks like an id: put it into data.categories or data.exclude"),
+    ([*map(str, range(50)), *(f"stray {i}" for i in range(10))], "60 rows; data.missing lists words for no"),
 ]
 
 
 @pytest.mark.parametrize(("texts", "hint"), LEFT_OUT)
-def test_what_is_not_read_is_left_out_with_the_option_that_reads_it(
-    tmp_path: Path, texts: list[str], hint: str
-) -> None:
+def test_what_is_left_out_comes_with_what_would_read_it(tmp_path: Path, texts: list[str], hint: str) -> None:
     path, _ = write(Case(texts, texts), tmp_path, ["a", "b"], ["a", "b"])
     lines = read_table(path, "y", max_categories=10).preview.splitlines()
     assert any(line.startswith("  left out  x") and hint in line for line in lines)
@@ -208,34 +178,28 @@ WRITTEN = [
     "x,w,y\n1,a,p\n2,b,q\n3,a,p\n",
     "x,w,y\r\n1,a,p\r\n2,b,q\r\n3,a,p",
     "x,w,y\r1,a,p\r2,b,q\r3,a,p\r",
-    "sep=;\nx;w;y\n1;a;p\n2;b;q\n3;a;p\n",
     "\n \nx,w,y\n\n1,a,p\n2,b,q\n   \n\n3,a,p\n\n\n",
-    "x|w|y\n1|a|p\n2|b|q\n3|a|p\n",
     "x\tw\ty\n1\ta\tp\n2\tb\tq\n3\ta\tp\n",
-    'x , "w",y\n1, a ,p\n2,"b",q\n3,a,p\n',
+    'x : "w":y\n1: a :p\n2:"b":q\n3:a:p\n',
 ]
 
 
 @pytest.mark.parametrize("text", WRITTEN)
 def test_a_csv_is_read_however_its_lines_are_written(tmp_path: Path, text: str) -> None:
-    samples = read_table(csv_of(text, tmp_path), "y")
+    samples = read_table(csv_of(text, tmp_path), "y", separator=":" if ":" in text else None)
     assert samples.inputs.tolist() == [[1, 0], [2, 1], [3, 0]]
     assert samples.targets.tolist() == [0, 1, 0]
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text.encode()))
     same(read_again(samples, tmp_path / "t.csv.gz")[0], samples.inputs)
 
 
-def test_a_blank_line_is_a_missing_value_only_within_a_file_of_one_column(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_blank_line_is_a_row_only_within_a_file_of_one_column(tmp_path: Path, monkeypatch: Any) -> None:
     samples = read_table(csv_of("x,y\n1,1.5\n\n3,2.5\n,3.5\n\n", tmp_path), "y", task="values")
     assert samples.inputs[:, 0].nan_to_num(-1).tolist() == [1, 3, -1]
-    for block in (1 << 22, 8):
-        monkeypatch.setattr(files, "BLOCK", block)
-        reader = TableReader.from_description(samples.reader)
-        path = csv_of('x\n1\n\n\n3\n""\n\n', tmp_path)
-        inputs = torch.cat([inputs for _, inputs in reader.read(NamedPath("input", str(path)))])
-        assert inputs.flatten().nan_to_num(-1).tolist() == [1, -1, -1, 3, -1]
+    monkeypatch.setattr(files, "BLOCK", 8)
+    reader, path = TableReader.from_description(samples.reader), csv_of('x\n1\n\n\n3\n""\n\n', tmp_path)
+    inputs = torch.cat([inputs for _, inputs in reader.read(NamedPath("input", str(path)))])
+    assert inputs.flatten().nan_to_num(-1).tolist() == [1, -1, -1, 3, -1]
 
 
 def test_a_name_may_have_several_lines_quotes_commas_dots_and_korean_letters(tmp_path: Path) -> None:
@@ -245,36 +209,18 @@ def test_a_name_may_have_several_lines_quotes_commas_dots_and_korean_letters(tmp
     samples = read_table(csv_of(header + rows, tmp_path), "y")
     assert [column["name"] for column in samples.reader["columns"]] == names[:-1]
     assert samples.preview.count("\n") == 3 + len(names[:-1])  # a line each
-    same(samples.inputs[:, 0], torch.arange(ROWS, dtype=torch.float64))
     same(read_again(samples, tmp_path / "t.csv")[0], samples.inputs)
 
 
-def test_names_are_compared_in_nfc(tmp_path: Path) -> None:
-    path = csv_of("cafe\u0301,y\n1,a\n2,b\n3,a\n", tmp_path)
-    assert [c["name"] for c in read_table(path, "y", columns=["café"]).reader["columns"]] == ["café"]
-    frame = pl.DataFrame({"café": [1, 2], "cafe\u0301": [1, 2], "y": ["a", "b"]})
-    frame.write_csv(tmp_path / "t.csv")
-    frame.write_parquet(tmp_path / "t.parquet")
-    for name in ("t.csv", "t.parquet"):
-        with pytest.raises(ConfigError, match=r"names that differ in NFC, not two that are café$"):
-            read_table(tmp_path / name, "y")
-
-
 BROKEN: dict[str, tuple[bytes, str]] = {
-    "an empty file": (b"\n \n", r"a table, but the file is empty"),
+    "an empty file": (b"\n \n", r"a table, but it is empty"),
     "a header alone": (b"x,y\n\n", r"rows beneath the header, but there are none"),
-    "a header without an end": (b"x,y", r"rows beneath the header, but there are none"),
     "too many values": (b"x,y\n1,a\n\n1,b,3\n", r"row 2 has 3 values, the header 2"),
     "a zip": (b"PK\x03\x04....", r"not a zip archive or a spreadsheet"),
-    "damaged gzip": (gzip.compress(b"x,y\n" + bytes(range(200)) * 50)[:60], r"can be read \("),
     "damaged Parquet": (b"PAR1" + b"\xff" * 200 + b"PAR1", r"can be read \("),
-    "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", r"data\.encoding"),
     "an open quote": (b'x,y\n1,"a\n2,b\n', r"a CSV whose quotes all end"),
     "an open quote in the header": (b'x,"y\n1,a\n', r"unexpected end of data"),
     "a name twice": (b"x,x,y\n1,2,a\n", r"column with name 'x' has more than one occurrence"),
-    "an endless line": (gzip.compress(b"x" * (1 << 26)), r"lines of fewer than 4,194,304"),
-    "an endless row": (gzip.compress(b"x,y\n1," + b"x" * (1 << 26)), r"lines of fewer than 4,194,304"),
-    "an endless quote": (gzip.compress(b'x,y\n1,"' + b"x, y and z\n" * (1 << 22)), r"odd number of quotes"),
 }  # fmt: skip
 
 
@@ -286,25 +232,3 @@ def test_a_file_that_can_not_be_read_says_why_in_one_line(tmp_path: Path, name: 
         read_table(tmp_path / "t.csv", "y")
     assert str(caught.value).startswith(f"path={tmp_path}/t.csv: expected ")
     assert "\n" not in str(caught.value)
-
-
-OPTIONS = [
-    ({"encoding": "klingon"}, r"^encoding=klingon: expected auto, or an encoding"),
-    ({"encoding": "base64"}, r"^encoding=base64: expected auto, or an encoding"),
-    ({"dates": "dayfirst"}, r"^dates=dayfirst: expected .*nearest: day_first"),
-    ({"separator": ";;"}, r"^separator=;;: expected null, or one character"),
-    ({"separator": ":"}, r"t\.csv: expected columns with ':' between them, but its header has ','"),
-]
-
-
-@pytest.mark.parametrize(("setting", "message"), OPTIONS)
-def test_options_that_do_not_fit_are_told(tmp_path: Path, setting: dict[str, str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        read_table(csv_of("x,y\n1,a\n2,b\n", tmp_path), "y", **setting)
-
-
-def test_another_separator_is_an_option(tmp_path: Path) -> None:
-    path = csv_of("x:y\n1:a\n2:b\n", tmp_path)
-    with pytest.raises(ConfigError, match=r"expected one of the columns x:y; data\.separator is what"):
-        read_table(path, "y")
-    assert read_table(path, "y", separator=":").inputs.tolist() == [[1], [2]]

@@ -72,7 +72,7 @@ def compose(name: str, words: Sequence[str], places: Sequence[Path] = ()) -> Com
         key, value = next(((k, v) for k, v in by_key(words).items() if "${" in v), (error.full_key, None))
         raise ConfigError(key or "config", *([value] if value else []), expected=expected) from error
     if name == "train":
-        config |= {group: {} for group in EMPTY if group not in config}
+        config |= {group: {} for group in EMPTY if group not in config and group in list_groups()}
     recipe = {str(key): str(value) for key, value in (own.sweeper.get("params") or {}).items()}
     return Composed({str(key): value for key, value in config.items()}, choices, words, recipe)
 

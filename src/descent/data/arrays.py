@@ -32,9 +32,6 @@ def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Sam
         inputs: file of numbers `(n, …)`.
         targets: file of whole numbers `(n,)`, which are classes, or of real ones `(n,)` or `(n, outputs)`.
         names: of the classes or values; None numbers them.
-
-    Raises:
-        ConfigError: no such file, other contents, or arrays that do not fit each other.
     """
     file = NamedPath("inputs", inputs)
     x, y = load_array(file, "inputs"), load_array(NamedPath("targets", targets), "targets")
@@ -42,10 +39,8 @@ def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Sam
         raise file.error(f"a target each for {len(x):,} inputs, not {len(y):,}")
     mapped: Any = torch.from_numpy(x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("=")))
     mapped.mapped = True
-    if isinstance(x.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.release = partial(
-            x.base.madvise, mmap.MADV_DONTNEED
-        )  # the file's pages stay in the system's cache
+    if isinstance(x.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # pages stay in the system's cache
+        mapped.release = partial(x.base.madvise, mmap.MADV_DONTNEED)
     values = to_tensor(y)
     require_finite(mapped, file)
     count = int(values.max()) + 1 if not values.is_floating_point() else values.reshape(len(y), -1).shape[1]
@@ -53,11 +48,7 @@ def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Sam
 
 
 class ArrayReader:
-    """A reader of NumPy's files: `.npy` with inputs, or `.npz` with `inputs` and `targets`.
-
-    Args:
-        shape: of one sample.
-    """
+    """A reader of NumPy's files: `.npy` with inputs, or `.npz` with `inputs` and `targets`."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         self.shape, self.targets = tuple(shape), ["class"]
@@ -79,21 +70,15 @@ class ArrayReader:
             yield pl.DataFrame(), to_tensor(array[start : start + ROWS])
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs `(n, *shape)` and targets.
-
-        Raises:
-            ConfigError: there is no such file, its arrays have another name, type, shape or length, inputs
-                are infinite or NaN, or targets are no classes.
-        """
+        """Yield inputs `(n, *shape)` and targets."""
         array, targets = self._load_inputs(file), to_tensor(load_array(file, "targets"))
         if len(array) != len(targets):
             raise file.error(f"a target each for {len(array)} inputs, not {len(targets)}")
         if classes:
             whole = targets.ndim == 1 and bool((targets == targets.long()).all())
             if not whole or bool(((targets < 0) | (targets >= len(classes))).any()):
-                raise file.error(
-                    f"targets that are numbers of classes, one a sample, 0 to {len(classes) - 1}"
-                )
+                numbers = f"0 to {len(classes) - 1}"
+                raise file.error(f"targets that are numbers of classes, one a sample, {numbers}")
             targets = targets.long()
         for start in range(0, len(array), ROWS):
             yield to_tensor(array[start : start + ROWS]), targets[start : start + ROWS]
@@ -111,12 +96,8 @@ class ArrayReader:
 
 
 def load_array(file: NamedPath, name: str) -> Any:
-    """Return an array of numbers with at least one dimension; that of an `.npy` file is mapped, not read.
-
-    Raises:
-        ConfigError: no such file, or one of something else.
-    """
-    path = Path(file.path).expanduser()
+    """Return an array of numbers with at least one dimension; that of an `.npy` file is mapped, not read."""
+    path, alone = Path(file.path).expanduser(), name in ("inputs", file.key)
     try:
         if not path.is_file():  # a pipe would be waited for
             raise ValueError("there is no regular file")
@@ -127,16 +108,14 @@ def load_array(file: NamedPath, name: str) -> Any:
                 if archive.getinfo(f"{name}.npy").file_size > BYTES:
                     raise ValueError("its array is larger than 4 GiB: save it as .npy")
             array = np.load(path, allow_pickle=False)[name]
-        elif start == b"\x93NUMPY" and (name == "inputs" or file.key == name):
+        elif start == b"\x93NUMPY" and alone:
             array = np.lib.format.open_memmap(path, mode="r")
         else:
             raise ValueError("it is of another format")
         if array.ndim == 0 or len(array) == 0:
             raise ValueError("its array has no rows")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError, SyntaxError) as error:
-        kind = (
-            "a NumPy file, .npy or .npz" if name == "inputs" or file.key == name else "an .npz file with both"
-        )
+        kind = "a NumPy file, .npy or .npz" if alone else "an .npz file with both"
         raise file.error(f"{kind} ({first_line(error)})") from error
     if array.dtype.kind not in "biuf" or not hasattr(torch, array.dtype.name):
         raise file.error(f"numbers as {name}, not {array.dtype.name}")

@@ -18,13 +18,7 @@ class Order:
     The order depends on `(seed, epoch)` alone, never on the global random state, so an epoch can be run
     again on its own, and begun in its middle.
 
-    Args:
-        rows: the samples, int64 `(n,)`.
-        batch_size: samples a batch; the last one may be smaller.
-        seed: of the order; None keeps that of `rows`.
-        rank: of this process.
-        world_size: number of processes that share an epoch.
-        drop_last: leave out a last batch that is smaller.
+    Without a seed it is that of `rows`, int64 `(n,)`. `drop_last` leaves out a last batch that is smaller.
     """
 
     def __init__(
@@ -52,7 +46,7 @@ class Order:
         return max(1, samples // self.batch_size) if self.drop_last else ceil(samples / self.batch_size)
 
     def draw(self) -> Tensor:
-        """Return the rows of this epoch and process, int64.
+        """Return the rows of this epoch and process.
 
         In training, processes get equally many, so that none waits for another: some samples come twice, as
         in torch's DistributedSampler.
@@ -63,9 +57,8 @@ class Order:
         # hashed, so that epoch 1 of seed 0 and epoch 0 of seed 1 have nothing in common
         key = random.Random(f"{self.seed}:{self.epoch}").getrandbits(63)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(key))
-        if self.world_size > 1:
-            total = ceil(n / self.world_size) * self.world_size
-            order = order.repeat(ceil(total / n))[:total]
+        total = ceil(n / self.world_size) * self.world_size
+        order = order.repeat(ceil(total / n))[:total]
         return self.rows[order[self.rank :: self.world_size]]
 
     def draw_rest(self) -> tuple[int, Tensor]:
@@ -104,13 +97,9 @@ class Ordered:
 
 
 class Batches(Ordered):
-    """Batches of tensors in memory: no workers, no collation, one gather for many batches.
+    """Batches of tensors `(n, …)` in memory: no workers, no collation, one gather for many batches.
 
-    Args:
-        inputs: of all samples, shape `(n, ...)`; they stay where they are, on the CPU or a GPU.
-        targets: shape `(n, ...)`, on the same device.
-        order: of the samples.
-        transform: applied to the inputs of a chunk of whole batches, such as the scaling of bytes.
+    `transform`, such as the scaling of bytes, is applied to the inputs of many batches at once.
     """
 
     def __init__(

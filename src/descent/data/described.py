@@ -27,13 +27,9 @@ def count_batches(data: Any) -> int | None:
 
 
 def describe(data: Any, module: LightningModule, started: str, name: str) -> tuple[str, str]:
-    """Return the lines that a run begins with, and the text of its data.txt.
+    """Return the lines that the run `name` begins with, and the text of its data.txt.
 
-    Args:
-        data: of the run; one without a `__str__` of its own is called by its class.
-        module: whose parameters are counted.
-        started: lines on where its weights are from.
-        name: of the run.
+    `started` are lines on where its weights are from.
     """
     plain = type(data).__str__ is LightningDataModule.__str__  # which lists the loaders on four lines
     text = type(data).__name__ if plain else str(data)
@@ -55,9 +51,7 @@ def shorten(preview: str) -> str:
 def describe_data(trainer: Trainer) -> dict[str, Any]:
     """Return the part "data" of a checkpoint; nothing where the data has no `describe`."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    if not hasattr(data, "describe"):
-        return {}
-    return {"data": {**data.describe(), "examples": data.examples}}
+    return {"data": {**data.describe(), "examples": data.examples}} if hasattr(data, "describe") else {}
 
 
 def compare_data(trainer: Trainer, before: dict[str, Any]) -> str:

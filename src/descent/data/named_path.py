@@ -7,12 +7,7 @@ from descent.errors import ConfigError, nearest
 
 
 class NamedPath(NamedTuple):
-    """A path as somebody typed it, such as `NamedPath("input", "new.csv")` for `input=new.csv`.
-
-    Attributes:
-        key: of the config, or the name of an argument.
-        path: of a file or a folder.
-    """
+    """A path as somebody typed it, such as `NamedPath("input", "new.csv")` for `input=new.csv`."""
 
     key: str
     path: str
@@ -22,17 +17,12 @@ class NamedPath(NamedTuple):
         return ConfigError(self.key, self.path, expected=expected)
 
     def locate(self, kind: Literal["file", "folder"]) -> Path:
-        """Return the path on the disk; what is expected to be a folder may be a file as well.
-
-        Raises:
-            ConfigError: nothing is there, and the nearest name beside it is told; or a folder is, not a file.
-        """
+        """Return the path on the disk; what is expected to be a folder may be a file as well."""
         path = Path(self.path).expanduser()
         if path.is_dir() and kind == "file":
             raise self.error("a file, not a folder")
         if not path.exists():
-            error = self.error(f"a {kind} that exists")
-            beside = path.parent.glob("*") if path.parent.is_dir() else ()
+            error, beside = self.error(f"a {kind} that exists"), path.parent.glob("*")
             error.nearest = nearest(path.name, [p.name for p in beside if p.is_file() or kind == "folder"])
             raise error
         return path

@@ -1,13 +1,12 @@
 """A data set is a function that returns `Samples`, and `FromSamples` splits, scales and batches those."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from inspect import signature
 from math import ceil
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -19,9 +18,6 @@ from descent.data.splits import draw_splits, hold_out, replace_labels
 from descent.errors import ConfigError, require
 from descent.task import Classes, Labels, Task, Values
 
-if TYPE_CHECKING:  # most data is in memory
-    from descent.data.stored import StoredInputs
-
 FINGERPRINT = 1 << 22  # numbers of the inputs, at most, that are looked at to know them again
 EXAMPLES, EXAMPLE_BYTES = 16, 1 << 20  # raw inputs that a checkpoint keeps, and at most how large together
 NUMBERS = 1 << 18  # that are worked on at once, so that they stay in the cache
@@ -30,35 +26,19 @@ MAPPED = 1 << 28  # bytes of memory-mapped inputs up to which they are read into
 
 @dataclass
 class Samples:
-    """What a data set contains, before it is split and scaled.
+    """What a data set contains, before it is split and scaled."""
 
-    Attributes:
-        inputs: `(n, …)`, numbers of any dtype, which stay as they are until they are scaled; or stored.
-        targets: class indices, int64 `(n, …)`; values `(n,)` or `(n, outputs)` in their own precision; or
-            answers of 0 and 1, `(n, labels)`.
-        names: of the classes, values or labels.
-        rows: of splits that are given, as `descent.data.splits.draw_splits` takes them.
-        per_channel: one mean and deviation a channel, `(n, channels, …)`, not one a feature.
-        encoder: from inputs as they are kept to those that are scaled, such as categories to ones and zeros.
-        scaled: number of features of the encoder that are scaled, which come first; None for all.
-        reader: plain values that say how files become inputs again; see `descent.data.arrays`.
-        preview: lines that say what was understood of a person's own files.
-        fit: for inputs that depend on what is trained on: given these samples, the rows of the splits, and
-            `like` (see `FromSamples`) or None, returns the samples as they are used.
-
-    Raises:
-        ValueError: inputs, targets and names do not fit each other.
-    """
-
-    inputs: Any  # Tensor or StoredInputs
-    targets: Tensor
-    names: Sequence[str]
-    rows: Mapping[str, Tensor] = field(default_factory=dict)
-    per_channel: bool = False
-    encoder: nn.Module | None = None
-    scaled: int | None = None
-    reader: dict[str, Any] = field(default_factory=lambda: {"kind": "array"})
-    preview: str = ""
+    inputs: Any  # (n, …) of any real dtype, or `descent.data.stored.StoredInputs`
+    targets: Tensor  # class indices (n, …); values (n,) or (n, outputs); or answers of 0 and 1, (n, labels)
+    names: Sequence[str]  # of the classes, values or labels
+    rows: Mapping[str, Tensor] = field(default_factory=dict)  # of splits that are given; see `draw_splits`
+    per_channel: bool = False  # one mean and deviation a channel, (n, channels, …), not one a feature
+    encoder: nn.Module | None = None  # from inputs as they are kept to those that are scaled
+    scaled: int | None = None  # features of the encoder that are scaled, which come first; None for all
+    reader: dict[str, Any] = field(default_factory=lambda: {"kind": "array"})  # how files become inputs again
+    preview: str = ""  # lines that say what was understood of a person's own files
+    # where inputs depend on what is trained on: given these samples, the splits' rows and `like` of
+    # `FromSamples`, returns the samples as they are used
     fit: "Callable[[Samples, Mapping[str, Tensor], Mapping[str, Any] | None], Samples] | None" = None
 
     def __post_init__(self) -> None:
@@ -67,9 +47,8 @@ class Samples:
             self.targets = self.targets.reshape(n, -1)
             fits = self.targets.shape[1] == outputs
         else:
-            self.targets = self.targets.long()
-            dealt = self.targets  # a row that is in no given split may have no class
-            if self.rows:
+            self.targets = dealt = self.targets.long()
+            if self.rows:  # a row that is in no given split may have no class
                 dealt = torch.cat([self.targets[rows] for rows in self.rows.values()])
             fits = dealt.dim() != 1 or bool(((dealt >= 0) & (dealt < outputs)).all())
         if len(self.inputs) != n or not fits:
@@ -80,33 +59,20 @@ class Samples:
 class FromSamples(LightningDataModule):
     """The samples that a function returns, as training, validation and test data.
 
-    Numbers in memory are scaled here, once and in place. Bytes, inputs with an encoder and memory-mapped ones
-    stay as they are and are scaled as batches are gathered.
+    Numbers in memory are scaled here, once and in place. Bytes, inputs with an encoder and large mapped ones
+    stay as they are and are scaled as batches are gathered. `docs/data.md` explains the attributes.
 
     Args:
         source: given `arguments`, returns `Samples`.
-        batch_size: samples of a training batch.
-        eval_batch_size: samples of a batch in validation and test, which keep no gradients.
         val_fraction: share of the samples for validation, of every class alike, where none are given.
         test_fraction: the same for the test; None where the samples have a test split.
         seed: of the splits, the label noise, the order of each epoch and the augmentation.
-        label_noise: share of the training labels that are replaced by another class, drawn uniformly;
-            validation and test labels stay right.
+        label_noise: share of the training labels that are replaced by another class, drawn uniformly.
         fold: of `folds` parts of the samples, the one that is the test split; None for `test_fraction`.
-        folds: how many parts there are.
-        task: what the targets are: "classes" ("classification"), "values" ("regression") or "labels"; "auto"
-            takes whole numbers for classes and others for values.
+        task: what the targets are; "auto" takes whole numbers for classes and others for values.
         drop_last: leave out the last training batch of an epoch where it is smaller than the others.
         like: what is taken over from the run whose weights are the start, so that each weight means the same:
             `descent.run.saved.SavedRun.like`.
-        arguments: of the source.
-
-    Attributes:
-        task, sizes, scaling, names, class_counts, fingerprint, reader, examples, preview: see `docs/data.md`;
-            each is optional for data of another class.
-
-    Raises:
-        ConfigError: a size below 1, fractions that leave a split without samples, or noise without classes.
     """
 
     def __init__(
@@ -126,58 +92,55 @@ class FromSamples(LightningDataModule):
         **arguments: Any,
     ) -> None:
         super().__init__()
-        task = {"classification": "classes", "regression": "values"}.get(task, task)  # type: ignore[assignment]
-        require(batch_size >= 1, "batch_size", batch_size, "a whole number of at least 1")
-        require(eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "a whole number of at least 1")
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            require(size >= 1, name, size, "a whole number of at least 1")
         require(0 <= label_noise <= 1, "label_noise", label_noise, "a number from 0 to 1")
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.drop_last = drop_last
-        with suppress(ValueError):  # of a function of C, whose arguments are not known
-            arguments |= {"task": task} if "task" in signature(source).parameters else {}
-        samples = source(**arguments)
+        task = {"classification": "classes", "regression": "values"}.get(task, task)  # type: ignore[assignment]
+        samples = source(**arguments, **({"task": task} if "task" in signature(source).parameters else {}))
         if not isinstance(samples, Samples):
-            kind = type(samples).__name__
-            raise ConfigError("source", expected=f"a function that returns Samples, not {kind}")
+            got = type(samples).__name__
+            raise ConfigError("source", expected=f"a function that returns Samples, not {got}")
         kind = find_kind(samples, task)
         if like is not None:
             from descent.data.like import order_targets
 
             samples = order_targets(samples, kind, like)
-        generator = torch.Generator().manual_seed(seed)
+        n, generator = len(samples.targets), torch.Generator().manual_seed(seed)
         classes = samples.targets if kind == "classes" and samples.targets.dim() == 1 else None
         given = samples.rows
         if fold is not None:
-            given = hold_out(len(samples.targets), classes, given, fold, folds, deepcopy(generator))
-        n = len(samples.targets)
+            given = hold_out(n, classes, given, fold, folds, deepcopy(generator))
         self.rows = draw_splits(n, classes, given, val_fraction, test_fraction, generator)
+        train = self.rows["train"]
         if samples.fit is not None:
             samples = samples.fit(samples, self.rows, like)
         self.names, self.reader, self.preview = list(samples.names), samples.reader, samples.preview
-        self.examples = take_examples(samples.inputs, self.rows["train"])
+        most = EXAMPLE_BYTES // max(1, samples.inputs[int(train[0])].nbytes)
+        self.examples = pick(samples.inputs, train[: max(1, min(EXAMPLES, most))])
         if self.reader["kind"] == "array":
             self.reader = {"kind": "array", "shape": list(self.examples.shape[1:])}
         self._scale(samples, like)
-        self.task, self.targets = take_targets(samples, kind, self.rows["train"], like)
+        self.task, self.targets = take_targets(samples, kind, train, like)
         require(not label_noise or classes is not None, "label_noise", label_noise, "0, without classes")
         if label_noise:
-            train = self.rows["train"]
             self.targets = replace_labels(self.targets, train, label_noise, len(self.names), generator)
         self.class_counts: list[int] = []
         if classes is not None:
-            counts = self.targets[self.rows["train"]].bincount(minlength=len(self.names))
-            self.class_counts = counts.tolist()
-        shape = self.scaling(self.examples[:1]).shape[1:]
-        self.sizes: dict[str, Any] = {"input_shape": tuple(shape), "outputs": len(self.names)}
+            self.class_counts = self.targets[train].bincount(minlength=len(self.names)).tolist()
+        shape = tuple(self.scaling(self.examples[:1]).shape[1:])
+        self.sizes: dict[str, Any] = {"input_shape": shape, "outputs": len(self.names)}
         self.fingerprint = take_fingerprint(self.inputs, self.targets, self.scaling)
 
     def _scale(self, samples: Samples, like: Mapping[str, Any] | None) -> None:
         """Fit the scaling on the training split, and scale what is scaled once; the data is held once."""
-        self.inputs, train, encoder = samples.inputs, self.rows["train"], samples.encoder
-        if isinstance(self.inputs, Tensor):
-            dims = (0, *range(2, self.inputs.dim())) if samples.per_channel else (0,)
-            mean, variance = find_moments(self.inputs, train, dims, encoder)
+        raw, train, encoder = samples.inputs, self.rows["train"], samples.encoder
+        if isinstance(raw, Tensor):
+            dims = (0, *range(2, raw.dim())) if samples.per_channel else (0,)
+            mean, variance = find_moments(raw, train, dims, encoder)
         else:
-            mean, variance = self.inputs.moments(train)
+            mean, variance = raw.moments(train)
         std = to_deviation(variance)
         if samples.scaled is not None:
             mean[samples.scaled :], std[samples.scaled :] = 0, 1
@@ -186,19 +149,19 @@ class FromSamples(LightningDataModule):
             copy_buffers(self.scaling, like["scaling"])
         # a copy, because the module moves its own to its device
         self.own_scaling = deepcopy(self.scaling)
-        raw, mapped = self.inputs, getattr(self.inputs, "mapped", False)  # a file, which is not written to
-        self.scaled_once = isinstance(raw, Tensor) and encoder is None and raw.dtype != torch.uint8
-        if isinstance(raw, Tensor) and mapped and raw.nbytes > MAPPED:
+        mapped = getattr(raw, "mapped", False)  # a file, which is not written to
+        self.inputs, self.scaled_once = raw, isinstance(raw, Tensor) and encoder is None
+        if not self.scaled_once or raw.dtype == torch.uint8 or (mapped and raw.nbytes > MAPPED):
             self.scaled_once = False
-        if isinstance(raw, Tensor) and self.scaled_once:
-            self.inputs = whole = torch.empty(raw.shape) if mapped or raw.dtype != torch.float32 else raw
-            size = max(1, NUMBERS // max(1, raw[:1].numel()))
-            for block, scaled in zip(raw.split(size), whole.split(size), strict=True):
-                scaled.copy_(self.scaling(block))
+            return
+        self.inputs = torch.empty(raw.shape) if mapped or raw.dtype != torch.float32 else raw
+        size = max(1, NUMBERS // max(1, raw[:1].numel()))
+        for block, scaled in zip(raw.split(size), self.inputs.split(size), strict=True):
+            scaled.copy_(self.scaling(block))
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in self.rows.items())
-        kind = {"classes": "classes", "labels": "labels"}.get(self.task.kind, "target values")
+        kind = "target values" if self.task.kind == "values" else self.task.kind
         return f"{sizes} samples of shape {self.sizes['input_shape']}, {len(self.names)} {kind}"
 
     def describe(self) -> dict[str, Any]:
@@ -227,17 +190,14 @@ class FromSamples(LightningDataModule):
         return not self.drop_last and len(self.rows["train"]) % self.batch_size == 1 < self.batch_size
 
     def train_dataloader(self) -> Ordered:
-        """Return the training batches, in an order of each epoch's own."""
         # overfit_batches: the same batches each epoch
         same = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return self._load("train", self.batch_size, None if same else self.seed)
 
     def val_dataloader(self) -> Ordered:
-        """Return the validation batches."""
         return self._load("val", self.eval_batch_size, None)
 
     def test_dataloader(self) -> Ordered:
-        """Return the test batches."""
         return self._load("test", self.eval_batch_size, None)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -247,17 +207,18 @@ class FromSamples(LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _load(self, split: str, batch_size: int, seed: int | None) -> Ordered:
-        rank, world_size, device = 0, 1, torch.device("cpu")
+        rows, rank, world_size, device = self.rows[split], 0, 1, torch.device("cpu")
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             device = self.trainer.strategy.root_device
-        rows = self.rows[split]
         if len(rows) < world_size:
             expected = f"at most {len(rows)}, because each process needs a sample of the {split} split"
             raise ConfigError("trainer.devices", world_size, expected=expected)
         order = Order(rows, batch_size, seed, rank, world_size, self.drop_last and split == "train")
         if isinstance(self.inputs, Tensor):
-            self.inputs, self.targets = put_on_device(self.inputs, self.targets, device)
+            size = self.inputs.nbytes + self.targets.nbytes
+            if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2:
+                self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
             scale = None if self.scaled_once else self.own_scaling.to(self.inputs.device)
             return Batches(self.inputs, self.targets, order, scale)
         from descent.data.stored import Loader, StoredSamples
@@ -267,11 +228,7 @@ class FromSamples(LightningDataModule):
 
 
 def find_kind(samples: Samples, task: str) -> str:
-    """Return the kind of the task: "classes", "values" or "labels".
-
-    Raises:
-        ConfigError: the targets are not of the task that was asked for, or may be of two.
-    """
+    """Return the kind of the task that was asked for: "classes", "values" or "labels"."""
     targets = samples.targets
     if not targets.is_floating_point():
         require(task in ("auto", "classes"), "task", task, "classes, because the targets are class indices")
@@ -280,9 +237,10 @@ def find_kind(samples: Samples, task: str) -> str:
     answers = bool(((targets == 0) | (targets == 1)).all())
     if task == "labels":
         require(answers, "task", task, "values, because the targets are not only 0 and 1")
-    elif task == "auto" and answers and targets.shape[1] > 1:
+        return "labels"
+    if task == "auto" and answers and targets.shape[1] > 1:
         raise ConfigError("task", task, expected="labels or values, because all targets are 0 or 1")
-    return "labels" if task == "labels" else "values"
+    return "values"
 
 
 def take_targets(
@@ -309,30 +267,15 @@ def copy_buffers(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
             ours.copy_(theirs)
 
 
-def pick(inputs: "Tensor | StoredInputs", rows: Tensor) -> Tensor:
-    """Return a copy of the inputs of some rows, int64."""
-    if isinstance(inputs, Tensor):
-        return inputs[rows]
-    return torch.stack([inputs[row] for row in rows.tolist()])
+def pick(inputs: Any, rows: Tensor) -> Tensor:
+    """Return a copy of some rows of the inputs."""
+    return inputs[rows] if isinstance(inputs, Tensor) else torch.stack([inputs[row] for row in rows.tolist()])
 
 
-def take_examples(inputs: "Tensor | StoredInputs", train: Tensor) -> Tensor:
-    """Return up to `EXAMPLES` raw inputs of the training rows, int64, as long as they are not large."""
-    first = inputs[int(train[0])]
-    return pick(inputs, train[: max(1, min(EXAMPLES, EXAMPLE_BYTES // max(1, first.nbytes)))])
-
-
-def take_fingerprint(inputs: "Tensor | StoredInputs", targets: Tensor, scaling: Scaling) -> str:
+def take_fingerprint(inputs: Any, targets: Tensor, scaling: Scaling) -> str:
     """Hash the targets, rows spread over the inputs, and the mean and deviation that all of them have."""
     step = 1 + len(inputs) * inputs[0].numel() // FINGERPRINT
     digest = blake2b(digest_size=16)
     for part in (targets, *scaling.buffers(), pick(inputs, torch.arange(0, len(inputs), step))):
         digest.update(part.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def put_on_device(inputs: Tensor, targets: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Move the data to the GPU where it takes at most half of the free memory; else leave it as it is."""
-    if device.type == "cuda" and inputs.nbytes + targets.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-        return inputs.to(device), targets.to(device)
-    return inputs, targets

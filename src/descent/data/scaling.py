@@ -27,11 +27,7 @@ class Scaling(Precise):
     """Turns raw inputs into what the network sees. Training, prediction and export all use this one class.
 
     Numbers are centred and divided in float64 and then cast, so that a Unix second or a small difference of
-    large values is not lost; bytes are scaled in float32.
-
-    Args:
-        mean, std: float64, shaped to broadcast against one sample.
-        encoder: is applied to raw inputs first, such as a table's categories to ones and zeros.
+    large values is not lost; bytes are scaled in float32. Mean and std broadcast against one sample.
     """
 
     mean: Tensor
@@ -58,14 +54,8 @@ def find_moments(
 ) -> tuple[Tensor, Tensor]:
     """Return mean and variance of some rows over `dims`, float64, shaped to broadcast against one sample.
 
-    Blocks of rows are summed in float64 about the first row, so nothing cancels, and what does not vary in
-    its own precision has a variance of exactly 0.
-
-    Args:
-        values: `(n, …)`, of any dtype.
-        rows: int64.
-        dims: to average over; 0 is the rows'.
-        encoder: applied to blocks of rows first.
+    Blocks of rows, encoded, are summed in float64 about the first row, so nothing cancels, and what does not
+    vary in its own precision has a variance of exactly 0.
     """
     shift, n = None, 0
     total = square = torch.zeros(1, dtype=torch.float64)

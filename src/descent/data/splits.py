@@ -24,10 +24,6 @@ def draw_splits(
         given: rows of the same names that are not to be drawn. Where there is no "train", all rows are dealt
             out; where "val" or "test" are absent or empty, they are drawn from "train".
         val_fraction, test_fraction: shares of "train", for what is drawn.
-        generator: what draws them.
-
-    Raises:
-        ConfigError: a split that would have no rows.
     """
     rows = {"train": torch.arange(n), "val": torch.arange(0), "test": torch.arange(0), **given}
     n = len(rows["train"])  # of which shares are taken
@@ -41,16 +37,14 @@ def draw_splits(
             some_left = f"a share of {n:,} samples that leaves some on each side"
             require(1 <= size < len(rest), key, fraction, some_left)
             rows[name], rest = deal(rest, classes, size)
-    return {"train": rest, "val": rows["val"], "test": rows["test"]}
+    return {**rows, "train": rest}
 
 
 def deal(order: Tensor, classes: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
     """Take n of the rows in `order`, evenly over the classes; return those and the others."""
-    by_class = torch.arange(len(order))
-    if classes is not None:
-        by_class = classes[order].argsort(stable=True)
+    by_class = torch.arange(len(order)) if classes is None else classes[order].argsort(stable=True)
     taken = torch.zeros(len(order), dtype=torch.bool)
-    taken[by_class[((torch.arange(n) + 0.5) * (len(order) / max(1, n))).long()]] = True
+    taken[by_class[((torch.arange(n) + 0.5) * (len(order) / n)).long()]] = True
     return order[taken], order[~taken]
 
 
@@ -62,18 +56,9 @@ def hold_out(
     folds: int,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Return rows of "train", "test" and what else is given, int64, where "test" is one of several folds.
+    """Return the given rows with fold number `fold` of "train", from 0, as "test"; see `draw_splits`.
 
     Over all folds, each row of "train" is held out once; each class is spread over them as evenly as can be.
-
-    Args:
-        n, classes, given: as of `draw_splits`.
-        fold: which one, from 0.
-        folds: how many.
-        generator: what deals the rows out, the same way for each fold.
-
-    Raises:
-        ConfigError: no such fold, or a test split that is given.
     """
     rows = given.get("train", torch.arange(n))
     if len(given.get("test", ())):
@@ -93,13 +78,6 @@ def replace_labels(
     """Return class indices of which a share of some rows are another class, drawn uniformly.
 
     This is the symmetric noise of Ghosh, Kumar & Sastry (2017).
-
-    Args:
-        targets: class indices, int64 `(n,)`; they stay as they are.
-        rows: those that may change, int64.
-        share: from 0 to 1.
-        classes: how many there are.
-        generator: what draws them.
     """
     chosen = torch.rand(len(rows), generator=generator) < share
     shift = torch.randint(1, classes, (len(rows),), generator=generator)

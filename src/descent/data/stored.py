@@ -13,18 +13,14 @@ from descent.data.batches import Order, Ordered
 
 
 class StoredInputs(Protocol):
-    """Inputs that are read one by one, because they do not fit in memory or are augmented.
+    """What `Samples.inputs` that are read one by one have."""
 
-    Attributes:
-        augment: a random change of one training sample, or None. It may use torch, numpy and random.
-        workers: processes that read.
-    """
+    augment: (
+        Callable[[Tensor], Tensor] | None
+    )  # a random change of a training sample, by torch, numpy or random
+    workers: int  # processes that read
 
-    augment: Callable[[Tensor], Tensor] | None
-    workers: int
-
-    def __len__(self) -> int:
-        """Number of samples."""
+    def __len__(self) -> int: ...
 
     def __getitem__(self, row: int) -> Tensor:
         """Return one sample, such as uint8 `(channels, height, width)`."""
@@ -50,14 +46,7 @@ class Loader(Ordered):
 
     torch's DataLoader draws its order from the global random state, and lets what a worker draws depend on
     how many batches that worker has made; neither can be resumed. Here every batch has a key of its own, and
-    the number of workers changes nothing.
-
-    Args:
-        dataset: inputs and target by row; its random augmentation may use torch, numpy and random.
-        order: of the samples.
-        transform: applied to the inputs of a batch on the device, such as the scaling of bytes.
-        workers: processes that read; 0 reads in this one.
-        device: where batches go.
+    the number of workers changes nothing. `transform` is applied to the inputs of a batch on the device.
     """
 
     def __init__(
@@ -69,12 +58,12 @@ class Loader(Ordered):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(order)
-        self.transform, self.device = transform, torch.device(device)
+        self.transform, self.device = transform, device
         self.loader = DataLoader(
             KeyedBatches(dataset),
             batch_size=None,
             sampler=order,
-            collate_fn=leave,
+            collate_fn=tuple,  # leaves a batch as it is; torch's own would make tensors of its arrays
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             persistent_workers=workers > 0,
@@ -88,17 +77,8 @@ class Loader(Ordered):
             yield inputs if self.transform is None else self.transform(inputs), targets
 
 
-def leave(batch: Any) -> Any:
-    """Return a batch as it is; torch's own function would make tensors of its arrays."""
-    return batch
-
-
 class KeyedBatches(Dataset[Any]):
-    """Whole batches, each made with the random generators of this process set by the batch's key meanwhile.
-
-    Args:
-        dataset: samples by row.
-    """
+    """Whole batches, each made while the random generators of this process are set by the batch's key."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset

@@ -16,13 +16,10 @@ def torchvision_set(name: str, folder: str, download: bool) -> Samples:
     """Return an image data set of torchvision, as bytes; its official test split is the test data.
 
     Args:
-        name: the class in `torchvision.datasets`: "MNIST", "FashionMNIST" or "CIFAR10". Any other whose
-            constructor takes `(root, train, download)` and that has `data`, `targets` and `classes` works.
+        name: the class in `torchvision.datasets`, such as "MNIST": any whose constructor takes
+            `(root, train, download)` and that has `data`, `targets` and `classes`.
         folder: where the files are, or go to; the processes and runs of a machine share it.
         download: fetch the files when they are not there.
-
-    Raises:
-        ConfigError: torchvision is missing or does not match torch, or the files can not be had.
     """
     from filelock import FileLock  # comes with torch
 
@@ -39,9 +36,8 @@ def torchvision_set(name: str, folder: str, download: bool) -> Samples:
             test = constructor(str(path), train=False, download=download)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: corrupt or not found
         connection = f"or a network connection to download them ({first_line(error)})"
-        raise ConfigError(
-            "folder", folder, expected=f"the files of {name} in {path}, {connection}"
-        ) from error
+        expected = f"the files of {name} in {path}, {connection}"
+        raise ConfigError("folder", folder, expected=expected) from error
     parts = to_tensors(train), to_tensors(test)
     inputs, targets = (torch.cat(pair) for pair in zip(*parts, strict=True))
     of_train, of_test = torch.arange(len(targets)).split([len(part[1]) for part in parts])

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from descent.data.named_path import NamedPath
-from descent.errors import ConfigError, nearest
-from descent.table.columns import TRUTHS, Column
+from descent.table.columns import TRUTHS, Column, to_numbers
 from descent.table.files import Format, read_blocks, tidy
 from descent.task import Precise
 
@@ -22,10 +21,9 @@ DAY = 86_400.0  # seconds
 class Encoder(Precise):
     """Turns one number for each column into the features that a model sees.
 
-    Numbers, booleans and dates come first, and a missing one is the training rows' median. Where values were
-    missing in training, a feature is 1 if the value is. Then come sine and cosine of a date's place in the
-    year, the week and the day, and for each category a feature that is 1 where it is: all of them are 0 for
-    one that training never saw. The first `scaled` features are of any size; the others are from -1 to 1.
+    First come numbers, booleans and dates, a missing one as `Column.fill`; then 1 where a value is missing,
+    of the flagged ones; sine and cosine of a date's place in the year, the week and the day; and a 1 for each
+    category where it is. The first `scaled` features are of any size; the others are from -1 to 1.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -58,14 +56,7 @@ def constant(values: Sequence[float], dtype: torch.dtype = torch.int64) -> nn.Bu
 
 
 class TableReader:
-    """A reader (see `descent.data.readers`) of CSV and Parquet files, and of frames.
-
-    Args:
-        path: the file that the rules were fitted on.
-        goals: the rules of the columns to predict.
-        format: how the text of files is written.
-        columns: the rules of the columns to learn from.
-    """
+    """A reader of CSV and Parquet files, and of frames; `path` is the file that its rules were fitted on."""
 
     def __init__(self, path: str, goals: list[Column], format: Format, columns: list[Column]) -> None:
         self.path, self.goals, self.format, self.columns = path, goals, format, columns
@@ -80,11 +71,8 @@ class TableReader:
 
     @classmethod
     def from_description(cls, values: Mapping[str, Any]) -> "TableReader":
-        """Return the reader that `describe` described; a TypeError where that is none."""
+        """Return the reader that `describe` described."""
         goals, columns = ([Column(**column) for column in values[part]] for part in ("targets", "columns"))
-        for column in goals + columns:
-            if any(type(v) is not type(getattr(Column("", ""), n)) for n, v in vars(column).items()):
-                raise TypeError(f"no column of a table: {column}")
         return cls(values["path"], goals, Format(**values["format"]), columns)
 
     def encoder(self) -> Encoder:
@@ -92,11 +80,7 @@ class TableReader:
         return Encoder(self.columns)
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
-        """Yield blocks of a file's rows, in order, as they are and as float64 inputs `(rows, columns)`.
-
-        Raises:
-            ConfigError: no such file, a column is missing, or a value is of another kind than its column's.
-        """
+        """Yield blocks of rows, in order, and their inputs as of `take`; see `read_blocks` for errors."""
         first = 0
         for frame in read_blocks(file, self.format):
             yield frame, self.take(frame, file, first)
@@ -104,14 +88,11 @@ class TableReader:
 
     def read_frame(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, Tensor]:
         """Return the same of a frame."""
-        file = NamedPath("input", "a frame")
-        frame = tidy(frame, self.format.missing, file)
-        return frame, self.take(frame, file)
+        frame = tidy(frame, self.format.missing)
+        return frame, self.take(frame, NamedPath("input", "a frame"))
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield blocks of inputs and targets, as of `take_targets`, of the rows that have a target."""
-        if classes and self.goals[0].words != list(classes):
-            raise ConfigError("run", expected=f"rules with its classes, {', '.join(classes)[:200]}")
         first = 0
         for frame, inputs in self.read(file):
             targets, known = self.take_targets(frame, file, first)
@@ -119,7 +100,7 @@ class TableReader:
             first += len(frame)
 
     def take(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
-        """Return the inputs of rows after the `first` of a file, and count words that training never saw."""
+        """Return the inputs of rows as of `to_numbers`, and count words that training never saw."""
         inputs = to_numbers(self.columns, frame, file, first)
         for column, values in zip(self.columns, inputs.T, strict=True):
             self.unseen[column.name] += int((values < 0).sum()) if column.words else 0
@@ -129,7 +110,7 @@ class TableReader:
         """Return classes, int64 `(rows,)`, or values, float64 `(rows, targets)`, and which rows have them."""
         values = to_numbers(self.goals, frame, file, first)
         targets, known = values.nan_to_num(), ~values.isnan().any(1)
-        return targets[:, 0].long() if self.goals[0].words else targets, known
+        return targets[:, 0].long() if self.goals[0].kind == "class" else targets, known
 
     def notes(self) -> list[str]:
         """Return a line for each column with categories that training never saw."""
@@ -139,19 +120,7 @@ class TableReader:
     def name_classes(self, classes: Sequence[str]) -> pl.Series:
         """Return classes as the values that they are in a table: whole numbers, true and false, or text."""
         names = pl.Series(classes, dtype=pl.String)
-        if list(classes) == TRUTHS:
-            return names == "true"
         numbers = names.cast(pl.Int64, strict=False)
-        return numbers if numbers.cast(pl.String).equals(names) else names
-
-
-def to_numbers(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, first: int) -> Tensor:
-    """Return columns of a frame as numbers, float64 `(rows, columns)`; see `Column.to_numbers`."""
-    numbers = torch.empty(len(frame), len(columns), dtype=torch.float64)
-    for place, column in enumerate(columns):
-        if column.name not in frame.columns:
-            error = file.error(f"a column {column.name}")
-            error.nearest = nearest(column.name, frame.columns)
-            raise error
-        numbers[:, place] = column.to_numbers(frame[column.name], file, first)
-    return numbers
+        if numbers.cast(pl.String).equals(names):
+            return numbers
+        return names == "true" if list(classes) == TRUTHS else names

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-from unicodedata import normalize
 
 import polars as pl
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
 from descent.errors import ConfigError, clean, require, require_one_of
-from descent.table.columns import Column, Unusable, as_numbers, find_kind, fit_column
+from descent.table.columns import Column, as_numbers, find_kind, fit_column, to_numbers
 from descent.table.files import Format, as_words, read_blocks
 from descent.table.reader import TableReader
 
@@ -41,47 +40,43 @@ def table(
     val_path: str | None,
     test_path: str | None,
 ) -> Samples:
-    """Return the rows of a CSV or Parquet file that have a target; conf/data/table.yaml explains arguments.
-
-    Raises:
-        ConfigError: a file or column that is not there, a file without rows, text among numbers, or a target
-            with one value only.
-    """
+    """Return the rows of a file that have a target, as conf/data/table.yaml explains; else a ConfigError."""
     require(bool(path), "path", path, "a CSV or Parquet file, such as data.path=houses.csv")
     require(max_categories >= 1, "max_categories", max_categories, "a whole number of at least 1")
     words, separator = [str(word) for word in missing], (separator or "").replace("\\t", "\t")
     format = Format(words, "utf-8" if encoding == "auto" else encoding, separator, decimal, dates)
-    given = {"path": path, "val_path": val_path, "test_path": test_path}
-    files = [NamedPath(key, file) for key, file in given.items() if file]
+    paths = {"path": path, "val_path": val_path, "test_path": test_path}
+    files = [NamedPath(key, file) for key, file in paths.items() if file]
     parts = [(pl.concat(list(read_blocks(file, format)), rechunk=False), file) for file in files]
     frame, targets = parts[0][0], [target] if isinstance(target, str) else target or []
-    listed = {"target": targets, "columns": columns or [], "exclude": exclude, "categories": categories}
     expected = f"one of the columns {', '.join(frame.columns)[:2000]}".replace("\n", " ")
     expected += "; data.separator is what stands between columns" if frame.width == 1 else ""
-    for key, names in (listed | {"split": [split] if split else []}).items():
-        listed[key] = [normalize("NFC", str(name)) for name in names]
+    require(bool(targets), "target", None, expected)
+    listed = {"target": targets, "columns": columns or [], "exclude": exclude, "categories": categories}
+    listed["split"] = [split] if split else []
+    for key, names in listed.items():
+        listed[key] = [str(name) for name in names]
         for name in listed[key]:
             require_one_of(frame.columns, key, name, expected)
-    require(bool(targets), "target", None, expected)
     goals = find_goals(frame, listed["target"], task, format)
-    reader = TableReader(str(Path(files[0].path).expanduser().resolve()), goals, format, [])
-    read = [reader.take_targets(*part) for part in parts]
-    splits = [torch.full((len(part),), list(given).index(file.key)) for part, file in parts]
-    for name in listed["split"]:
-        splits[0] = read_split(frame[name])
-    values, known, place = torch.cat([v for v, _ in read]), torch.cat([k for _, k in read]), torch.cat(splits)
-    rows = {name: (known & (place == SPLITS[name])).nonzero().flatten() for name in ("train", "val", "test")}
-    require(len(rows["train"]) > 0, "target", target, "rows to train on, but none has a target")
-    for goal, column in zip(goals, values[known].reshape(int(known.sum()), -1).T, strict=True):
-        same = goal.kind == "number" and bool((column == column[0]).all())
-        require(not same, "target", goal.name, f"different values, but every row has {column[0]:g}")
     passed = {*listed["target"], *listed["exclude"], *listed["split"]}
-    for name in listed["columns"] or frame.columns:
-        if name not in passed:
-            reader.columns.append(Column(name, "category" if name in listed["categories"] else "unknown"))
+    kinds = dict.fromkeys(listed["categories"], "category")
+    learned = [Column(n, kinds.get(n, "")) for n in listed["columns"] or frame.columns if n not in passed]
+    reader = TableReader(str(Path(files[0].path).expanduser().resolve()), goals, format, learned)
+    read = [reader.take_targets(*part) for part in parts]
+    values, known = torch.cat([v for v, _ in read]), torch.cat([k for _, k in read])
+    splits = [torch.full((len(part),), list(paths).index(file.key)) for part, file in parts]
+    for name in listed["split"]:
+        lower = frame.select(pl.col(name).cast(pl.String).str.to_lowercase().fill_null(""))
+        found = to_numbers([Column(name, "class", words=list(SPLITS))], lower, files[0])
+        splits[0] = torch.tensor(list(SPLITS.values()))[found[:, 0].long()]
+    place = torch.where(known, torch.cat(splits), -1)
+    rows = {name: (place == SPLITS[name]).nonzero().flatten() for name in ("train", "val", "test")}
+    require(len(rows["train"]) > 0, "target", target, "rows to train on, but none has a target")
     fit = partial(fit_table, parts, reader, max_categories)
     inputs = torch.empty(len(values), 0)  # filled by `fit`, when the training rows are known
-    return Samples(inputs, values, goals[0].words or reader.targets, rows, fit=fit)
+    names = goals[0].words if goals[0].kind == "class" else reader.targets
+    return Samples(inputs, values, names, rows, fit=fit)
 
 
 def find_goals(frame: pl.DataFrame, targets: Sequence[str], task: str, format: Format) -> list[Column]:
@@ -90,41 +85,20 @@ def find_goals(frame: pl.DataFrame, targets: Sequence[str], task: str, format: F
     for name in targets:
         try:
             goals.append(find_kind(frame[name].drop_nulls(), format, task == "classes"))
-        except Unusable as error:
+        except ValueError as error:
             raise ConfigError("target", name, expected=f"values that can be read; {error}") from error
-    goal, many = goals[0], len(goals) > 1
-    if task == "auto" and many and all(Column("", "boolean").holds(frame[n].drop_nulls()) for n in targets):
-        expected = "labels or values, because these targets are 0 and 1 alone"
-        raise ConfigError("task", task, expected=expected)
+    goal = goals[0]
     numbers = goal.read(frame[goal.name]).drop_nulls().unique()
     few = len(numbers) <= FEW and bool((numbers == numbers.round(0)).all())
     likely = goal.kind in ("boolean", "category") or (goal.kind == "number" and few)
-    if task == "classes" or (task == "auto" and likely and not many):
-        require(not many, "target", list(targets), "one column of classes; several must be numbers")
-        return [Column(goal.name, "class", words=find_classes(frame[goal.name]))]
-    kind = "boolean" if task == "labels" else "number"
-    return [g if g.kind == "boolean" else Column(g.name, kind, decimal=format.decimal) for g in goals]
-
-
-def find_classes(column: pl.Series) -> list[str]:
-    """Return the names of the classes, in the order of their numbers or of the alphabet."""
-    words = as_words(column.drop_nulls()).unique().sort()
-    numbers = as_numbers(words)
-    classes = (words if numbers.has_nulls() else words.gather(numbers.arg_sort())).to_list()
-    require(len(classes) > 1, "target", column.name, f"at least two classes, but every row has {classes[0]}")
-    require(len(classes) <= 10_000, "target", column.name, f"classes, not {len(classes):,} different values")
-    return classes
-
-
-def read_split(column: pl.Series) -> Tensor:
-    """Return the number in `SPLITS` of each row's word, int64 `(rows,)`."""
-    words = column.cast(pl.String).str.to_lowercase()
-    numbers = words.replace_strict(SPLITS, default=None, return_dtype=pl.Int64)
-    if numbers.has_nulls():
-        row = int(numbers.is_null().arg_max())  # type: ignore[arg-type]
-        expected = f"train, val or test, but row {row + 1:,} has {words[row]!r}"
-        raise ConfigError("split", column.name, expected=expected)
-    return numbers.to_torch()
+    if len(goals) == 1 and (task == "classes" or (task == "auto" and likely)):
+        words = as_words(frame[goal.name].drop_nulls()).unique().sort()
+        numbers = as_numbers(words)
+        classes = (words if numbers.has_nulls() else words.gather(numbers.arg_sort())).to_list()
+        expected = f"from two to 10,000 classes, not {len(classes):,}, such as {classes[0]:.200}"
+        require(1 < len(classes) <= 10_000, "target", goal.name, expected)
+        return [Column(goal.name, "class", words=classes)]
+    return [g if g.kind == "boolean" else Column(g.name, "number", decimal=format.decimal) for g in goals]
 
 
 def fit_table(
@@ -137,14 +111,9 @@ def fit_table(
 ) -> Samples:
     """Return the samples with inputs, by rules from the training rows or by those of another run.
 
-    Args:
-        parts: rows and file of the table, and of those of validation and test.
-        reader: of the targets, and of the columns to learn from, whose kinds are not known yet.
-        most: words of a text column that are told apart.
-        samples, rows, like: see `Samples.fit`.
+    `parts` are the rows and names of the files; `reader` contains the columns to learn from, of no kind yet.
     """
-    (frame, file), train, names = parts[0], rows["train"], list(samples.names)
-    columns, left_out = [], {}
+    (frame, file), train, names, left_out = parts[0], rows["train"], list(samples.names), {}
     if like is not None and like["reader"]["kind"] == "table":
         columns, start = TableReader.from_description(like["reader"]).columns, f"init_from={like['run']}"
         used, known = ([column.name for column in part] for part in (reader.columns, columns))
@@ -152,41 +121,32 @@ def fit_table(
             raise file.error(f"the columns that {start} learned from; not learned from here: {gaps}")
         left_out = {name: f"{start} did not learn from it" for name in used if name not in known}
     else:
+        columns = []
         for column in reader.columns:
             try:
                 values, named = frame[column.name].gather(train.numpy()), column.kind == "category"
                 columns.append(fit_column(values, reader.format, named, most))
-            except Unusable as error:
+            except ValueError as error:
                 left_out[column.name] = str(error)
     if not columns:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5])
-        raise file.error(
-            f"a column to learn from beside {', '.join(reader.targets)}; left out: {reasons or 'none'}"
-        )
-    goals = sorted(reader.goals, key=lambda goal: 0 if goal.words else names.index(goal.name))
-    goals = [replace(goal, words=names) if goal.words else goal for goal in goals]
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())[:1000] or "none"
+        raise file.error(f"a column to learn from beside {', '.join(reader.targets)}; left out: {reasons}")
+    goals = [replace(goal, words=names) for goal in reader.goals if goal.kind == "class"]
+    goals = goals or sorted(reader.goals, key=lambda goal: names.index(goal.name))
     reader = TableReader(reader.path, goals, reader.format, columns)
-    try:
-        inputs = torch.cat([reader.take(*part) for part in parts])
-    except ConfigError as error:
-        if "but row" in error.expected:
-            error.expected += "; add it to data.missing, or the column to data.categories if it is text"
-        raise
+    inputs = torch.cat([reader.take(*part) for part in parts])
     plain = all(column.kind in ("number", "boolean") and not column.flagged for column in columns)
     encoder = None if plain and not inputs.isnan().any() else reader.encoder()
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in rows.items())
     gap = len(inputs) - sum(map(len, rows.values()))
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in rows.items())
+    targets = samples.targets[train].reshape(len(train), -1)
     lines = [
         f"{file.path}: {len(frame):,} rows, {frame.width} columns",
         f"  split     {sizes}" + (f"; left out, without a target: {gap:,}" if gap else ""),
+        *(describe("target", goal, v) for goal, v in zip(goals, targets.T, strict=True)),
+        *(describe(column.kind, column, v) for column, v in zip(columns, inputs[train].T, strict=True)),
+        *(f"  left out  {name:<20} {reason}" for name, reason in left_out.items()),
     ]
-    targets = samples.targets[train].reshape(len(train), -1)
-    lines += [describe("target", goal, v) for goal, v in zip(goals, targets.T, strict=True)]
-    lines += [
-        describe(column.kind, column, v)
-        for column, v in zip(columns, inputs[train].T.contiguous(), strict=True)
-    ]
-    lines += [f"  left out  {name:<20} {reason}" for name, reason in left_out.items()]
     return replace(
         samples,
         inputs=inputs,
@@ -198,30 +158,21 @@ def fit_table(
 
 
 def describe(head: str, column: Column, values: Tensor) -> str:
-    """Return a line on a column: its words or classes, or the range of known values; and what is missing."""
-    known, words = values[~values.isnan()], column.words
-    gaps, others = len(values) - len(known), 0
+    """Return a line on a column: the rows of each word, or the range of known values; and what is missing."""
+
+    def show(value: float) -> str:
+        if column.kind == "date":
+            return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=value):%Y-%m-%d}"
+        return f"{value:,.10g}"
+
+    words, known = column.words, values[~values.isnan()]
+    text, filled, gaps = "no values", f", taken as {show(column.fill)}", len(values) - len(known)
     if words:
-        others, *counts, gaps = (values.long() + 1).bincount(minlength=len(words) + 2).tolist()
-        shown, what = words[:SHOWN], "words"
-        if column.kind == "class":
-            shown, what = [f"{name} {count:,}" for name, count in zip(shown, counts, strict=False)], "classes"
-        text = f"{len(words)} {what}: {', '.join(shown)}" + (", …" if len(words) > SHOWN else "")
-    elif not len(known):
-        text = "no values"
-    elif column.kind == "boolean":
-        text = f"true in {known.mean():.0%} of the rows"
-    else:
-        text = "from {} to {}".format(*(show_value(column, float(value)) for value in known.aminmax()))
-    if gaps:
-        filled = f", taken as {show_value(column, column.fill)}" if column.kind in ("number", "date") else ""
-        text += f"; {gaps:,} missing{filled}"
-    return f"  {head:<9} {column.name:<20} {text}" + (f"; {others:,} of other words" if others else "")
-
-
-def show_value(column: Column, value: float) -> str:
-    """Return a number, or the date that it stands for."""
-    if column.kind == "date":
-        return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=value):%Y-%m-%d}"
-    whole = value == round(value) and abs(value) < 1e15
-    return f"{column.origin + int(value):,}" if whole else f"{value:,.6g}"
+        codes = values.nan_to_num(len(words)).long() + 1
+        others, *counts, gaps = codes.bincount(minlength=len(words) + 2).tolist()
+        others, filled = others + sum(counts[SHOWN:]), ""
+        shown = [f"{word} {count:,}" for word, count in zip(words[:SHOWN], counts, strict=False)]
+        text = f"{len(words)} words: {', '.join(shown)}" + (f", others {others:,}" if others else "")
+    elif len(known):
+        text = "from {} to {}".format(*(show(float(value)) for value in known.aminmax()))
+    return f"  {head:<9} {column.name:<20} {text}" + (f"; {gaps:,} missing{filled}" if gaps else "")
