@@ -324,7 +324,10 @@ def test_a_reader_of_the_output_that_goes_away_counts_as_a_closed_terminal(tmp_p
     assert "Stopped and saved in epoch" in answer.stderr
     assert (tmp_path / "run/checkpoints/last.ckpt").exists()
     quiet = subprocess.run(
-        ["bash", "-c", f"{sys.executable} {TRAIN} --help | head -1"], capture_output=True, text=True, check=False
+        ["bash", "-c", f"{sys.executable} {TRAIN} --help | head -1"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert quiet.stderr == ""
     closed = f"{sys.executable} {TRAIN} trainer.max_epochs=1 folder={tmp_path}/closed >&-"
