@@ -23,18 +23,19 @@ def train(config: Config, run: Run) -> Any:
     from descent.errors import blame
     from descent.losses import weigh_classes
     from descent.machine import quiet_libraries, set_threads
-    from descent.run.initial_weights import read_origin, start_from
 
     build = builder(config, run.allowed)  # build("model") makes what config.model describes
     quiet_libraries()
     with blame("seed"):
         seed_everything(config.seed, verbose=False)
 
-    origin = read_origin(config.init_from)
+    if starts := bool(config.init_from or config.freeze):  # from other weights
+        from descent.run.initial_weights import read_origin, start_from
+    origin = read_origin(config.init_from) if starts else None
     data = build("data", like=origin and origin.like())  # everything below is sized by it
     task, sizes = find_task(data), find_sizes(data)
     model = build("model", **sizes)
-    started = start_from(model, origin, data, config.freeze)
+    started = start_from(model, origin, data, config.freeze) if starts else ""
     module = build(
         "module",
         model=model,

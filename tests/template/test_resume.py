@@ -56,6 +56,7 @@ JOBS = {
         (KILL, "data._target_=augmented.Digits", "+data.workers=0", *SHORT[1:]), 32,
     ),
     "values": (("experiment=regression", "trainer.max_epochs=4", "checkpoint.every=5steps", KILL), 13),
+    "the fast loop": ((*SHORT, KILL, "trainer=fast"), 33),
     "plain Lightning": ((*PLAIN, EVERY), 60),
     "plain Lightning, two workers": ((*PLAIN, EVERY, "+data.workers=2"), 60),
     "a stream without a length": ((*PLAIN, EVERY, "+data.kind=stream"), 25),

@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
-from descent.callbacks.figures import ends_epoch
 from descent.data.described import compare_data, describe_data
 from descent.errors import ConfigError, Stopped, first_line, is_of_libraries, require
 from descent.run.checkpoints import rotate
@@ -148,7 +147,7 @@ class Checkpoint(LightningCheckpoint):
             "logged": {name: value.cpu() for name, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
             "accumulate": trainer.accumulate_grad_batches,
-            "whole": progress.current.completed == 0 or ends_epoch(trainer),  # no epoch was cut short
+            "whole": progress.current.completed == 0 or progress.is_last_batch,  # no epoch was cut short
             "folder": list_sizes(self.folder),
         }
         checkpoint.update(describe_data(trainer))

@@ -7,15 +7,6 @@ from lightning.pytorch import Trainer
 TITLES = {"loss": "Loss", "acc": "Acc", "mae": "MAE", "r2": "R²"}  # as the tutorial prints them
 
 
-def ends_epoch(trainer: Trainer) -> bool:
-    """Whether the current batch is the last of its epoch.
-
-    In a resumed epoch Lightning's `is_last_batch` counts the batches since it resumed alone.
-    """
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    return progress.is_last_batch or progress.current.ready >= trainer.num_training_batches
-
-
 def list_figures(trainer: Trainer) -> dict[str, float]:
     """Return what has been logged, by name; that of validation only if it ran since the last step.
 

@@ -6,7 +6,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from descent.callbacks.figures import ends_epoch
 from descent.callbacks.recorder import find_writers
 from descent.errors import require
 
@@ -75,7 +74,7 @@ class Insight(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not ends_epoch(trainer) or not self._is_due(trainer):
+        if not trainer.is_last_batch or not self._is_due(trainer):
             return
         for writer in find_writers(trainer):  # now, because validation lets go of the gradients
             for name, parameter in pl_module.named_parameters():

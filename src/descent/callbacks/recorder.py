@@ -21,7 +21,7 @@ from torch import nn
 
 from descent.build import Config
 from descent.callbacks.best_weights import find_best
-from descent.callbacks.figures import ends_epoch, list_figures, title_of
+from descent.callbacks.figures import list_figures, title_of
 from descent.data.described import find_sizes
 from descent.errors import ConfigError, clean, require_one_of
 from descent.machine import describe_environment
@@ -108,7 +108,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.loggers and ends_epoch(trainer):  # before validation lets go of them
+        if trainer.loggers and trainer.is_last_batch:  # before validation lets go of them
             grads = [p.grad for p in pl_module.parameters() if p.grad is not None and not p.grad.is_sparse]
             self.gradients = {"grad_norm": nn.utils.get_total_norm(grads).item()} if grads else {}
         if self.by_step and batch_idx % STEPS == 0:
@@ -122,7 +122,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         self.validated = trainer.global_step
         if not self.of_validation:
             self.of_validation = [n for n in trainer.callback_metrics if not n.startswith("train")]
-        if not ends_epoch(trainer):
+        if not trainer.is_last_batch:
             figures = list_figures(trainer)
             self._add_row(trainer, {name: figures[name] for name in self.of_validation if name in figures})
 

@@ -17,7 +17,7 @@ from descent.paths import CONF
 
 TARGET = re.compile(r"_target_[:=]\s*[\"']?([\w.]+)")
 OWN = ("descent.task.Classes", "descent.task.Values", "descent.task.Labels", "descent.task.Tokens")
-PLACES = re.compile(r"(?<!sub_)dir|path|_args_")  # in keys of paths, which the current folder completes
+PLACES = re.compile(r"(?<!sub_)dir|path|uri|location|_args_")  # in keys whose values are paths
 FILES = (".yaml", ".json", ".csv", ".txt", ".ckpt", ".lock")
 BYTES = 1 << 26  # of the largest file of text that is read
 YAML_BYTES, YAML_VALUES, YAML_DIGITS = 1 << 20, 50_000, 100  # of a config, its values, and a number in it
