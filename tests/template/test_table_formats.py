@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import os
+import unicodedata
 from datetime import date, datetime
 from inspect import signature
 from itertools import product
@@ -13,7 +15,8 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from tables import DEFAULTS
+from conftest import Run
+from tables import DEFAULTS, data_of
 from torch import Tensor
 
 from descent.data.named_path import NamedPath
@@ -231,3 +234,19 @@ def test_a_file_that_can_not_be_read_says_why_in_one_line(tmp_path: Path, name: 
         read_table(tmp_path / "t.csv", "y")
     assert str(caught.value).startswith(f"path={tmp_path}/t.csv: expected ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_row_without_an_end_is_one_line_and_a_pipe_is_not_waited_for(run: Run, tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "endless.csv.gz", "wb", compresslevel=1) as file:
+        file.write(b"a,b\n" + b"1" * 40_000_000)
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name, reason in (("endless.csv.gz", "a row of more than"), ("pipe.csv", "a regular file")):
+        finished = run("data=table", f"data.path={tmp_path}/{name}", "data.target=b")
+        assert finished.code == 2
+        assert reason in finished.err and finished.err.count("\n") == 1
+
+
+def test_names_in_nfd_and_nfc_are_the_same(tmp_path: Path) -> None:
+    name = unicodedata.normalize("NFD", "가격")
+    (tmp_path / "t.csv").write_text(f"x,{name}\n" + "".join(f"{i},{i * 2.5}\n" for i in range(30)))
+    assert data_of(tmp_path / "t.csv", "가격").names == ["가격"]

@@ -25,4 +25,6 @@ class NamedPath(NamedTuple):
             error, beside = self.error(f"a {kind} that exists"), path.parent.glob("*")
             error.nearest = nearest(path.name, [p.name for p in beside if p.is_file() or kind == "folder"])
             raise error
+        if not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+            raise self.error("a regular file")
         return path

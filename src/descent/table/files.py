@@ -10,6 +10,7 @@ from io import BytesIO, StringIO, TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
+from unicodedata import normalize
 
 import polars as pl
 import polars.selectors as cs
@@ -18,6 +19,7 @@ from descent.data.named_path import NamedPath
 from descent.errors import first_line, require_one_of
 
 BLOCK = 1 << 22  # characters of a CSV, or numbers of a Parquet file, that are read at once
+LONGEST = 1 << 24  # characters of a row: a small compressed file may stand for more than a memory holds
 SEPARATORS = (",", ";", "\t", "|")
 ORDERS = {"day_first": "$3-$2-$1", "month_first": "$3-$1-$2"}  # of a date's day, month and year
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -70,7 +72,8 @@ def read_parquet(file: Path) -> Iterator[pl.DataFrame]:
 
 def read_csv(file: Path, named: NamedPath, format: Format) -> Iterator[pl.DataFrame]:
     """Yield the rows of a CSV, every column as text."""
-    with open_csv(file, format.encoding) as lines:
+    with open_csv(file, format.encoding) as stream:
+        lines = iter(lambda: stream.readline(LONGEST), "")
         names, separator = read_header(lines, named, format.separator)
         # numbers stand for the names, because polars takes no quotes within a name
         first, header = 0, separator.join(str(place) for place in range(len(names)))
@@ -102,11 +105,14 @@ def open_csv(file: Path, encoding: str) -> IO[str]:
 def read_header(lines: Iterator[str], named: NamedPath, separator: str) -> tuple[list[str], str]:
     """Return the names of a CSV's columns, and its separator."""
     line = next((line for line in lines if line.strip(" \n")), "")
+    if len(line) == LONGEST:
+        raise csv.Error(f"a row of more than {LONGEST:,} characters")
     if not line or "\0" in line:
         raise named.error("a table, but it is empty or not text; data.encoding names the encoding of a CSV")
     separator = separator or max(SEPARATORS, key=re.sub('"[^"]*"', "", line).count)
     names = next(csv.reader(chain([line], lines), delimiter=separator, strict=True))
-    return [name.strip() or f"column_{place}" for place, name in enumerate(names, 1)], separator
+    # macOS writes names in NFD, which look the same
+    return [normalize("NFC", name).strip() or f"column_{n}" for n, name in enumerate(names, 1)], separator
 
 
 def join_lines(lines: Iterator[str], blank: str) -> Iterator[str]:
@@ -122,6 +128,8 @@ def join_lines(lines: Iterator[str], blank: str) -> Iterator[str]:
             continue
         rows += [blank * blanks, line]
         blanks, size, quotes = 0, size + len(line), quotes + line.count('"')
+        if size > LONGEST + BLOCK or len(line) == LONGEST:
+            raise csv.Error(f"a row of more than {LONGEST:,} characters")
         if size > BLOCK and quotes % 2 == 0:
             yield "".join(rows)
             rows, size = [], 0

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import normalize
 
 import polars as pl
 import torch
@@ -53,6 +54,7 @@ def table(
     expected += "; data.separator is what stands between columns" if frame.width == 1 else ""
     require(bool(targets), "target", None, expected)
     listed = {"target": targets, "columns": columns or [], "exclude": exclude, "categories": categories}
+    listed = {key: [normalize("NFC", str(name)) for name in names] for key, names in listed.items()}
     listed["split"] = [split] if split else []
     for key, names in listed.items():
         listed[key] = [str(name) for name in names]
