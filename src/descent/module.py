@@ -70,10 +70,7 @@ class Supervised(LightningModule):
     def compute_loss(self, inputs: Any, outputs: Any, targets: Any) -> Tensor:
         """Return the loss of a batch, a scalar. Override this for a loss that needs the inputs or the model.
 
-        Args:
-            inputs: what the model was given.
-            outputs: what it returned.
-            targets: as the data gives them, such as class indices `(batch,)` or standardised values.
+        Targets are as the data gives them, such as class indices `(batch,)` or standardised values.
         """
         return self.criterion(*self.task.for_loss(outputs, targets, self.takes))
 
@@ -149,9 +146,8 @@ class Supervised(LightningModule):
 
     def list_logged(self) -> list[str]:
         """Return what this module logs and what can be monitored: "train/loss", "val/acc", …"""
-        return [
-            f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *self.val_metrics.metrics)
-        ]
+        names = ("loss", *self.val_metrics.metrics)
+        return [f"{stage}/{name}" for stage in ("train", "val") for name in names]
 
     def epoch_state(self) -> dict[str, Any]:
         """Return what this process knows of the current epoch, for a checkpoint in the middle of it."""

@@ -17,12 +17,7 @@ class Muon(Optimizer):
     orthogonal, which means nothing for biases and normalisation; torch's class refuses those. The first
     parameter group is Muon's, the second AdamW's, so a scheduler changes both learning rates.
 
-    Args:
-        params: the model's parameters.
-        lr: learning rate of the matrices.
-        weight_decay, momentum, nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn: those of
-            `torch.optim.Muon`.
-        adamw_lr: learning rate of everything else.
+    `adamw_lr` is the learning rate of everything else; the other arguments are those of `torch.optim.Muon`.
     """
 
     def __init__(

@@ -55,11 +55,10 @@ class ArrayReader:
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> ArrayReader:
-        """Return the reader of a saved run."""
         return cls(description["shape"])
 
     def encoder(self) -> None:
-        """Return None: an array contains the numbers that are normalised."""
+        """Return None: an array contains the numbers that are scaled."""
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
         """Yield frames without columns, and inputs `(n, *shape)`."""
@@ -84,7 +83,6 @@ class ArrayReader:
             yield to_tensor(array[start : start + ROWS]), targets[start : start + ROWS]
 
     def notes(self) -> list[str]:
-        """Return no lines."""
         return []
 
     def _load_inputs(self, file: NamedPath) -> Any:

@@ -1,6 +1,7 @@
 """A data set is a function that returns `Samples`, and `FromSamples` splits, scales and batches those."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -98,7 +99,9 @@ class FromSamples(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.drop_last = drop_last
         task = {"classification": "classes", "regression": "values"}.get(task, task)  # type: ignore[assignment]
-        samples = source(**arguments, **({"task": task} if "task" in signature(source).parameters else {}))
+        with suppress(ValueError):  # of a function of C, whose arguments are not known
+            arguments |= {"task": task} if "task" in signature(source).parameters else {}
+        samples = source(**arguments)
         if not isinstance(samples, Samples):
             got = type(samples).__name__
             raise ConfigError("source", expected=f"a function that returns Samples, not {got}")
@@ -107,12 +110,13 @@ class FromSamples(LightningDataModule):
             from descent.data.like import order_targets
 
             samples = order_targets(samples, kind, like)
-        n, generator = len(samples.targets), torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         classes = samples.targets if kind == "classes" and samples.targets.dim() == 1 else None
-        given = samples.rows
+        given = {"train": torch.arange(len(samples.targets)), **samples.rows}
         if fold is not None:
-            given = hold_out(n, classes, given, fold, folds, deepcopy(generator))
-        self.rows = draw_splits(n, classes, given, val_fraction, test_fraction, generator)
+            given = hold_out(given, classes, fold, folds, deepcopy(generator))
+        fractions = {"test": test_fraction, "val": val_fraction}  # in the order in which they are drawn
+        self.rows = draw_splits(given, classes, fractions, generator)
         train = self.rows["train"]
         if samples.fit is not None:
             samples = samples.fit(samples, self.rows, like)
