@@ -90,10 +90,7 @@ def build_node(
 
 
 def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str, Any]:
-    """Return a node's part for the task, where it has parts for kinds of tasks such as `classes`.
-
-    A part with a `_target_` takes the node's place; parts without one are merged with the other children.
-    """
+    """Return a node's part for the task: one with a `_target_` in its place, others merged with the rest."""
     kinds = {name for name in node if name in task.KINDS or name == task.kind}
     if not kinds:
         return node

@@ -65,7 +65,7 @@ class blame(AbstractContextManager["blame", None]):
     """`with blame("optimizer"):` names the part of the config that is at fault if its body raises.
 
     A `ConfigError` gets the part's name before its key, and what a library raises becomes a `ConfigError`.
-    An exception from code that somebody added to the template keeps its traceback, because that may be a bug.
+    An exception from code that somebody added keeps its traceback, because that may be a bug.
     """
 
     def __init__(self, key: str) -> None:

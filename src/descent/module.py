@@ -68,10 +68,7 @@ class Supervised(LightningModule):
         return self.task.predict(self.model(self.scaling(inputs)))
 
     def compute_loss(self, inputs: Any, outputs: Any, targets: Any) -> Tensor:
-        """Return the loss of a batch, a scalar. Override this for a loss that needs the inputs or the model.
-
-        Targets are as the data gives them, such as class indices `(batch,)` or standardised values.
-        """
+        """Return the loss of a batch. Override this for one that needs the inputs or the model."""
         return self.criterion(*self.task.for_loss(outputs, targets, self.takes))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

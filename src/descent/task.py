@@ -1,7 +1,4 @@
-"""What targets mean, in one place: for the loss, for the metrics, and for a person who reads a prediction.
-
-The data gives its task. The base class suits anything and changes nothing.
-"""
+"""What targets mean, in one place: for the loss, for the metrics, and for a person who reads a prediction."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar

@@ -13,10 +13,9 @@ Rows = Mapping[str, Tensor]  # of each split, int64
 def draw_splits(
     given: Rows, classes: Tensor | None, fractions: Mapping[str, float | None], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Return the rows of "train", "val" and "test", int64, drawn at random and evenly over the classes.
+    """Return the rows of "train", "val" and "test", drawn at random and evenly over the classes of all rows.
 
-    Where "val" or "test" are not given, or empty, these fractions of "train" become them. Classes are of
-    all rows, int64 `(n,)`, or None.
+    Where "val" or "test" are not given, or empty, these fractions of "train" become them.
     """
     rows = {"val": torch.arange(0), "test": torch.arange(0), **given}
     n = len(rows["train"])  # of which shares are taken
@@ -44,10 +43,7 @@ def deal(order: Tensor, classes: Tensor | None, n: int) -> tuple[Tensor, Tensor]
 def hold_out(
     given: Rows, classes: Tensor | None, fold: int, folds: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Return the given rows with fold number `fold` of "train", from 0, as "test"; see `draw_splits`.
-
-    Over all folds, each row of "train" is held out once; each class is spread over them as evenly as can be.
-    """
+    """Return the given rows with one of the folds of "train", which spread each class evenly, as "test"."""
     rows = given["train"]
     if len(given.get("test", ())):
         raise ConfigError("fold", fold, expected="null, because the data has a test split of its own")
@@ -63,10 +59,7 @@ def hold_out(
 def replace_labels(
     targets: Tensor, rows: Tensor, share: float, classes: int, generator: torch.Generator
 ) -> Tensor:
-    """Return class indices of which a share of some rows are another class, drawn uniformly.
-
-    This is the symmetric noise of Ghosh, Kumar & Sastry (2017).
-    """
+    """Return class indices with symmetric noise in a share of some rows (Ghosh, Kumar & Sastry, 2017)."""
     chosen = torch.rand(len(rows), generator=generator) < share
     shift = torch.randint(1, classes, (len(rows),), generator=generator)
     right, targets = targets[rows], targets.clone()
