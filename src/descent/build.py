@@ -34,11 +34,10 @@ def builder(config: Mapping[str, Any], allowed: Collection[str] | None = None) -
     """
     parts = {"model": "model", "loss": "criterion", "optimizer": "optimizer"}
     parts |= {"scheduler": "schedule", "metrics": "metrics"}
-    module = locate("module._target_", config["module"].get("_target_"), allowed)
-    named = read_signature(module).names
+    named = read_signature(locate("module._target_", config["module"].get("_target_"), allowed)).names
 
     def build(key: str, **offers: Any) -> Any:
-        if parts.get(key, key) not in named and key in parts:
+        if key in parts and parts[key] not in named:
             return None
         return build_node(key, config[key], offers, allowed)
 
@@ -48,21 +47,13 @@ def builder(config: Mapping[str, Any], allowed: Collection[str] | None = None) -
 def build_node(
     key: str, node: Any, offers: Mapping[str, Any] | None = None, allowed: Collection[str] | None = None
 ) -> Any:
-    """Make what a node describes.
+    """Make what a node of plain values describes.
 
     A node with a `_target_` calls it with the node's fields, and with those offers that its signature names
     and the node leaves open; `_partial_: true` returns a partial. A node without one becomes a dict of what
     its children describe, which get the same offers. Where children stand below words such as `classes` and
     `values`, those of the offered task count. A list is built item by item; anything else stays as it is.
-
-    Args:
-        key: of the node, for errors.
-        node: plain values.
-        offers: what the run can hand over, by name; a tensor replaces what the node says.
-        allowed: names that a handed-over config may use; None for a config of one's own.
-
-    Raises:
-        ConfigError: a name that cannot be imported or may not be named, or values that the target refuses.
+    An offered tensor replaces what the node says. A handed-over config may use the names in `allowed` alone.
     """
     offers = offers or {}
     if key.count(".") > DEPTH:
@@ -99,10 +90,7 @@ def build_node(
 
 
 def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str, Any]:
-    """Return a node's part for the task, where it has parts for kinds of tasks such as `classes`.
-
-    A part with a `_target_` takes the node's place; parts without one are merged with the other children.
-    """
+    """Return a node's part for the task: one with a `_target_` in its place, others merged with the rest."""
     kinds = {name for name in node if name in task.KINDS or name == task.kind}
     if not kinds:
         return node
@@ -122,15 +110,9 @@ def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str,
 
 
 def locate(key: str, name: object, allowed: Collection[str] | None = None) -> Callable[..., Any]:
-    """Import the class or function that a config names.
+    """Import the class or function that a config names, such as "torch.nn.Linear".
 
-    Args:
-        key: of the name in the config, such as "model._target_".
-        name: such as "torch.nn.Linear".
-        allowed: names, or modules whose own names, a handed-over config may use; None for one of one's own.
-
-    Raises:
-        ConfigError: it is no name, cannot be imported, is no class or function, or may not be named.
+    `allowed` are names, or modules whose own names, a handed-over config may use; None: one of one's own.
     """
     if not isinstance(name, str) or "." not in name.strip("."):
         raise ConfigError(key, name, expected="a class or function with its module, such as torch.nn.L1Loss")
@@ -149,21 +131,23 @@ def locate(key: str, name: object, allowed: Collection[str] | None = None) -> Ca
 
 def import_name(key: str, name: str) -> Any:
     """Return what a dotted name stands for: something of a module, or of a class in one."""
-    parts = name.split(".")
+    parts, wrong = (
+        name.split("."),
+        ConfigError(key, name, expected="a class or function that can be imported"),
+    )
     for count in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:count])
         try:
             found = import_module(module)
-        except ModuleNotFoundError as error:
-            if count > 1 and f"{module}.".startswith(f"{error.name}."):
-                continue  # it may be a class, whose method is named
-            raise not_importable(key, name, error) from error
         except Exception as error:  # whatever a module of one's own raises when it is imported
-            raise not_importable(key, name, error) from error
+            absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+            if absent and count > 1:
+                continue  # it may be a class, whose method is named
+            wrong.expected += f" ({first_line(error)})"
+            raise wrong from error
         for part in parts[count:]:
             if not hasattr(found, part):
                 near = nearest(part, [word for word in dir(found) if not word.startswith("_")])
-                wrong = ConfigError(key, name, expected="a class or function that can be imported")
                 wrong.nearest = f".{near}".join(name.rsplit(f".{part}", 1)) if near else ""
                 raise wrong
             found = getattr(found, part)
@@ -171,31 +155,17 @@ def import_name(key: str, name: str) -> Any:
     raise AssertionError("a name has a module")
 
 
-def not_importable(key: str, name: str, error: Exception) -> ConfigError:
-    return ConfigError(key, name, expected=f"a class or function that can be imported ({first_line(error)})")
-
-
 @dataclass
 class Signature:
-    """What a class or function takes.
+    """What a class or function takes."""
 
-    Attributes:
-        names: of all its arguments.
-        hints: the type of each argument that has one.
-        open_ended: whether it takes any other argument too.
-    """
-
-    names: set[str]
-    hints: dict[str, Any]
-    open_ended: bool
+    names: set[str]  # of all its arguments
+    hints: dict[str, Any]  # the type of each argument that has one
+    open_ended: bool  # whether it takes any other argument too
 
 
 def read_signature(target: Callable[..., Any]) -> Signature:
-    """Return what a target names; a class that passes `**arguments` on names those of its base too.
-
-    Raises:
-        ValueError: a type that is built into Python, whose arguments are not known.
-    """
+    """Return what a target names; a class that passes `**arguments` on names those of its base too."""
     functions: list[Callable[..., Any]] = [target]
     if inspect.isclass(target) and "__new__" not in vars(target):
         own = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
@@ -229,8 +199,7 @@ def read_hints(
     function: Callable[..., Any], named: Mapping[str, inspect.Parameter]
 ) -> Iterator[tuple[str, Any]]:
     """Yield the type of each argument; where there is no hint, that of the default."""
-    inner = function.__init__ if inspect.isclass(function) else function
-    inner = inspect.unwrap(inner)
+    inner = inspect.unwrap(function.__init__ if inspect.isclass(function) else function)
     module = vars(sys.modules[inner.__module__]) if getattr(inner, "__module__", None) in sys.modules else {}
     for name, parameter in named.items():
         hint = getattr(inner, "__annotations__", {}).get(name, parameter.annotation)

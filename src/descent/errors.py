@@ -22,13 +22,8 @@ class ConfigError(ValueError):
     Everything in this package that a person can get wrong raises this. Any other exception is a bug, in the
     template or in code that was added to it, and keeps its traceback.
 
-    Args:
-        key: of the config, such as "model.hidden", or a file's path. A class that the config builds gives
-            the name of its own argument, which `blame` completes.
-        value: of the key; absent if the line is not about one value.
-        expected: what would have been right.
-        choices: what the value may have been meant to be; the line names the nearest one.
-        meant: what is compared with the choices, where that is not the whole value.
+    The key is of the config, such as "model.hidden"; a class that the config builds gives the name of its own
+    argument, which `blame` completes. The line names the choice that is nearest to the value, or to `meant`.
     """
 
     def __init__(
@@ -45,11 +40,7 @@ class ConfigError(ValueError):
         self.nearest = nearest(str(value) if meant is None else meant, choices)
 
     def line(self, typed: Mapping[str, str]) -> str:
-        """Return the error in words.
-
-        An error without a value is about what is typed at its key and below; `typed` is what the command
-        line sets, by key.
-        """
+        """Return the error in words; one without a value is about what is `typed` at its key and below."""
         if self.value is not ABSENT:
             subject = f"{self.key}={as_typed(self.value)}"
         else:
@@ -63,12 +54,7 @@ class ConfigError(ValueError):
 
 
 class Stopped(Exception):
-    """A run that ends early, with one line: a signal, a loss of NaN, a full disk.
-
-    Args:
-        message: why it ends, and how to go on.
-        code: the exit code of the process.
-    """
+    """A run that ends early, with one line, and the exit code: a signal, a loss of NaN, a full disk."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -79,7 +65,7 @@ class blame(AbstractContextManager["blame", None]):
     """`with blame("optimizer"):` names the part of the config that is at fault if its body raises.
 
     A `ConfigError` gets the part's name before its key, and what a library raises becomes a `ConfigError`.
-    An exception from code that somebody added to the template keeps its traceback, because that may be a bug.
+    An exception from code that somebody added keeps its traceback, because that may be a bug.
     """
 
     def __init__(self, key: str) -> None:
@@ -95,10 +81,7 @@ class blame(AbstractContextManager["blame", None]):
 
 
 def is_about_values(error: Exception) -> bool:
-    """Whether a library refused the values that this package gave it.
-
-    An exception that this package raises by accident is not about values but a bug.
-    """
+    """Whether a library refused values; what this package raises by accident is a bug."""
     if isinstance(error, OSError) and error.errno in FULL:
         return False
     meant = isinstance(error, TypeError | ValueError | RuntimeError | ArithmeticError)
@@ -123,10 +106,7 @@ def require(condition: bool, key: str, value: object, expected: str) -> None:
 
 
 def require_one_of(choices: Iterable[str], key: str, value: str, shown: str = "") -> None:
-    """Raise a `ConfigError` that names the nearest choice, unless the value is one of the choices.
-
-    It lists them all, or says what is `shown` in place of a long list.
-    """
+    """Raise a `ConfigError` unless the value is one of the choices; `shown` stands for a long list."""
     choices = list(choices)
     if value not in choices:
         raise ConfigError(key, value, expected=shown or "one of " + ", ".join(choices), choices=choices)

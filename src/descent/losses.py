@@ -37,11 +37,7 @@ class MeanAbsoluteError(nn.Module):
         super().__init__()
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a scalar.
-
-        Args:
-            input: predictions, any floating dtype, shape `(batch, ...)`.
-            target: the values to predict, the same shape.
+        """Return the loss, a scalar, of predictions and the values to predict, both `(batch, ...)`.
 
         Raises:
             ValueError: the shapes differ, so that subtraction would broadcast one to the other.
@@ -66,11 +62,7 @@ class SumOverClasses(nn.Module):
 
 
 def find_takes(criterion: nn.Module) -> str | None:
-    """Return what a criterion says that it compares, or what is known of torch's losses; None if neither.
-
-    Raises:
-        ConfigError: it says a word that is not known.
-    """
+    """Return what a criterion says that it compares, or what is known of torch's losses; None if neither."""
     if isinstance(criterion, SumOverClasses):
         return find_takes(criterion.criterion)
     known = (word for word, kinds in TAKES.items() if isinstance(criterion, kinds))
@@ -112,13 +104,6 @@ def weigh_classes(node: Mapping[str, Any], data: Any) -> dict[str, Tensor]:
 
     Balanced weights make all classes count alike: if n of N training samples belong to a class, one of K, its
     weight is `N / (K * n)` (King & Zeng, 2001), and the `pos_weight` of its yes-or-no question `(N - n) / n`.
-
-    Args:
-        node: the loss's part of the config.
-        data: whose `class_counts` are the training samples of each class.
-
-    Raises:
-        ConfigError: a class without a training sample.
     """
     counts = getattr(data, "class_counts", [])
     n = torch.tensor(counts, dtype=torch.float32)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from descent.errors import require, require_one_of
+from descent.errors import first_line, require, require_one_of
 
 CPUS = torch.get_num_threads()  # before any run of a sweep changes it
 NUMBERS_A_THREAD = 65_536  # of a batch, for a thread to cost little on a machine that is busy with others
@@ -25,13 +25,6 @@ def set_threads(setting: int | str, data: Any) -> None:
     Threads that share a step of a few milliseconds stall whenever another program takes one of the cores:
     steps then took 6 to 50 times as long (docs/performance.md). The rule knows sizes alone and does not try
     what is faster, because the number of threads changes the order of sums, and so the weights.
-
-    Args:
-        setting: as of the config.
-        data: with `batch_size` and `sizes["input_shape"]`; all threads are used where it has none.
-
-    Raises:
-        ConfigError: less than one thread, or far more than there are cores.
     """
     if setting == "auto":
         threads, shape = CPUS, getattr(data, "sizes", {}).get("input_shape")
@@ -45,11 +38,7 @@ def set_threads(setting: int | str, data: Any) -> None:
 
 
 def choose_device(setting: str) -> str:
-    """Return what to compute on without a Trainer: the setting, or for "auto" a GPU if there is one.
-
-    Raises:
-        ConfigError: the machine has no such device.
-    """
+    """Return what to compute on without a Trainer: the setting, or for "auto" a GPU if there is one."""
     there = [n for n, m in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if m.is_available()] + ["cpu"]
     if setting == "auto":
         return there[0]
@@ -86,8 +75,7 @@ def compile_in_place(model: nn.Module, device: torch.device) -> None:
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))  # needs all that the model will need
     except Exception as error:  # torch raises a type of its own for each back end
-        reason = str(error).strip().splitlines()[0]
-        print(f"compile=true: no working compiler here, so the model runs as it is ({reason})")
+        print(f"compile=true: no working compiler here, so the model runs as it is ({first_line(error)})")
         torch.compiler.reset()
     else:
         model.compile()

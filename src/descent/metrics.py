@@ -15,6 +15,7 @@ from descent.task import IGNORED, Task
 
 ROWS = 16_384  # samples that are kept until the metrics get them: few calls, and not much memory
 BYTES = 1 << 24  # the same of large outputs
+KEPT = ("steps", "most", "loss", "weight", "samples", "batch")  # in a checkpoint, beside the metrics
 
 
 class Undefined(ValueError):
@@ -26,13 +27,8 @@ class EpochMetrics:
 
     A step only appends to a list. torchmetrics gets blocks of thousands of samples, so its cost (about
     0.7 ms an update, whatever the batch) no longer shows, nothing waits for the device inside the loop, and
-    any metric of torchmetrics can be used, in one process or in many.
-
-    Args:
-        metrics: torchmetrics by name, updated with what `task.for_metrics` returns; one that says
-            `takes = "outputs"` gets what a criterion gets.
-        task: what outputs and targets mean.
-        criterion: what computes the loss, which decides how much each target counts in its mean.
+    any metric of torchmetrics can be used, in one process or in many. A metric gets what `task.for_metrics`
+    returns; one that says `takes = "outputs"` gets what a criterion gets.
     """
 
     def __init__(self, metrics: Mapping[str, torchmetrics.Metric], task: Task, criterion: nn.Module) -> None:
@@ -75,7 +71,7 @@ class EpochMetrics:
 
         It does not update the metrics, because sums over other blocks would round differently.
         """
-        kept = {name: getattr(self, name) for name in ("steps", "most", "loss", "weight", "samples", "batch")}
+        kept = {name: getattr(self, name) for name in KEPT}
         kept["metrics"] = {name: metric.state_dict() for name, metric in self.metrics.items()}
         return map_tensors(kept, lambda tensor: tensor.cpu().clone())
 
@@ -85,9 +81,8 @@ class EpochMetrics:
         for name, metric in self.metrics.items():
             metric.load_state_dict(kept["metrics"][name])
             metric.to(device)
-        self.steps = [tuple(step) for step in kept["steps"]]  # type: ignore[misc]
-        self.loss, self.weight, self.most = kept["loss"], kept["weight"], kept["most"]
-        self.samples, self.batch = kept["samples"], kept["batch"]
+        for name in KEPT:
+            setattr(self, name, kept[name])
 
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics over the samples of all processes since the last reset, scalar tensors.
@@ -108,11 +103,7 @@ class EpochMetrics:
         return values
 
     def try_out(self, outputs: Any, targets: Any) -> None:
-        """Update and compute a copy of each metric with one batch.
-
-        Raises:
-            ConfigError: a metric does not take this task's outputs and targets.
-        """
+        """Update and compute a copy of each metric with one batch, to see that it takes them."""
         for name, metric in self.metrics.items():
             with blame(f"metrics.{name}"):
                 self._update_with(trial := metric.clone().to(metric.device), outputs, targets)
@@ -152,10 +143,8 @@ class EpochMetrics:
         self.weight = self.weight + batches.sum()
 
     def _update_with(self, metric: torchmetrics.Metric, outputs: Any, targets: Any) -> None:
-        if getattr(metric, "takes", None) == "outputs":
-            metric.update(*self.task.for_loss(outputs, targets))
-        else:
-            metric.update(*self.task.for_metrics(outputs, targets))
+        as_loss = getattr(metric, "takes", None) == "outputs"
+        metric.update(*(self.task.for_loss if as_loss else self.task.for_metrics)(outputs, targets))
 
 
 def join(steps: list[tuple[Tensor, Any, Any]]) -> Iterator[tuple[list[Tensor], list[int], Any, Any]]:
@@ -171,18 +160,14 @@ def join(steps: list[tuple[Tensor, Any, Any]]) -> Iterator[tuple[list[Tensor], l
 
 
 def compute_numbers(name: str, metric: torchmetrics.Metric) -> dict[str, Tensor]:
-    """Return the value of a metric by its name; the mean of several, such as one for each output.
-
-    Raises:
-        UserWarning: it has no value, because a class has no sample; torchmetrics returns 0 and warns.
-        TypeError: it returns no numbers.
-    """
+    """Return the value of a metric by its name; the mean of several, such as one for each output."""
     with warnings.catch_warnings():
+        # without a sample of a class torchmetrics returns 0 and warns
         warnings.filterwarnings("error", message="(?s).*should be meaningless")
         value = metric.compute()
-    parts = (
-        {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
-    )
+    parts = {name: value}
+    if isinstance(value, dict):
+        parts = {f"{name}_{key}": part for key, part in value.items()}
     if not all(isinstance(part, Tensor) for part in parts.values()):
         raise TypeError(f"it returns a {type(value).__name__}, which is no number")
     return {key: part.cpu().double().mean().float() for key, part in parts.items()}
@@ -225,15 +210,10 @@ class R2(torchmetrics.R2Score):
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add predicted and true values, `(n, num_outputs)`."""
-        dtype = self.sum_error.dtype
-        super().update(preds.to(dtype), target.to(dtype))
+        super().update(preds.to(self.sum_error.dtype), target.to(self.sum_error.dtype))
 
     def compute(self) -> Tensor:
-        """Return the mean over the outputs, a scalar of at most 1.
-
-        Raises:
-            Undefined: the targets do not vary.
-        """
+        """Return the mean over the outputs, a scalar of at most 1."""
         varies = self.sum_squared_error - self.sum_error.square() / self.total
         if self.total < 2 or bool((varies <= 1e-12 * self.sum_squared_error).any()):
             raise Undefined("the targets do not vary")

@@ -1,4 +1,4 @@
-"""Networks that the data gives their sizes: each builder takes `input_shape` and `outputs` first."""
+"""Networks that the data gives their sizes: `input_shape` of one sample, and `outputs`, classes or values."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,13 +11,7 @@ from descent.errors import ConfigError, require, require_one_of
 
 
 class Linear(nn.Sequential):
-    """Flatten, then one linear layer: softmax regression or linear regression, depending on the loss.
-
-    Args:
-        input_shape: shape of one sample, without the batch.
-        outputs: number of classes or of target values.
-        bias: whether to add a learned constant to each output.
-    """
+    """Flatten, then one linear layer: softmax regression or linear regression, depending on the loss."""
 
     def __init__(self, input_shape: Sequence[int], outputs: int, bias: bool) -> None:
         super().__init__(nn.Flatten(), nn.Linear(prod(input_shape), outputs, bias=bias))
@@ -30,16 +24,12 @@ class MLP(nn.Sequential):
     zero biases; the output layer keeps torch's smaller default, so that the first logits are near zero.
 
     Args:
-        input_shape: shape of one sample, without the batch.
-        outputs: number of classes or of target values.
         hidden: number of units of each hidden layer.
         dropout: probability that a hidden unit is set to zero in training.
     """
 
     def __init__(self, input_shape: Sequence[int], outputs: int, hidden: list[int], dropout: float) -> None:
-        require(
-            all(units >= 1 for units in hidden), "hidden", hidden, "a list of whole numbers of at least 1"
-        )
+        require(all(n >= 1 for n in hidden), "hidden", hidden, "a list of whole numbers of at least 1")
         require(0 <= dropout < 1, "dropout", dropout, "a number from 0 up to, not including, 1")
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise([prod(input_shape), *hidden]):
@@ -54,18 +44,15 @@ class CNN(nn.Sequential):
     and a linear layer.
 
     Args:
-        input_shape: `(channels, height, width)` of one sample.
-        outputs: number of classes or of target values.
+        input_shape: `(channels, height, width)`.
         channels: output channels of each block; a block halves the image until a side has only one pixel.
         dropout: probability that a pooled feature is set to zero in training.
     """
 
     def __init__(self, input_shape: Sequence[int], outputs: int, channels: list[int], dropout: float) -> None:
         if len(input_shape) != 3:
-            expected = (
-                "images of shape (channels, height, width), but a sample of this data has shape"
-                f" {tuple(input_shape)}; model=mlp takes any shape"
-            )
+            this = f"a sample of this data has shape {tuple(input_shape)}; model=mlp takes any shape"
+            expected = f"images of shape (channels, height, width), but {this}"
             raise ConfigError("model", "cnn", expected=expected)
         require(len(channels) >= 1, "channels", channels, "at least one block")
         require(all(c >= 1 for c in channels), "channels", channels, "a list of whole numbers of at least 1")
@@ -89,11 +76,7 @@ class CNN(nn.Sequential):
 def timm(input_shape: Sequence[int], outputs: int, name: str, pretrained: bool) -> nn.Module:
     """Return a network of the timm library (https://huggingface.co/docs/timm), an optional dependency.
 
-    Args:
-        input_shape: `(channels, height, width)` of one sample.
-        outputs: number of classes or of target values.
-        name: timm's name of the architecture, such as "resnet18".
-        pretrained: whether to start from published weights, which needs a network connection once.
+    `pretrained` starts from published weights, which needs a network connection once.
     """
     try:
         import timm as library

@@ -68,13 +68,7 @@ class Supervised(LightningModule):
         return self.task.predict(self.model(self.scaling(inputs)))
 
     def compute_loss(self, inputs: Any, outputs: Any, targets: Any) -> Tensor:
-        """Return the loss of a batch, a scalar. Override this for a loss that needs the inputs or the model.
-
-        Args:
-            inputs: what the model was given.
-            outputs: what it returned.
-            targets: as the data gives them, such as class indices `(batch,)` or standardised values.
-        """
+        """Return the loss of a batch. Override this for one that needs the inputs or the model."""
         return self.criterion(*self.task.for_loss(outputs, targets, self.takes))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -149,9 +143,8 @@ class Supervised(LightningModule):
 
     def list_logged(self) -> list[str]:
         """Return what this module logs and what can be monitored: "train/loss", "val/acc", …"""
-        return [
-            f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *self.val_metrics.metrics)
-        ]
+        names = ("loss", *self.val_metrics.metrics)
+        return [f"{stage}/{name}" for stage in ("train", "val") for name in names]
 
     def epoch_state(self) -> dict[str, Any]:
         """Return what this process knows of the current epoch, for a checkpoint in the middle of it."""

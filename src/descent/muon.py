@@ -17,12 +17,7 @@ class Muon(Optimizer):
     orthogonal, which means nothing for biases and normalisation; torch's class refuses those. The first
     parameter group is Muon's, the second AdamW's, so a scheduler changes both learning rates.
 
-    Args:
-        params: the model's parameters.
-        lr: learning rate of the matrices.
-        weight_decay, momentum, nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn: those of
-            `torch.optim.Muon`.
-        adamw_lr: learning rate of everything else.
+    `adamw_lr` is the learning rate of everything else; the other arguments are those of `torch.optim.Muon`.
     """
 
     def __init__(
@@ -48,16 +43,9 @@ class Muon(Optimizer):
         matrices, others = [p for p in params if p.ndim == 2], [p for p in params if p.ndim != 2]
         if not matrices:
             raise ConfigError("optimizer", "muon", expected="a model with weight matrices; this one has none")
+        coefficients: Any = tuple(ns_coefficients)
         muon = torch.optim.Muon(
-            matrices,
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            nesterov=nesterov,
-            ns_coefficients=tuple(ns_coefficients),  # type: ignore[arg-type]
-            eps=eps,
-            ns_steps=ns_steps,
-            adjust_lr_fn=adjust_lr_fn,
+            matrices, lr, weight_decay, momentum, nesterov, coefficients, eps, ns_steps, adjust_lr_fn
         )
         self.parts: list[Optimizer] = [muon, *([AdamW(others, lr=adamw_lr)] if others else [])]
         super().__init__([group for part in self.parts for group in part.param_groups], {})

@@ -18,19 +18,12 @@ from descent.run.folder import RunFolder
 
 @dataclass
 class Trained:
-    """A run that has ended.
-
-    Attributes:
-        folder: of the run.
-        module: the LightningModule with its best weights.
-        metrics: of the test, by name.
-        result: what result.json contains.
-    """
+    """A run that has ended."""
 
     folder: RunFolder
-    module: Any
-    metrics: dict[str, float]
-    result: dict[str, Any]
+    module: Any  # the LightningModule with its best weights
+    metrics: dict[str, float]  # of the test, by name
+    result: dict[str, Any]  # what result.json contains
 
     def predict(self, inputs: Any) -> Tensor:
         """Return what the module gives for raw inputs `(n, …)`: probabilities, or values in their units."""
@@ -39,11 +32,7 @@ class Trained:
 
 
 def compose(*words: str) -> list[str]:
-    """Return the overrides of a run, such as `compose("loss=mae", "optimizer=sgd")`, for `train`.
-
-    Raises:
-        ConfigError: one that is no override, or that names no key or word of conf/.
-    """
+    """Return the overrides of a run, such as `compose("loss=mae", "optimizer=sgd")`, for `train`."""
     from descent.cli.compose import compose as compose_config
 
     if flags := [word for word in words if word.startswith("-")]:
@@ -56,20 +45,11 @@ def compose(*words: str) -> list[str]:
 def train(words: list[str]) -> Trained:
     """Train as `python src/train.py` does with these overrides.
 
-    Raises:
-        ConfigError: a value that does not fit.
-        Stopped: the run ended early, such as by a loss of NaN.
+    Raises `ConfigError` for a value that does not fit, and `Stopped` if the run ends early.
     """
-    folders: list[RunFolder] = []
-    job = load_job()
-
-    def keep(config: Any, run: Any) -> Any:
-        folders.append(run.folder)
-        return job(config, run)
-
-    recorder, trainer = start(keep, words)
-    result = recorder.result
-    return Trained(folders[0], trainer.lightning_module, result.get("test", {}), result)
+    recorder, trainer = start(load_job(), words)
+    folder, result = RunFolder(trainer.default_root_dir), recorder.result
+    return Trained(folder, trainer.lightning_module, result.get("test", {}), result)
 
 
 def load_job() -> Callable[..., Any]:

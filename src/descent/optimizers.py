@@ -15,27 +15,21 @@ def group_parameters(
     """Return parameter groups as `torch.optim` takes them, from patterns of names.
 
     Args:
-        model: whose parameters are named as in `model.named_parameters()`.
-        criterion: whose parameters, if it has any, are named `criterion.…`.
+        model, criterion: whose parameters are named as in `named_parameters()`, and `criterion.…`.
         groups: fields of a group, such as `{"weight_decay": 0}`, by a pattern such as `*.bias`, or by several
             with spaces between them. The word `vectors` stands for parameters of at most one dimension:
             biases and norms. A parameter gets the fields of all patterns that fit; of a field that several
             have, the first counts. The field `lr_decay` multiplies the rate from a layer to the one before.
         lr: of the optimizer, where a group has none.
-
-    Raises:
-        ConfigError: a pattern that no parameter's name fits.
     """
     named = dict(model.named_parameters())
     named |= {f"criterion.{name}": p for name, p in criterion.named_parameters()}
     for patterns in groups:
-        fits = any(belongs(name, p, patterns) for name, p in named.items())
-        if not fits:
+        if not any(belongs(name, p, patterns) for name, p in named.items()):
             raise ConfigError("groups", patterns, expected="a pattern of the weights' names", choices=named)
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
-    found: dict[str, dict[str, Any]] = {
-        "{}": {"params": []}
-    }  # first, because its rate is the one that is shown
+    # the group without fields is first, because its rate is the one that is shown
+    found: dict[str, dict[str, Any]] = {"{}": {"params": []}}
     for name, parameter in named.items():
         fields: dict[str, Any] = {}
         for patterns, more in groups.items():

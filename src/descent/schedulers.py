@@ -33,9 +33,7 @@ class Schedule:
         """Return the settings that Lightning's `configure_optimizers` names "lr_scheduler".
 
         Args:
-            optimizer: the one whose learning rate changes.
-            steps: optimizer steps of the whole run; infinite if it has no end.
-            epochs: of the whole run.
+            steps, epochs: of the whole run; steps are infinite if it has no end.
             validates_every: epochs from one validation to the next; a plateau is looked for as often.
         """
         arguments = dict(self.arguments)
@@ -43,8 +41,9 @@ class Schedule:
             if name in arguments and arguments[name] is None:
                 length = steps if self.interval == "step" else epochs
                 if isinf(steps) or length < 1:
-                    expected = "a number, because this run has no end to size it by"
-                    raise ConfigError(name, None, expected=expected)
+                    raise ConfigError(
+                        name, None, expected="a number, because this run has no end to size it by"
+                    )
                 arguments[name] = int(length)
         for name in (*LENGTHS, "step_size"):
             require(arguments.get(name, 1) >= 1, name, arguments.get(name), "a whole number of at least 1")
@@ -61,7 +60,6 @@ def cosine_warmup(optimizer: Optimizer, total_steps: int, warmup: float, final: 
     """Warm up linearly from 0, then follow half a cosine down (Loshchilov & Hutter, "SGDR", 2017).
 
     Args:
-        optimizer: the one whose learning rate changes.
         total_steps: steps of the whole schedule; afterwards the rate stays at `final`.
         warmup: share of the steps in which the rate rises to `lr`.
         final: the rate at the end, as a share of `lr`.

@@ -1,7 +1,4 @@
-"""What targets mean, in one place: for the loss, for the metrics, and for a person who reads a prediction.
-
-The data gives its task. The base class suits anything and changes nothing.
-"""
+"""What targets mean, in one place: for the loss, for the metrics, and for a person who reads a prediction."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -110,9 +107,7 @@ class Labels(Task):
 class Tokens(Task):
     """The next token at each position: logits `(n, length, vocabulary)`, targets int64 `(n, length)`.
 
-    Args:
-        names: of the tokens.
-        pad: the token that fills up short lines and does not count.
+    The token `pad` fills up short lines and does not count.
     """
 
     kind = "tokens"
@@ -142,12 +137,7 @@ class Tokens(Task):
 
 
 class Values(Precise, Task):
-    """Real values `(n, outputs)`, which the network learns standardised.
-
-    Args:
-        names: of the values.
-        mean, std: of the training targets in their own units, float64 `(outputs,)`.
-    """
+    """Real values `(n, outputs)`, which the network learns standardised by mean and std `(outputs,)`."""
 
     kind = "values"
     dtype = torch.float64
@@ -158,9 +148,9 @@ class Values(Precise, Task):
         self, names: Sequence[str] = (), mean: Tensor | None = None, std: Tensor | None = None
     ) -> None:
         super().__init__(names)
-        for name, value in (("mean", mean), ("std", std)):
-            start = torch.full((len(self.names),), float(name == "std")) if value is None else value
-            self.register_buffer(name, start.double())
+        n = len(self.names)
+        self.register_buffer("mean", (torch.zeros(n) if mean is None else mean).double())
+        self.register_buffer("std", (torch.ones(n) if std is None else std).double())
 
     def standardise(self, targets: Tensor) -> Tensor:
         """Turn values in their own units and precision into what the network learns, float32."""

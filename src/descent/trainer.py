@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning
 from lightning.pytorch import LightningModule
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -23,7 +23,6 @@ from descent.run.folder import RunFolder
 
 EPOCHS, BATCHES = 40, 800  # of a run, at least
 PEERS = ("gloo", "pair closure")  # words of gloo's messages, which raise nothing of a type of their own
-WORKERS = ("DataLoader worker",)  # words of torch's message about a worker that was killed
 LEAST = {  # numbers that Lightning does not look at, or only when it is too late
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
@@ -35,19 +34,12 @@ LEAST = {  # numbers that Lightning does not look at, or only when it is too lat
 }
 
 
-class Quiet(Profiler):
+class Quiet(PassThroughProfiler):
     """No profiler: Lightning's own, which measures nothing either, takes 1 µs a hook to say so."""
 
     context = nullcontext()
 
-    def start(self, action_name: str) -> None:
-        """Do nothing."""
-
-    def stop(self, action_name: str) -> None:
-        """Do nothing."""
-
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Return a context in which nothing is measured."""
         return self.context
 
 
@@ -55,15 +47,11 @@ class Trainer(lightning.pytorch.Trainer):
     """Lightning's Trainer, which runs Lightning's own loop, with checkpoints that stay in the run's folder.
 
     Args:
-        default_root_dir: the run's folder.
         compile: whether torch compiles the model.
         max_epochs: as Lightning's, or "auto": 40, and more where those have fewer than 800 batches, because a
             table of a hundred rows has learned little by then (docs/accuracy.md).
         batches: training batches of an epoch, where they are known.
         arguments: those of `lightning.pytorch.Trainer`.
-
-    Raises:
-        ConfigError: a value that Lightning refuses, or an accelerator that is not there.
     """
 
     def __init__(
@@ -82,7 +70,6 @@ class Trainer(lightning.pytorch.Trainer):
             require(not isinstance(value, int | float) or value >= least, name, value, f"at least {least}")
         every = arguments.get("val_check_interval")
         require(every != 0, "val_check_interval", every, "a number above 0")
-        accelerator = arguments.get("accelerator", "auto")
         if arguments.get("num_nodes", 1) > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & set(os.environ):
             expected = "1, or MASTER_ADDR, MASTER_PORT and NODE_RANK set, by which nodes find one another"
             raise ConfigError("num_nodes", arguments["num_nodes"], expected=expected)
@@ -97,7 +84,8 @@ class Trainer(lightning.pytorch.Trainer):
             known = [*AcceleratorRegistry.available_accelerators(), "gpu", "auto"]
             if "ccelerator" in str(error) or "backend" in str(error):
                 expected = f"what this machine has ({first_line(error)})"
-                raise ConfigError("accelerator", accelerator, expected=expected, choices=known) from error
+                wrong = arguments.get("accelerator", "auto")
+                raise ConfigError("accelerator", wrong, expected=expected, choices=known) from error
             raise
         if getattr(self.strategy.launcher, "_start_method", "") == "spawn":
             expected = "ddp, because what a run is made of cannot be sent to processes that are spawned"
@@ -108,7 +96,7 @@ class Trainer(lightning.pytorch.Trainer):
     def fit(self, model: LightningModule, *arguments: Any, **more: Any) -> None:  # type: ignore[override]
         """Train; what Lightning refuses only now becomes a `ConfigError` of `trainer`."""
         if self.strategy.root_device.type == "cpu":
-            # Lightning sets it; Adam would look for a GPU's driver at each step, which takes 0.1 ms
+            # which Lightning sets: Adam would look for a GPU's driver at each step, which takes 0.1 ms
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         if self.compile:
             compile_in_place(getattr(model, "model", model), self.strategy.root_device)
@@ -132,17 +120,16 @@ class Trainer(lightning.pytorch.Trainer):
             part = "scheduler" if files[-1].stem == "lr_scheduler" else "optimizer"
             raise ConfigError(part, expected=f"one that serves this model ({line})") from error
         if isinstance(error, MisconfigurationException | ModuleNotFoundError):
-            callbacks = [type(one).__name__ for one in self.callbacks]  # type: ignore[attr-defined]
-            named = any(name in text for name in callbacks)
+            named = any(type(one).__name__ in text for one in self.callbacks)  # type: ignore[attr-defined]
             if named or isinstance(error, MisconfigurationException):
                 key = "callbacks" if named else "trainer"
                 raise ConfigError(key, expected=f"values that it takes ({line})") from error
         if isinstance(error, ValueError) and not known and "val_check_interval" in text:
             raise ConfigError("trainer.val_check_interval", expected=line) from error
-        if isinstance(error, RuntimeError) and any(words in text for words in WORKERS):
+        if isinstance(error, RuntimeError) and "DataLoader worker" in text:  # which was killed
             raise Stopped(f"{line}. {advice}", 1) from error
-        alone = self.world_size == 1 or not isinstance(error, RuntimeError)
-        if not alone and (isinstance(error, DistError) or any(words in text for words in PEERS)):
+        lost = isinstance(error, DistError) or any(words in text for words in PEERS)
+        if lost and self.world_size > 1 and isinstance(error, RuntimeError):
             message = f"Another process of this run has ended or does not answer. {advice}"
             raise Stopped(message, 1) from error
 
@@ -156,9 +143,5 @@ class Trainer(lightning.pytorch.Trainer):
 
 
 def ddp(timeout: int) -> DDPStrategy:
-    """Return a strategy that has one process for each device and averages their gradients.
-
-    Args:
-        timeout: seconds that a process waits for the others.
-    """
+    """Return a strategy of one process for each device, which waits `timeout` seconds for the others."""
     return DDPStrategy(timeout=timedelta(seconds=timeout))

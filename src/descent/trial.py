@@ -14,19 +14,15 @@ if TYPE_CHECKING:
 
 
 def try_out(module: "Supervised", inputs: Any, targets: Any) -> None:
-    """Send one batch through everything, and leave no trace of it.
-
-    Raises:
-        ConfigError: the criterion does not take what model and data give, or returns nothing from which
-            `backward` can start; a metric does not take it; or batch normalisation gets one sample.
-    """
+    """Send one batch through everything, and leave no trace of it; what does not fit is a `ConfigError`."""
     modes = {part: part.training for part in module.modules()}
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         inputs, targets = map_tensors((inputs, targets), Tensor.clone)  # of inference mode there is no graph
         outputs = module.model.eval()(inputs)
         while isinstance(outputs, Tensor) and outputs.dim() > 1 and len(outputs) in (1, *outputs.shape[1:]):
             # as many samples as classes, or one, would hide that (n, classes) and (n,) are subtracted
-            inputs, outputs, targets = map_tensors((inputs, outputs, targets), repeat_first)
+            parts = (inputs, outputs, targets)
+            inputs, outputs, targets = map_tensors(parts, lambda values: torch.cat([values, values[:1]]))
         try:
             loss = module.compute_loss(inputs, outputs, targets)
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
@@ -51,8 +47,3 @@ def try_out(module: "Supervised", inputs: Any, targets: Any) -> None:
     module.val_metrics.try_out(map_tensors(outputs, Tensor.detach), targets)
     for part, training in modes.items():
         part.training = training
-
-
-def repeat_first(values: Tensor) -> Tensor:
-    """Return values `(n, …)` with the first one once more."""
-    return torch.cat([values, values[:1]])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -22,22 +22,18 @@ if TYPE_CHECKING:  # half a second of import that only those who read files pay 
     import polars as pl
 
 ROWS = 65_536  # samples of an array that are in memory at once
-BYTES = 1 << 32  # of an array in an .npz file, which is read whole
 
 
 def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Samples:
     """Return samples of two `.npy` files; what is larger than memory stays in its file.
 
-    Args:
-        inputs: file of numbers `(n, …)`.
-        targets: file of whole numbers `(n,)`, which are classes, or of real ones `(n,)` or `(n, outputs)`.
-        names: of the classes or values; None numbers them.
+    Targets are whole numbers `(n,)`, which are classes, or real ones `(n,)` or `(n, outputs)`.
     """
     file = NamedPath("inputs", inputs)
     x, y = load_array(file, "inputs"), load_array(NamedPath("targets", targets), "targets")
     if len(x) != len(y):
         raise file.error(f"a target each for {len(x):,} inputs, not {len(y):,}")
-    mapped: Any = torch.from_numpy(x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("=")))
+    mapped: Any = torch.from_numpy(x) if x.dtype.isnative else to_tensor(x)
     mapped.mapped = True
     if isinstance(x.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # pages stay in the system's cache
         mapped.release = partial(x.base.madvise, mmap.MADV_DONTNEED)
@@ -55,11 +51,10 @@ class ArrayReader:
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> ArrayReader:
-        """Return the reader of a saved run."""
         return cls(description["shape"])
 
     def encoder(self) -> None:
-        """Return None: an array contains the numbers that are normalised."""
+        """Return None: an array contains the numbers that are scaled."""
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
         """Yield frames without columns, and inputs `(n, *shape)`."""
@@ -77,14 +72,13 @@ class ArrayReader:
         if classes:
             whole = targets.ndim == 1 and bool((targets == targets.long()).all())
             if not whole or bool(((targets < 0) | (targets >= len(classes))).any()):
-                numbers = f"0 to {len(classes) - 1}"
-                raise file.error(f"targets that are numbers of classes, one a sample, {numbers}")
+                last = len(classes) - 1
+                raise file.error(f"targets that are numbers of classes, one a sample, 0 to {last}")
             targets = targets.long()
         for start in range(0, len(array), ROWS):
             yield to_tensor(array[start : start + ROWS]), targets[start : start + ROWS]
 
     def notes(self) -> list[str]:
-        """Return no lines."""
         return []
 
     def _load_inputs(self, file: NamedPath) -> Any:
@@ -104,9 +98,6 @@ def load_array(file: NamedPath, name: str) -> Any:
         with path.open("rb") as stream:
             start = stream.read(6)
         if start.startswith(b"PK"):
-            with ZipFile(path) as archive:
-                if archive.getinfo(f"{name}.npy").file_size > BYTES:
-                    raise ValueError("its array is larger than 4 GiB: save it as .npy")
             array = np.load(path, allow_pickle=False)[name]
         elif start == b"\x93NUMPY" and alone:
             array = np.lib.format.open_memmap(path, mode="r")

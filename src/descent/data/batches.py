@@ -9,16 +9,15 @@ from torch import Tensor
 
 from descent.data.scaling import let_go
 
+Transform = Callable[[Tensor], Tensor]  # of a batch's inputs, such as the scaling of bytes
 CHUNK = 1 << 20  # numbers gathered at once: enough to amortise the call, few enough to stay in the cache
 
 
 class Order:
     """The samples of each epoch, by row, and this process's share of them.
 
-    The order depends on `(seed, epoch)` alone, never on the global random state, so an epoch can be run
-    again on its own, and begun in its middle.
-
-    Without a seed it is that of `rows`, int64 `(n,)`. `drop_last` leaves out a last batch that is smaller.
+    It depends on `(seed, epoch)` alone, never on the global random state, so an epoch can be run again on its
+    own, and begun in its middle. Without a seed it is that of `rows`, int64 `(n,)`.
     """
 
     def __init__(
@@ -35,7 +34,6 @@ class Order:
         self.epoch = self.first = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch is drawn next."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -46,17 +44,14 @@ class Order:
         return max(1, samples // self.batch_size) if self.drop_last else ceil(samples / self.batch_size)
 
     def draw(self) -> Tensor:
-        """Return the rows of this epoch and process.
-
-        In training, processes get equally many, so that none waits for another: some samples come twice, as
-        in torch's DistributedSampler.
-        """
+        """Return the rows of this epoch and process."""
         n = len(self.rows)
         if self.seed is None:
             return self.rows[self.rank :: self.world_size]
         # hashed, so that epoch 1 of seed 0 and epoch 0 of seed 1 have nothing in common
         key = random.Random(f"{self.seed}:{self.epoch}").getrandbits(63)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(key))
+        # processes get equally many, so that none waits for another: some samples come twice, as in torch
         total = ceil(n / self.world_size) * self.world_size
         order = order.repeat(ceil(total / n))[:total]
         return self.rows[order[self.rank :: self.world_size]]
@@ -88,7 +83,6 @@ class Ordered:
         raise NotImplementedError
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch is read next."""
         self.order.set_epoch(epoch)
 
     def start_at(self, batch: int) -> None:
@@ -97,17 +91,10 @@ class Ordered:
 
 
 class Batches(Ordered):
-    """Batches of tensors `(n, …)` in memory: no workers, no collation, one gather for many batches.
-
-    `transform`, such as the scaling of bytes, is applied to the inputs of many batches at once.
-    """
+    """Batches of tensors `(n, …)` in memory: one gather, and one transform of inputs, for many batches."""
 
     def __init__(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        order: Order,
-        transform: Callable[[Tensor], Tensor] | None = None,
+        self, inputs: Tensor, targets: Tensor, order: Order, transform: Transform | None = None
     ) -> None:
         super().__init__(order)
         self.inputs, self.targets, self.transform = inputs, targets, transform

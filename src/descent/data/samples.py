@@ -1,6 +1,7 @@
 """A data set is a function that returns `Samples`, and `FromSamples` splits, scales and batches those."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -64,15 +65,12 @@ class FromSamples(LightningDataModule):
 
     Args:
         source: given `arguments`, returns `Samples`.
-        val_fraction: share of the samples for validation, of every class alike, where none are given.
-        test_fraction: the same for the test; None where the samples have a test split.
+        test_fraction: share of the samples for the test; None where they have a test split.
         seed: of the splits, the label noise, the order of each epoch and the augmentation.
         label_noise: share of the training labels that are replaced by another class, drawn uniformly.
         fold: of `folds` parts of the samples, the one that is the test split; None for `test_fraction`.
         task: what the targets are; "auto" takes whole numbers for classes and others for values.
-        drop_last: leave out the last training batch of an epoch where it is smaller than the others.
-        like: what is taken over from the run whose weights are the start, so that each weight means the same:
-            `descent.run.saved.SavedRun.like`.
+        like: what is taken over from the run whose weights are the start: `descent.run.saved.SavedRun.like`.
     """
 
     def __init__(
@@ -95,24 +93,27 @@ class FromSamples(LightningDataModule):
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             require(size >= 1, name, size, "a whole number of at least 1")
         require(0 <= label_noise <= 1, "label_noise", label_noise, "a number from 0 to 1")
-        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
-        self.drop_last = drop_last
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.seed, self.drop_last = seed, drop_last
         task = {"classification": "classes", "regression": "values"}.get(task, task)  # type: ignore[assignment]
-        samples = source(**arguments, **({"task": task} if "task" in signature(source).parameters else {}))
+        with suppress(ValueError):  # of a function of C, whose arguments are not known
+            arguments |= {"task": task} if "task" in signature(source).parameters else {}
+        samples = source(**arguments)
         if not isinstance(samples, Samples):
-            got = type(samples).__name__
-            raise ConfigError("source", expected=f"a function that returns Samples, not {got}")
+            expected = f"a function that returns Samples, not {type(samples).__name__}"
+            raise ConfigError("source", expected=expected)
         kind = find_kind(samples, task)
         if like is not None:
             from descent.data.like import order_targets
 
             samples = order_targets(samples, kind, like)
-        n, generator = len(samples.targets), torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         classes = samples.targets if kind == "classes" and samples.targets.dim() == 1 else None
-        given = samples.rows
+        given = {"train": torch.arange(len(samples.targets)), **samples.rows}
         if fold is not None:
-            given = hold_out(n, classes, given, fold, folds, deepcopy(generator))
-        self.rows = draw_splits(n, classes, given, val_fraction, test_fraction, generator)
+            given = hold_out(given, classes, fold, folds, deepcopy(generator))
+        fractions = {"test": test_fraction, "val": val_fraction}  # in the order in which they are drawn
+        self.rows = draw_splits(given, classes, fractions, generator)
         train = self.rows["train"]
         if samples.fit is not None:
             samples = samples.fit(samples, self.rows, like)
@@ -166,14 +167,8 @@ class FromSamples(LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """Return plain values for a checkpoint: all that it takes to read new files and to name outputs."""
-        return {
-            "task": self.task.describe(),
-            "input_shape": list(self.sizes["input_shape"]),
-            "names": self.names,
-            "class_counts": self.class_counts,
-            "fingerprint": self.fingerprint,
-            "reader": self.reader,
-        }
+        kept = {name: getattr(self, name) for name in ("names", "class_counts", "fingerprint", "reader")}
+        return {"task": self.task.describe(), "input_shape": list(self.sizes["input_shape"]), **kept}
 
     def take(self, split: str) -> tuple[Tensor, Tensor]:
         """Return a copy of the inputs, as they are kept, and of the targets of a split, in a fixed order."""
@@ -235,12 +230,10 @@ def find_kind(samples: Samples, task: str) -> str:
         return "classes"
     require(task != "classes", "task", task, "values or labels, because the targets are real numbers")
     answers = bool(((targets == 0) | (targets == 1)).all())
-    if task == "labels":
-        require(answers, "task", task, "values, because the targets are not only 0 and 1")
-        return "labels"
-    if task == "auto" and answers and targets.shape[1] > 1:
-        raise ConfigError("task", task, expected="labels or values, because all targets are 0 or 1")
-    return "values"
+    unclear = task == "auto" and answers and targets.shape[1] > 1
+    require(not unclear, "task", task, "labels or values, because all targets are 0 or 1")
+    require(answers or task != "labels", "task", task, "values, because the targets are not only 0 and 1")
+    return "labels" if task == "labels" else "values"
 
 
 def take_targets(

@@ -9,10 +9,7 @@ COARSE = (torch.uint8, torch.int8, torch.float16, torch.bfloat16)  # numbers tha
 
 
 class Precise(nn.Module):
-    """A module whose buffers stay float64 in a run of any precision; they follow it to the device.
-
-    MPS has no float64: there they stay on the CPU.
-    """
+    """A module whose buffers stay float64 in a run of any precision; for MPS, without float64, on the CPU."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Precise":
         for module in self.modules():
@@ -54,8 +51,7 @@ def find_moments(
 ) -> tuple[Tensor, Tensor]:
     """Return mean and variance of some rows over `dims`, float64, shaped to broadcast against one sample.
 
-    Blocks of rows, encoded, are summed in float64 about the first row, so nothing cancels, and what does not
-    vary in its own precision has a variance of exactly 0.
+    Blocks are summed about the first row, so nothing cancels, and what does not vary has exactly 0.
     """
     shift, n = None, 0
     total = square = torch.zeros(1, dtype=torch.float64)

@@ -7,28 +7,20 @@ from torch import Tensor
 
 from descent.errors import ConfigError, require
 
+Rows = Mapping[str, Tensor]  # of each split, int64
+
 
 def draw_splits(
-    n: int,
-    classes: Tensor | None,
-    given: Mapping[str, Tensor],
-    val_fraction: float,
-    test_fraction: float | None,
-    generator: torch.Generator,
+    given: Rows, classes: Tensor | None, fractions: Mapping[str, float | None], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Return the rows of "train", "val" and "test", int64, drawn at random and evenly over the classes.
+    """Return the rows of "train", "val" and "test", drawn at random and evenly over the classes of all rows.
 
-    Args:
-        n: number of all rows.
-        classes: of all rows, int64 `(n,)`; None where there are none.
-        given: rows of the same names that are not to be drawn. Where there is no "train", all rows are dealt
-            out; where "val" or "test" are absent or empty, they are drawn from "train".
-        val_fraction, test_fraction: shares of "train", for what is drawn.
+    Where "val" or "test" are not given, or empty, these fractions of "train" become them.
     """
-    rows = {"train": torch.arange(n), "val": torch.arange(0), "test": torch.arange(0), **given}
+    rows = {"val": torch.arange(0), "test": torch.arange(0), **given}
     n = len(rows["train"])  # of which shares are taken
     rest = rows["train"][torch.randperm(n, generator=generator)]
-    for name, fraction in (("test", test_fraction), ("val", val_fraction)):
+    for name, fraction in fractions.items():
         if len(rows[name]) == 0:
             key = f"{name}_fraction"
             if fraction is None or not 0 < fraction < 1:
@@ -37,7 +29,7 @@ def draw_splits(
             some_left = f"a share of {n:,} samples that leaves some on each side"
             require(1 <= size < len(rest), key, fraction, some_left)
             rows[name], rest = deal(rest, classes, size)
-    return {**rows, "train": rest}
+    return {"train": rest, "val": rows["val"], "test": rows["test"]}
 
 
 def deal(order: Tensor, classes: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
@@ -49,18 +41,10 @@ def deal(order: Tensor, classes: Tensor | None, n: int) -> tuple[Tensor, Tensor]
 
 
 def hold_out(
-    n: int,
-    classes: Tensor | None,
-    given: Mapping[str, Tensor],
-    fold: int,
-    folds: int,
-    generator: torch.Generator,
+    given: Rows, classes: Tensor | None, fold: int, folds: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Return the given rows with fold number `fold` of "train", from 0, as "test"; see `draw_splits`.
-
-    Over all folds, each row of "train" is held out once; each class is spread over them as evenly as can be.
-    """
-    rows = given.get("train", torch.arange(n))
+    """Return the given rows with one of the folds of "train", which spread each class evenly, as "test"."""
+    rows = given["train"]
     if len(given.get("test", ())):
         raise ConfigError("fold", fold, expected="null, because the data has a test split of its own")
     require(2 <= folds <= len(rows), "folds", folds, f"a whole number from 2 to {len(rows):,}, the samples")
@@ -75,10 +59,7 @@ def hold_out(
 def replace_labels(
     targets: Tensor, rows: Tensor, share: float, classes: int, generator: torch.Generator
 ) -> Tensor:
-    """Return class indices of which a share of some rows are another class, drawn uniformly.
-
-    This is the symmetric noise of Ghosh, Kumar & Sastry (2017).
-    """
+    """Return class indices with symmetric noise in a share of some rows (Ghosh, Kumar & Sastry, 2017)."""
     chosen = torch.rand(len(rows), generator=generator) < share
     shift = torch.randint(1, classes, (len(rows),), generator=generator)
     right, targets = targets[rows], targets.clone()

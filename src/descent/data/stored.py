@@ -1,32 +1,27 @@
 """Samples that are read one by one, because they do not fit in memory or are augmented."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from descent.data.batches import Order, Ordered
+from descent.data.batches import Order, Ordered, Transform
 
 
 class StoredInputs(Protocol):
     """What `Samples.inputs` that are read one by one have."""
 
-    augment: (
-        Callable[[Tensor], Tensor] | None
-    )  # a random change of a training sample, by torch, numpy or random
+    augment: Transform | None  # a random change of one training sample, by torch, numpy or random
     workers: int  # processes that read
 
     def __len__(self) -> int: ...
-
-    def __getitem__(self, row: int) -> Tensor:
-        """Return one sample, such as uint8 `(channels, height, width)`."""
-
-    def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance over some rows, float64, as `descent.data.scaling.find_moments` does."""
+    def __getitem__(self, row: int) -> Tensor: ...
+    def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]: ...  # as `descent.data.scaling.find_moments`
 
 
 class StoredSamples(Dataset[tuple[Tensor, Tensor]]):
@@ -46,14 +41,14 @@ class Loader(Ordered):
 
     torch's DataLoader draws its order from the global random state, and lets what a worker draws depend on
     how many batches that worker has made; neither can be resumed. Here every batch has a key of its own, and
-    the number of workers changes nothing. `transform` is applied to the inputs of a batch on the device.
+    the number of workers changes nothing.
     """
 
     def __init__(
         self,
         dataset: Dataset[Any],
         order: Order,
-        transform: Callable[[Tensor], Tensor] | None = None,
+        transform: Transform | None = None,
         workers: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -85,17 +80,12 @@ class KeyedBatches(Dataset[Any]):
 
     def __getitem__(self, batch: tuple[str, list[int]]) -> Any:
         key, rows = batch
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         seed = random.Random(key).getrandbits(32)
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
+        with isolate_rng(include_cuda=False):
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
             # arrays are sent through a pipe; tensors need a socket, shared memory and open files, and where a
             # worker gets none of these, the process that trains waits for ever
             inputs, targets = zip(*(self.dataset[row] for row in rows), strict=True)
             return torch.stack(inputs).numpy(), torch.stack(targets).numpy()
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])

@@ -15,11 +15,8 @@ from descent.errors import ConfigError, first_line
 def torchvision_set(name: str, folder: str, download: bool) -> Samples:
     """Return an image data set of torchvision, as bytes; its official test split is the test data.
 
-    Args:
-        name: the class in `torchvision.datasets`, such as "MNIST": any whose constructor takes
-            `(root, train, download)` and that has `data`, `targets` and `classes`.
-        folder: where the files are, or go to; the processes and runs of a machine share it.
-        download: fetch the files when they are not there.
+    It is any class of `torchvision.datasets` that takes `(root, train, download)` and has `data`, `targets`
+    and `classes`. The processes and runs of a machine share the folder.
     """
     from filelock import FileLock  # comes with torch
 
@@ -35,8 +32,8 @@ def torchvision_set(name: str, folder: str, download: bool) -> Samples:
             train = constructor(str(path), train=True, download=download)
             test = constructor(str(path), train=False, download=download)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: corrupt or not found
-        connection = f"or a network connection to download them ({first_line(error)})"
-        expected = f"the files of {name} in {path}, {connection}"
+        connection = f"a network connection to download them ({first_line(error)})"
+        expected = f"the files of {name} in {path}, or {connection}"
         raise ConfigError("folder", folder, expected=expected) from error
     parts = to_tensors(train), to_tensors(test)
     inputs, targets = (torch.cat(pair) for pair in zip(*parts, strict=True))
@@ -58,8 +55,6 @@ def import_torchvision(key: str, value: str) -> Any:
         import torchvision.datasets
         import torchvision.transforms.v2
     except (ImportError, RuntimeError) as error:  # RuntimeError: built against another torch
-        expected = (
-            "a torchvision that matches torch; `uv sync --extra images` or `pip install -e '.[images]'`"
-        )
-        raise ConfigError(key, value, expected=f"{expected} ({first_line(error)})") from error
+        install = f"`uv sync --extra images` or `pip install -e '.[images]'` ({first_line(error)})"
+        raise ConfigError(key, value, expected=f"a torchvision that matches torch; {install}") from error
     return torchvision

@@ -1,7 +1,7 @@
 """Torch's kernels for Adam, AdamW and SGD, called without what surrounds them in `Optimizer.step`.
 
 Of the time of a small model's `Adam.step`, three quarters are spent around its one kernel. Builds on
-private names of torch; tests/test_kernels.py holds it, bit for bit, against the torch that is installed.
+private names of torch; a test holds it, bit for bit, against the torch that is installed.
 """
 
 from typing import Any
@@ -18,8 +18,6 @@ PLAIN: dict[type, dict[str, Any]] = {
     AdamW: ADAM,
     SGD: {"maximize": False, "nesterov": False, "differentiable": False},
 }
-
-
 ONE = torch.tensor(1.0)
 
 
@@ -29,9 +27,6 @@ class Stepper:
     Its own `step` runs wherever anything is unusual: another class, hooks, several parameter groups, settings
     other than `PLAIN`, tensors as rates, parameters of several kinds, and the first step, which makes the
     state. What the optimizer holds is never kept here, so schedulers and checkpoints may change all of it.
-
-    Args:
-        optimizer: any; it is used without a closure and without a gradient scaler.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -79,49 +74,28 @@ def update_adam(group: dict[str, Any], params: list[Any], grads: list[Any], stat
     """Do what `torch.optim.adam._fused_adam` does."""
     if not params or not all(states):
         return False
-    steps = [state["step"] for state in states]
+    first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
     if params[0].device.type == "cpu":
         torch._foreach_add_(steps, ONE, alpha=1.0)  # so that no tensor is made of a number first
     else:
         torch._foreach_add_(steps, 1)
     kernel: Any = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-    kernel(
-        params,
-        grads,
-        [state["exp_avg"] for state in states],
-        [state["exp_avg_sq"] for state in states],
-        [],
-        steps,
-        lr=group["lr"],
-        beta1=group["betas"][0],
-        beta2=group["betas"][1],
-        weight_decay=group["weight_decay"],
-        eps=group["eps"],
-        amsgrad=False,
-        maximize=False,
-    )
+    beta1, beta2 = group["betas"]
+    settings = {name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
+    kernel(params, grads, first, second, [], steps, beta1=beta1, beta2=beta2, **settings)
     return True
 
 
 def update_sgd(group: dict[str, Any], params: list[Any], grads: list[Any], states: list[Any]) -> bool:
     """Do what `torch.optim.sgd._fused_sgd` does, and on the CPU `_single_tensor_sgd`."""
-    momentum, rate, decay = group["momentum"], group["lr"], group["weight_decay"]
+    settings = {name: group[name] for name in ("lr", "weight_decay", "momentum", "dampening")}
+    rate, decay, momentum, dampening = settings.values()
     buffers = [state.get("momentum_buffer") for state in states] if momentum else []
     if not params or any(b is None for b in buffers) or any(grad.is_sparse for grad in grads):
         return False
     if group["fused"]:
-        torch._fused_sgd_(
-            params,
-            grads,
-            buffers,
-            weight_decay=decay,
-            momentum=momentum,
-            lr=rate,
-            dampening=group["dampening"],
-            nesterov=False,
-            maximize=False,
-            is_first_step=False,
-        )
+        fixed = {"nesterov": False, "maximize": False, "is_first_step": False}
+        torch._fused_sgd_(params, grads, buffers, **settings, **fixed)
         return True
     if params[0].device.type != "cpu":  # where torch's own choice may round otherwise
         return False
@@ -129,7 +103,7 @@ def update_sgd(group: dict[str, Any], params: list[Any], grads: list[Any], state
         grads = list(torch._foreach_add(grads, params, alpha=decay))
     if momentum:
         torch._foreach_mul_(buffers, momentum)
-        torch._foreach_add_(buffers, grads, alpha=1 - group["dampening"])
+        torch._foreach_add_(buffers, grads, alpha=1 - dampening)
         grads = buffers
     torch._foreach_add_(params, grads, alpha=-rate)
     return True

@@ -43,14 +43,8 @@ HOOKS = (
 VALIDATION = ("on_validation_batch_start", "on_validation_batch_end")
 # a module, or data, that overrides one of these gets Lightning's own `advance`
 TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-STEP = (
-    *TRANSFER,
-    "on_train_batch_start",
-    "optimizer_zero_grad",
-    "backward",
-    "configure_gradient_clipping",
-    "optimizer_step",
-)
+BACKWARD = ("optimizer_zero_grad", "backward", "configure_gradient_clipping", "optimizer_step")
+STEP = (*TRANSFER, "on_train_batch_start", *BACKWARD)
 
 
 class LeanLoop(_TrainingEpochLoop):
@@ -59,8 +53,7 @@ class LeanLoop(_TrainingEpochLoop):
     Lightning 2.6 calls about 25 hooks of callbacks, module and strategy around each batch, whether or not
     anything overrides them, which costs 0.6 ms of a small model's 1.1 ms a step (docs/performance.md).
     This does the same in the same order and calls those that are overridden. Where a run needs more than
-    that (several devices, gradient accumulation, a gradient scaler, a profiler, a module with a step of
-    its own), Lightning's own `advance` runs in its place.
+    that, such as several devices or gradient accumulation, Lightning's own `advance` runs in its place.
     """
 
     plain = False  # whether it does what Lightning's own `advance` would
@@ -68,9 +61,8 @@ class LeanLoop(_TrainingEpochLoop):
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
         super().__init__(trainer, min_steps, max_steps)
-        self.val_loop = LeanValidation(
-            trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
-        )
+        stage = TrainerFn.FITTING, RunningStage.VALIDATING
+        self.val_loop = LeanValidation(trainer, *stage, verbose=False, inference_mode=False)
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
@@ -99,13 +91,12 @@ class LeanLoop(_TrainingEpochLoop):
         self.of_optimizer = blame("optimizer")
         self.device, self.optimizer = trainer.strategy.root_device, trainer.optimizers[0]
         self.stepper = Stepper(self.optimizer)
-        # where `self.log` looks for the hook that it is in; nn.Module's own __setattr__ would take 3 µs
-        self.names = vars(module)
+        self.names = vars(module)  # where `self.log` looks for the hook that it is in
 
     def _is_unusual(self, data_fetcher: _DataFetcher) -> bool:
         """Whether there is anything in this run that this loop leaves to Lightning's own `advance`."""
         trainer, module = self.trainer, self.trainer.lightning_module
-        data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         precision = trainer.precision_plugin
         own = any(overridden(module, name, LightningModule) for name in STEP)
         base = FromSamples if isinstance(data, FromSamples) else LightningDataModule
@@ -127,9 +118,8 @@ class LeanLoop(_TrainingEpochLoop):
         """Train on one batch, and on those that follow until Lightning has more to do than the next one."""
         resumes = self.restarting  # what follows of it is how Lightning's own `advance` begins
         validates = resumes and self._should_check_val_fx(data_fetcher)
-        if not self.plain or (
-            validates and (self.val_loop.restarted_mid_evaluation or self.restarted_on_last)
-        ):
+        midway = validates and (self.val_loop.restarted_mid_evaluation or self.restarted_on_last)
+        if not self.plain or midway:
             super().advance(data_fetcher)
             return
         if validates:
@@ -181,37 +171,27 @@ class LeanLoop(_TrainingEpochLoop):
 
     def _differentiate(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
         """Do what an optimizer's closure does, and fill `outputs` with what the module's step returned."""
-        trainer = self.trainer
-        loss = self._differentiate_by_hand(batch, batch_idx, outputs)
-        if loss is not None:  # else the step says that this batch is to be skipped
-            outputs["loss"] = loss.detach()
-            self._call("on_after_backward")
-        self._call("on_before_optimizer_step", self.optimizer)
-        if trainer.gradient_clip_val is not None:
-            clip, how = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
-            self.module.clip_gradients(self.optimizer, clip, how)
-        return loss
-
-    def _differentiate_by_hand(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
         self.names["_current_fx_name"] = "training_step"
         with self.autocast() if self.autocast else nullcontext():
             output = self.module.training_step(batch, batch_idx)
         self.names["_current_fx_name"] = None
         loss: Tensor | None = output["loss"] if isinstance(output, Mapping) else output
         outputs.update(recursive_detach(output) if isinstance(output, Mapping) else {})
-        self._zero_grad()
-        if loss is not None:
-            self._call("on_before_backward", loss)
-            loss.backward()
-        return loss
-
-    def _zero_grad(self) -> None:
         progress = self.automatic_optimization.optim_progress.optimizer.zero_grad
         progress.increment_ready()
         self._call("on_before_zero_grad", self.optimizer)
         progress.increment_started()
         self.stepper.zero_grad()
         progress.increment_completed()
+        if loss is not None:  # else the step says that this batch is to be skipped
+            self._call("on_before_backward", loss)
+            loss.backward()
+            outputs["loss"] = loss.detach()
+            self._call("on_after_backward")
+        self._call("on_before_optimizer_step", self.optimizer)
+        if (clip := self.trainer.gradient_clip_val) is not None:
+            self.module.clip_gradients(self.optimizer, clip, self.trainer.gradient_clip_algorithm)
+        return loss
 
     def _call(self, name: str, *arguments: Any) -> None:
         """Call a hook of all that override it."""
@@ -222,10 +202,7 @@ class LeanLoop(_TrainingEpochLoop):
 
 
 class LeanValidation(_EvaluationLoop):
-    """The validation batches of an epoch; what comes before and after them is Lightning's.
-
-    It leaves to Lightning's own `_evaluation_step` what `LeanLoop` leaves to its `advance`.
-    """
+    """The validation batches of an epoch, unless `LeanLoop` leaves the run to Lightning's own `advance`."""
 
     checked: LightningModule | None = None  # whose hooks were looked at
     plain = False
@@ -241,7 +218,7 @@ class LeanValidation(_EvaluationLoop):
         super().on_run_start()
 
     def _verify_dataloader_idx_requirement(self) -> None:
-        """Do nothing, for it is done once; at each epoch it would take 0.1 ms."""
+        """Do nothing, because it is done once; at each epoch it would take 0.1 ms."""
 
     def _evaluation_step(
         self, batch: Any, batch_idx: int, dataloader_idx: int, dataloader_iter: Iterator[Any] | None
@@ -276,7 +253,7 @@ class LeanValidation(_EvaluationLoop):
 
 def list_listeners(name: str, trainer: Trainer, module: LightningModule) -> list[Callable[..., Any]]:
     """Return what is to be called for a hook, in the order in which Lightning would call it."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
     heard = [partial(getattr(c, name), trainer, module) for c in callbacks if overridden(c, name, Callback)]
     return [*heard, *([getattr(module, name)] if overridden(module, name, LightningModule) else [])]
 
