@@ -53,9 +53,6 @@ def assert_standard(values: Tensor, dims: tuple[int, ...], atol: float) -> None:
     assert torch.allclose(values.std(dims, correction=0), torch.ones_like(mean), atol=atol)
 
 
-# ---- splits and folds --------------------------------------------------------------------------------------
-
-
 def test_splits_cover_the_data_once_and_are_a_function_of_the_seed() -> None:
     rows = torch.arange(1000.0).reshape(-1, 1)
 
@@ -123,9 +120,6 @@ def test_label_noise_replaces_a_share_of_training_labels_only() -> None:
         assert torch.equal(clean.take(name)[1], noisy.take(name)[1])
 
 
-# ---- samples -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -185,8 +179,6 @@ def test_bundled_data_is_that_of_scikit_learn_file_by_file() -> None:
     for name in ("digits.csv.gz", "diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"):
         assert (own / name).read_bytes() == (theirs / name).read_bytes()
 
-
-# ---- scaling -----------------------------------------------------------------------------------------------
 
 N = torch.arange(1000)
 SHUFFLED = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
@@ -261,9 +253,6 @@ def test_inputs_are_scaled_and_targets_standardised_with_the_training_split_alon
     assert not torch.allclose(data.take("val")[0].mean(0)[:2], torch.zeros(2), atol=1e-4)
     assert (targets.mean().abs() < 1e-5, targets.dtype) == (True, torch.float32)
     assert torch.allclose(data.task.predict(data.targets), values, rtol=0, atol=1e-6)
-
-
-# ---- batches -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -367,9 +356,6 @@ def test_lightning_leaves_order_and_scaling_to_the_loader(stored: bool, overfit:
         assert torch.equal(batch, data.scaling(images[rows]))
 
 
-# ---- NumPy's files, mapped into memory ---------------------------------------------------------------------
-
-
 def write_arrays(folder: Path, n: int, features: int, dtype: str = "float64") -> dict[str, Any]:
     """Write inputs and classes that depend on them; return the arguments of `arrays`."""
     x = (5 + 10 * np.random.default_rng(0).random((n, features))).astype(dtype)
@@ -398,8 +384,8 @@ def test_a_mapped_array_gives_the_batches_of_one_in_memory_bit_for_bit(
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of resident pages")
 def test_a_mapped_array_is_read_with_a_small_share_of_it_resident(tmp_path: Path, monkeypatch: Any) -> None:
-    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", "float32", (40_000, 2000))  # 320 MB of zeros
-    x[:, 0] = np.arange(40_000) % 2
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", "float32", (20_000, 2000))  # 160 MB of zeros
+    x[:, 0] = np.arange(20_000) % 2
     np.save(tmp_path / "y.npy", x[:, 0].astype(np.int64))
     del x
     monkeypatch.setattr("descent.data.samples.MAPPED", 0)
@@ -409,7 +395,7 @@ def test_a_mapped_array_is_read_with_a_small_share_of_it_resident(tmp_path: Path
 
     before = resident()
     data = data_of(arrays, inputs=str(tmp_path / "x.npy"), targets=str(tmp_path / "y.npy"))
-    assert max(resident() for _ in data.train_dataloader()) - before < 100 << 20
+    assert max(resident() for _ in data.train_dataloader()) - before < 50 << 20
 
 
 def test_a_run_on_mapped_arrays_resumes_exactly(tmp_path: Path, monkeypatch: Any) -> None:

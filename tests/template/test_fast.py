@@ -1,6 +1,5 @@
 """trainer=fast against Lightning's own loop and torch's step: the same bits, hooks, state and counters."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,13 @@ from descent.module import Supervised
 from descent.schedulers import Schedule
 from descent.trainer import Trainer as OwnTrainer
 
-# ---- kernels -----------------------------------------------------------------------------------------------
+
+class Own(Adam):
+    """Has a step of its own."""
+
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure)
+
 
 ADAM = partial(Adam, lr=0.01, fused=True)
 KERNELS = [
@@ -41,15 +46,10 @@ UNUSUAL = [
     partial(Adam, lr=torch.tensor(0.01), fused=True),
     partial(SGD, lr=0.01, momentum=0.9, nesterov=True),
     partial(NAdam, lr=0.01),
+    partial(Own, lr=0.01, fused=True),
     lambda params: Adam([{"params": [p]} for p in params], lr=0.01, fused=True),
 ]
 STEPS = 7
-
-
-def named(make: Any) -> str:
-    if not isinstance(make, partial):
-        return "several groups"
-    return " ".join([make.func.__name__, *(f"{name}={value}" for name, value in make.keywords.items())])
 
 
 class Twins:
@@ -57,26 +57,25 @@ class Twins:
 
     def __init__(self, make: Any) -> None:
         torch.manual_seed(0)
-        self.ours = nn.Sequential(nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 3))
-        self.theirs = deepcopy(self.ours)
-        self.pair = make(self.ours.parameters()), make(self.theirs.parameters())
+        network = nn.Sequential(nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 3))
+        self.networks: Any = network, deepcopy(network)
+        self.pair = [make(network.parameters()) for network in self.networks]
         self.stepper = Stepper(self.pair[0])
 
     def train(self, steps: int) -> None:
         """Take steps, in one of which the first layer has no gradient; weights and state stay the same."""
         for step in range(steps):
             inputs = torch.randn(16, 5)
-            for network in (self.ours, self.theirs):
-                network[0].requires_grad_(step != 2)  # type: ignore[operator]
+            for network in self.networks:
+                network[0].requires_grad_(step != 2)
                 network(inputs).square().mean().backward()
             self.stepper.step()
             self.pair[1].step()
-            assert all(
-                torch.equal(*p) for p in zip(self.ours.parameters(), self.theirs.parameters(), strict=True)
-            )
+            pairs = zip(*(network.parameters() for network in self.networks), strict=True)
+            assert all(torch.equal(*pair) for pair in pairs)
             self.stepper.zero_grad()
             self.pair[1].zero_grad()
-            assert all(p.grad is None for p in self.ours.parameters())
+            assert all(p.grad is None for p in self.networks[0].parameters())
         ours, theirs = (optimizer.state_dict() for optimizer in self.pair)
         assert str(ours["param_groups"]) == str(theirs["param_groups"])
         assert ours["state"].keys() == theirs["state"].keys()
@@ -85,40 +84,43 @@ class Twins:
             for name, value in state.items():
                 assert value is None or torch.equal(value, ours["state"][index][name]), name
 
+    def change(self, **settings: Any) -> None:
+        for optimizer in self.pair:
+            optimizer.param_groups[0].update(settings)
+
 
 @pytest.fixture
-def own_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Optimizer]]:
+def own_steps(monkeypatch: pytest.MonkeyPatch) -> list[Optimizer]:
     """The optimizers whose own `step` was called."""
     called: list[Optimizer] = []
     for kind in (Adam, SGD, NAdam):  # AdamW has that of Adam
-        own = kind.step
 
-        def step(self: Optimizer, closure: Any = None, own: Any = own) -> Any:
+        def step(self: Optimizer, closure: Any = None, own: Any = kind.step) -> Any:
             called.append(self)
             return own(self, closure)
 
         step.hooked = True  # type: ignore[attr-defined]  # as torch marks what need not be wrapped again
         monkeypatch.setattr(kind, "step", step)
-    yield called
+    return called
 
 
-@pytest.mark.parametrize("make", KERNELS + UNUSUAL, ids=named)
+@pytest.mark.parametrize("make", KERNELS + UNUSUAL)
 def test_a_kernel_gives_the_bits_and_the_state_of_torchs_step_which_runs_where_anything_is_unusual(
     make: Any, own_steps: list[Optimizer]
 ) -> None:
     twins = Twins(make)
     twins.train(STEPS)
-    stateless = "SGD" in named(make) and "momentum" not in named(make)  # else torch's step makes the state
-    assert own_steps.count(twins.pair[0]) == (STEPS if make in UNUSUAL else 0 if stateless else 1)
-    assert own_steps.count(twins.pair[1]) == STEPS
+    ours, theirs = twins.pair
+    stateless = type(ours) is SGD and not ours.defaults["momentum"]  # else torch's step makes the state
+    assert own_steps.count(ours) == (STEPS if make in UNUSUAL else 0 if stateless else 1)
+    assert own_steps.count(theirs) == STEPS
 
 
 def test_what_changes_between_two_steps_counts_from_then_on(own_steps: list[Optimizer]) -> None:
     twins, others = Twins(ADAM), Twins(ADAM)
     others.train(3)
     twins.train(2)
-    for optimizer in twins.pair:
-        optimizer.param_groups[0] |= {"lr": 0.5, "weight_decay": 0.3, "eps": 1e-3, "betas": (0.5, 0.6)}
+    twins.change(lr=0.5, weight_decay=0.3, eps=1e-3, betas=(0.5, 0.6))
     twins.train(2)
     for optimizer in twins.pair:
         optimizer.load_state_dict(deepcopy(others.pair[1].state_dict()))
@@ -128,8 +130,7 @@ def test_what_changes_between_two_steps_counts_from_then_on(own_steps: list[Opti
     twins.train(2)
     handle.remove()
     assert own_steps.count(twins.pair[0]) == 3
-    for optimizer in twins.pair:
-        optimizer.param_groups[0]["maximize"] = True
+    twins.change(maximize=True)
     twins.train(2)
     assert own_steps.count(twins.pair[0]) == 5
 
@@ -146,33 +147,18 @@ def test_a_scheduler_sees_that_the_optimizer_has_stepped(recwarn: pytest.Warning
     assert not [w for w in recwarn if "lr_scheduler.step()" in str(w.message)]
 
 
-def test_an_optimizer_with_a_step_of_its_own_keeps_it() -> None:
-    called = []
-
-    class Own(Adam):
-        def step(self, closure: Any = None) -> Any:
-            called.append(1)
-            return super().step(closure)
-
-    Twins(partial(Own, lr=0.01, fused=True)).train(2)
-    assert len(called) == 4
-
-
-# ---- the loop ----------------------------------------------------------------------------------------------
-
-
 class Witness(Callback):
     """Notes each hook of a step, what it is given, and what `self.log` made of the step."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, Any]] = []
+        self.seen: list[Any] = []
         for name in HOOKS:
             setattr(self, name, partial(self.note, name))
 
     def note(self, name: str, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
         logged = {k: float(v) for k, v in trainer.callback_metrics.items()}
         told = [sorted(a) for a in arguments if isinstance(a, dict)]
-        self.seen.append((name, (trainer.global_step, told, pl_module._current_fx_name, logged)))
+        self.seen.append((name, trainer.global_step, told, pl_module._current_fx_name, logged))
 
 
 class Logged(Supervised):
@@ -210,16 +196,15 @@ class Short(Supervised):
         return super().training_step(batch, self.trainer.fit_loop.epoch_loop.batch_idx)
 
 
-class Silent(torch.optim.SGD):
+class Silent(SGD):
     """An optimizer of one's own: without gradients around the closure, and with nothing to return."""
 
     @torch.no_grad()
     def step(self, closure: Any) -> None:  # type: ignore[override]
         closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.sub_(group["lr"] * p.grad.sign())
+        for p in self.param_groups[0]["params"]:
+            if p.grad is not None:
+                p.sub_(self.param_groups[0]["lr"] * p.grad.sign())
 
 
 class WithSilent(Supervised):
@@ -230,8 +215,10 @@ class WithSilent(Supervised):
 class OwnStep(Supervised):
     """Has an optimizer step of its own."""
 
+    own = 0
+
     def optimizer_step(self, *arguments: Any) -> None:
-        self.own = getattr(self, "own", 0) + 1
+        self.own += 1
         super().optimizer_step(*arguments)
 
 
@@ -239,7 +226,6 @@ class OwnStep(Supervised):
 @pytest.mark.parametrize(
     ("kind", "arguments", "plain"),
     [
-        (Supervised, {}, True),
         (Logged, {}, True),
         (Heard, {}, True),
         (Supervised, {"gradient_clip_val": 0.1}, True),
@@ -262,14 +248,9 @@ def test_weights_hooks_and_counters_are_those_of_lightnings_own_loop(
         folder.mkdir()
         settings = {"callbacks": [witness], "default_root_dir": folder, "max_epochs": 2, **arguments}
         fitted = trainer(own, **settings, enable_checkpointing=True)
-        module = supervised(
-            data,
-            MLP(**data.sizes, hidden=[32], dropout=0.5),
-            optimizer=partial(torch.optim.Adam, lr=0.01),
-            schedule=Schedule(CosineAnnealingLR, "step", T_max=None),
-            kind=kind,
-        )
-        fitted.fit(module, datamodule=data)
+        model, adam = MLP(**data.sizes, hidden=[32], dropout=0.5), partial(Adam, lr=0.01)
+        schedule = Schedule(CosineAnnealingLR, "step", T_max=None)
+        fitted.fit(supervised(data, model, optimizer=adam, schedule=schedule, kind=kind), datamodule=data)
         return fitted, witness.seen, torch.load(next(folder.rglob("*.ckpt")), weights_only=True)
 
     (ours, seen, saved), (theirs, expected, theirs_saved) = fit(FastTrainer), fit(OwnTrainer)
@@ -298,7 +279,7 @@ class NoWaiting(Callback):
 def test_no_step_waits_for_the_gpu(tmp_path: Path, precision: str) -> None:
     data = data_of()
     model = CNN(**data.sizes, channels=[8, 16], dropout=0.1)
-    module = supervised(data, model, optimizer=partial(torch.optim.Adam, fused=True))
+    module = supervised(data, model, optimizer=partial(Adam, fused=True))
     settings = {"accelerator": "gpu", "devices": 1, "precision": precision, "max_epochs": 3}
     fitted = trainer(FastTrainer, default_root_dir=tmp_path, callbacks=[NoWaiting()], **settings)
     fitted.fit(module, datamodule=data)

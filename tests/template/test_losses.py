@@ -34,10 +34,6 @@ def losses_in_batches(criterion: nn.Module, task: Task, outputs: Tensor, targets
         found.append(metrics.compute()["loss"].item())
     return found
 
-
-# ---- the mean absolute error -------------------------------------------------------------------------------
-
-
 def test_mean_absolute_error_by_hand_and_its_gradient_is_the_sign_of_the_error_over_the_length() -> None:
     input = torch.tensor([[1.0, -2.0], [0.5, 4.0], [0.0, 0.0]], requires_grad=True)
     target = torch.tensor([[0.0, 2.0], [0.5, 1.0], [-1.0, 0.25]])
@@ -53,9 +49,6 @@ def test_shapes_that_differ_raise_and_are_named() -> None:
     for shape in ((4,), (1, 1), (4, 2), (1, 4)):
         with pytest.raises(ValueError, match=r"\(4, 1\).*" + re.escape(str(shape))):
             MeanAbsoluteError()(torch.zeros(4, 1), torch.zeros(shape))
-
-
-# ---- torch's losses on classes -----------------------------------------------------------------------------
 
 LOGITS, CLASSES = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 4
 P, ONE_HOT = LOGITS.softmax(1), F.one_hot(CLASSES, 4).float()
@@ -160,10 +153,6 @@ def test_balanced_weights_make_all_classes_count_alike() -> None:
     for data.class_counts in ((), (3, 0)):
         with pytest.raises(ConfigError, match=r"loss\.weight=balanced: expected a training sample of each"):
             weigh_classes({"weight": "balanced"}, data)
-
-
-# ---- criteria of one's own ---------------------------------------------------------------------------------
-
 
 class Focal(nn.Module):
     """Lin et al. (2017), with gamma 0; of logits and class indices, and says nothing of what it takes."""

@@ -89,9 +89,6 @@ def test_what_was_recorded_goes_on_bit_for_bit_metrics_that_keep_everything_incl
     assert whole.compute() == second.compute()
 
 
-# ---- classes -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("pixels", [False, True])
 def test_metrics_of_classes_see_probabilities_of_what_counts_as_in_one_call_on_everything(
     pixels: bool,
@@ -130,9 +127,6 @@ def test_a_class_without_a_sample_leaves_a_metric_undefined_with_a_reason_and_no
     metrics.try_out(perfect[1:5], targets[1:5])  # one batch may lack a class
 
 
-# ---- labels and tokens -------------------------------------------------------------------------------------
-
-
 def test_labels_are_questions_each() -> None:
     outputs, targets = torch.randn(80, 3), torch.randint(2, (80, 3)).float()
     task = Labels("abc")
@@ -154,9 +148,6 @@ def test_perplexity_is_the_exponential_of_the_mean_loss_of_the_tokens_that_count
     assert found["perplexity"] == pytest.approx(expected.exp().item(), rel=1e-5)
     assert found["acc"] == pytest.approx((logits.argmax(-1) == tokens)[kept].double().mean().item())
     assert task.describe()["pad"] == 0
-
-
-# ---- values ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -192,9 +183,6 @@ def test_metrics_of_values_are_averaged_over_the_targets(outputs: int) -> None:
     found, _ = collect(Values("abc"[:outputs]), chosen, predicted, targets, 16)
     each = [torchmetrics.functional.spearman_corrcoef(predicted[:, i], targets[:, i]) for i in range(outputs)]
     assert found["spearman"] == pytest.approx(torch.stack(each).mean().item(), abs=1e-5)
-
-
-# ---- what cannot be meant, and outputs of any structure ----------------------------------------------------
 
 
 class Several(torchmetrics.Metric):
@@ -238,6 +226,6 @@ def test_outputs_may_be_nested_tuples_and_dicts() -> None:
     again.load_state_dict(metrics.state_dict(), torch.device("cpu"))
     assert metrics.compute() == again.compute() == {"loss": torch.tensor(0.4), "sees": torch.tensor(1.0)}
     seen: Any = metrics.metrics["sees"]
-    assert seen.seen == [({"mean": (5, 2), "rest": ((5,), (5, 3))}, (5,))]
+    assert seen.seen == [({"mean": (5, 2), "rest": [(5,), (5, 3)]}, (5,))]
     assert concatenate([torch.tensor(1.0), torch.tensor(2.0)]).tolist() == [1, 2]
     assert map_tensors([1, (torch.ones(1),)], partial(torch.mul, 2)) == [1, (torch.tensor([2.0]),)]

@@ -29,10 +29,6 @@ from descent.trainer import Trainer
 
 compiles = pytest.mark.skipif(shutil.which("c++") is None, reason="torch's CPU back end needs a C++ compiler")
 
-
-# ---- the module --------------------------------------------------------------------------------------------
-
-
 class Temperature(nn.Module):
     """Cross entropy of logits that a learned temperature divides (Guo et al., 2017)."""
 
@@ -88,10 +84,6 @@ def test_plain_lightning_saves_loads_validates_and_tests_it() -> None:
     (after,) = plain.test(module, data.val_dataloader(), verbose=False)
     assert after["test/loss"] < before["val/loss"]
 
-
-# ---- groups of parameters ----------------------------------------------------------------------------------
-
-
 def test_groups_are_told_by_patterns_and_the_rate_falls_from_layer_to_layer() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4), nn.Linear(4, 2))
     groups = {"vectors": {"weight_decay": 0.0}, "3.*": {"lr": 1.0}, "0.* 1.* 2.*": {"lr_decay": 0.5}}
@@ -128,10 +120,6 @@ def test_groups_are_trained_at_their_own_rates_and_schedules() -> None:
     assert torch.equal(model.state_dict()["1.weight"], start["1.weight"])  # at a rate of 0
     assert not torch.equal(model.state_dict()["3.weight"], start["3.weight"])
 
-
-# ---- schedules ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("epochs", "every", "steps"), [(4, 1, 4), (7, 3, 2)])
 def test_a_plateau_is_looked_for_when_validation_has_run(
     monkeypatch: Any, epochs: int, every: int, steps: int
@@ -147,10 +135,6 @@ def test_a_plateau_is_looked_for_when_validation_has_run(
     fitted = trainer(max_epochs=epochs, check_val_every_n_epoch=every)
     fitted.fit(supervised(data, schedule=schedule), datamodule=data)
     assert len(found) == len(set(found)) == steps
-
-
-# ---- the trainer -------------------------------------------------------------------------------------------
-
 
 def test_auto_is_40_epochs_and_more_where_those_have_few_batches(tmp_path: Path) -> None:
     auto = [("auto", 90, 40), ("auto", 19, 43), ("auto", 2, 400), ("auto", None, 40), (7, 2, 7), (-1, 2, -1)]
@@ -193,7 +177,7 @@ class Plain(LightningDataModule):
 
 def test_a_fold_of_data_that_takes_none_is_one_line() -> None:
     config = compose("train", ["fold=1"]).config | {"data": {"_target_": f"{__name__}.Plain"}}
-    with pytest.raises(ConfigError, match="^fold=1: expected null, because"):
+    with pytest.raises(ConfigError, match=r"^fold=1: expected null, because"):
         check("train", config, {"fold": "1"})
 
 
@@ -203,10 +187,6 @@ def test_a_run_whose_last_epoch_was_its_best_says_so(tmp_path: Path, capsys: Any
     assert line in capsys.readouterr().out
     train_here(tmp_path / "b", "trainer.max_epochs=2", "optimizer.lr=1e-12", "monitor=val/acc", "mode=max")
     assert "more epochs may help" not in capsys.readouterr().out
-
-
-# ---- averaged weights, compiled ones, and those of a GPU ---------------------------------------------------
-
 
 def test_the_averaged_weights_that_were_validated_are_kept_tested_and_resumed_exactly(tmp_path: Path) -> None:
     whole, cut, plain = (tmp_path / name for name in ("whole", "cut", "plain"))
