@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from itertools import zip_longest
@@ -73,13 +74,8 @@ def test_a_choice_says_what_it_is_and_every_value_is_what_its_target_takes(group
 
 
 def test_optimizers_are_all_of_torchs_with_its_defaults_but_for_those_the_file_explains() -> None:
-    own = {
-        "adam": {"fused"},
-        "adamw": {"fused"},
-        "sgd": {"lr"},
-        "rmsprop": {"lr"},
-        "lbfgs": {"lr", "max_iter", "history_size"},
-    }
+    own = {"adam": {"fused"}, "adamw": {"fused"}, "sgd": {"lr"}, "rmsprop": {"lr"}}
+    own["lbfgs"] = {"lr", "max_iter", "history_size"}
     offered = set()
     for word in CHOICES["optimizer"]:
         node = config_of("optimizer", word)["optimizer"]
@@ -95,17 +91,16 @@ def test_optimizers_are_all_of_torchs_with_its_defaults_but_for_those_the_file_e
 
 
 def test_every_choice_trains(tmp_path: Path) -> None:
+    values = defaultdict(set, metrics=OF_VALUES)
+
     def beside(*groups: str) -> list[list[str]]:
         """Return lines that try words of several groups at once, each word in one of them."""
-        words = (
-            [f"{g}={w}" for w in CHOICES[g] if w not in NOT_ALONE | OF_VALUES or g == "loss"] for g in groups
-        )
+        words = ([f"{g}={w}" for w in CHOICES[g] if w not in NOT_ALONE | values[g]] for g in groups)
         return [[word for word in line if word] for line in zip_longest(*words)]
 
     lines = beside("optimizer", "callbacks", "logger", "trainer", "model")
-    lines += [
-        ["optimizer=sgd", "optimizer.momentum=0.9", *line] for line in beside("scheduler", "module", "data")
-    ]
+    momentum = ["optimizer=sgd", "optimizer.momentum=0.9"]
+    lines += [[*momentum, *line] for line in beside("scheduler", "module", "data")]
     lines += beside("loss", "metrics")
     lines += [["data=diabetes", "loss=mse", f"metrics={word}"] for word in sorted(OF_VALUES)]
     lines += [["data=samples", "data.source._target_=descent.data.digits.digits"]]

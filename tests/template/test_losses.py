@@ -1,6 +1,7 @@
 """Criteria against their formulas, whatever the size of the batches; and criteria of one's own."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,7 @@ def losses_in_batches(criterion: nn.Module, task: Task, outputs: Tensor, targets
         found.append(metrics.compute()["loss"].item())
     return found
 
+
 def test_mean_absolute_error_by_hand_and_its_gradient_is_the_sign_of_the_error_over_the_length() -> None:
     input = torch.tensor([[1.0, -2.0], [0.5, 4.0], [0.0, 0.0]], requires_grad=True)
     target = torch.tensor([[0.0, 2.0], [0.5, 1.0], [-1.0, 0.25]])
@@ -49,6 +51,7 @@ def test_shapes_that_differ_raise_and_are_named() -> None:
     for shape in ((4,), (1, 1), (4, 2), (1, 4)):
         with pytest.raises(ValueError, match=r"\(4, 1\).*" + re.escape(str(shape))):
             MeanAbsoluteError()(torch.zeros(4, 1), torch.zeros(shape))
+
 
 LOGITS, CLASSES = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 4
 P, ONE_HOT = LOGITS.softmax(1), F.one_hot(CLASSES, 4).float()
@@ -154,32 +157,20 @@ def test_balanced_weights_make_all_classes_count_alike() -> None:
         with pytest.raises(ConfigError, match=r"loss\.weight=balanced: expected a training sample of each"):
             weigh_classes({"weight": "balanced"}, data)
 
-class Focal(nn.Module):
-    """Lin et al. (2017), with gamma 0; of logits and class indices, and says nothing of what it takes."""
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return -input.log_softmax(1).gather(1, target.unsqueeze(1)).mean()
+class Own(nn.Module):
+    """A function as a criterion that says what it takes, or does not."""
 
-
-class Difference(nn.Module):
-    """Compares values, and says so or not."""
-
-    def __init__(self, takes: str | None = None) -> None:
+    def __init__(self, compute: Callable[[Tensor, Tensor], Tensor], takes: str | None = None) -> None:
         super().__init__()
-        self.takes = takes
+        self.compute, self.takes = compute, takes
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return (input - target).abs().mean()
+        return self.compute(input, target)
 
 
-class Constant(nn.Module):
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return torch.tensor(1.0)
-
-
-class Buggy(nn.Module):
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return forgotten  # type: ignore[name-defined] # noqa: F821
+def compare(input: Tensor, target: Tensor) -> Tensor:
+    return (input - target).abs().mean()
 
 
 class Forgetful(nn.Module):
@@ -198,14 +189,15 @@ def fit(criterion: nn.Module, classes: int | None = 3) -> Supervised:
 
 
 def test_a_criterion_of_ones_own_gets_logits_and_classes_or_values_and_values() -> None:
-    found = loss_of(Focal(), Classes("abcd"), LOGITS, CLASSES)
+    own = Own(lambda input, target: -input.log_softmax(1).gather(1, target.unsqueeze(1)).mean())
+    found = loss_of(own, Classes("abcd"), LOGITS, CLASSES)
     assert torch.allclose(found, F.cross_entropy(LOGITS, CLASSES))
-    assert loss_of(Difference(), Values("abc"), torch.ones(2, 3), torch.zeros(2, 3)) == 1
-    assert loss_of(Difference(), Labels("ab"), torch.ones(2, 2), torch.zeros(2, 2).long()) == 1
-    found = loss_of(Difference("values"), Classes("abcd"), LOGITS, CLASSES)
+    assert loss_of(Own(compare), Values("abc"), torch.ones(2, 3), torch.zeros(2, 3)) == 1
+    assert loss_of(Own(compare), Labels("ab"), torch.ones(2, 2), torch.zeros(2, 2).long()) == 1
+    found = loss_of(Own(compare, "values"), Classes("abcd"), LOGITS, CLASSES)
     assert torch.allclose(found, (P - ONE_HOT).abs().mean())
-    fit(Focal())
-    fit(Difference(), classes=None)
+    fit(own)
+    fit(Own(compare), classes=None)
 
 
 DOES_NOT_FIT = 'loss: expected a criterion that takes .*takes = "values"$'
@@ -214,13 +206,11 @@ DOES_NOT_FIT = 'loss: expected a criterion that takes .*takes = "values"$'
 @pytest.mark.parametrize(
     ("criterion", "classes", "line"),
     [
-        (Difference(), 2, DOES_NOT_FIT),
-        (Difference(), 3, DOES_NOT_FIT),
-        (Difference(), 10, DOES_NOT_FIT),
+        *((Own(compare), classes, DOES_NOT_FIT) for classes in (2, 3, 10)),
         (nn.CrossEntropyLoss(), None, "loss: expected a loss on values .*not one on classes"),
         (nn.NLLLoss(), None, "loss: expected a loss on values .*not one on log_probabilities"),
-        (Difference("value"), 3, r"loss\.takes=value: expected one of .*; nearest: values"),
-        (Constant(), 3, "loss: expected a loss that depends on the model's outputs"),
+        (Own(compare, "value"), 3, r"loss\.takes=value: expected one of .*; nearest: values"),
+        (Own(lambda *_: torch.tensor(1.0)), 3, "loss: expected a loss that depends on the model's outputs"),
         (nn.CrossEntropyLoss(reduction="none"), 3, r"loss: expected one number for a batch.*not \(4,\)"),
     ],
 )
@@ -233,19 +223,16 @@ def test_a_loss_that_cannot_be_meant_is_one_line(
 
 def test_a_bug_in_a_criterion_is_no_fault_of_the_config_and_a_forgotten_line_is_named(tmp_path: Path) -> None:
     with pytest.raises(NameError):
-        fit(Buggy())
+        fit(Own(lambda input, target: forgotten))  # type: ignore[name-defined]  # noqa: F821
     with pytest.raises(ConfigError, match=r"super\(\).__init__\(\) first; Forgetful's does not"):
         train_here(tmp_path / "run", "loss=mae", f"loss._target_={__name__}.Forgetful")
 
 
 def test_trying_a_batch_draws_nothing_and_leaves_no_trace() -> None:
-    class Noisy(nn.Module):
-        def forward(self, input: Tensor, target: Tensor) -> Tensor:
-            return F.cross_entropy(input + torch.randn_like(input), target)
-
+    noisy = Own(lambda input, target: F.cross_entropy(input + torch.randn_like(input), target))
     data = data_of(batch_size=142)  # of 1,437: an epoch ends with one sample more
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 10))
-    module = supervised(data, model, Noisy())
+    module = supervised(data, model, noisy)
     before, state = torch.get_rng_state(), {k: v.clone() for k, v in model.state_dict().items()}
     try_out(module, *next(iter(data.train_dataloader())))
     assert torch.equal(before, torch.get_rng_state())

@@ -46,9 +46,7 @@ def collect(task: Task, chosen: Any, outputs: Any, targets: Any, size: int = 32,
 
 
 @pytest.mark.parametrize(("n", "size"), [(100, 1), (100, 7), (100, 64), (100, 1000), (2 * ROWS + 5, 512)])
-def test_neither_a_smaller_last_batch_nor_more_samples_than_are_kept_skew_the_means(
-    n: int, size: int
-) -> None:
+def test_neither_a_smaller_last_batch_nor_more_samples_than_are_kept_skew_means(n: int, size: int) -> None:
     outputs, targets = torch.randn(n, 10), torch.randint(10, (n,))
     losses = torch.arange(float(n)) ** 2  # the last samples weigh most
     found, metrics = collect(Classes("0123456789"), DEFAULT["classes"], outputs, targets, size, losses)
@@ -90,9 +88,7 @@ def test_what_was_recorded_goes_on_bit_for_bit_metrics_that_keep_everything_incl
 
 
 @pytest.mark.parametrize("pixels", [False, True])
-def test_metrics_of_classes_see_probabilities_of_what_counts_as_in_one_call_on_everything(
-    pixels: bool,
-) -> None:
+def test_metrics_of_classes_see_probabilities_of_what_counts_as_in_one_call_on_all(pixels: bool) -> None:
     outputs, targets = 0.3 * torch.randn(200, 4), torch.randint(4, (200,))
     if pixels:
         outputs, targets = torch.randn(10, 4, 6, 5), torch.randint(4, (10, 6, 5))
@@ -207,24 +203,19 @@ def test_a_metric_of_another_task_is_one_line_that_names_it() -> None:
         (data_of(), None, {"curve": Several([torch.zeros(2)])}),
     ):
         module = supervised(data, criterion=criterion, metrics=chosen)
-        with pytest.raises(
-            ConfigError, match=rf"^metrics\.{next(iter(chosen))}: expected values that it takes"
-        ):
+        line = rf"^metrics\.{next(iter(chosen))}: expected values that it takes"
+        with pytest.raises(ConfigError, match=line):
             trainer().fit(module, datamodule=data)
 
 
-def test_a_metric_of_several_numbers_is_told_each_by_its_name() -> None:
-    several = Several({"a": torch.tensor(1), "b": torch.ones(2)})
-    assert collect(Task(), {"m": several}, *torch.randn(2, 5, 2))[0] == {"loss": 0.0, "m_a": 1.0, "m_b": 1.0}
-
-
-def test_outputs_may_be_nested_tuples_and_dicts() -> None:
-    metrics, again = (EpochMetrics({"sees": Several(torch.tensor(1.0))}, Task(), nn.Identity()) for _ in "ab")
+def test_outputs_may_be_nested_tuples_and_dicts_and_a_metric_may_be_several_numbers() -> None:
+    several = {"sees": Several({"a": torch.tensor(1), "b": torch.ones(2)})}
+    metrics, again = (EpochMetrics(several, Task(), nn.Identity()) for _ in range(2))
     for number, n in enumerate((3, 2)):
         outputs = {"mean": torch.ones(n, 2), "rest": (torch.zeros(n), torch.zeros(n, 3))}
         metrics.add(number, torch.tensor(float(number)), outputs, torch.zeros(n))
     again.load_state_dict(metrics.state_dict(), torch.device("cpu"))
-    assert metrics.compute() == again.compute() == {"loss": torch.tensor(0.4), "sees": torch.tensor(1.0)}
+    assert metrics.compute() == again.compute() == {"loss": torch.tensor(0.4), "sees_a": 1.0, "sees_b": 1.0}
     seen: Any = metrics.metrics["sees"]
     assert seen.seen == [({"mean": (5, 2), "rest": [(5,), (5, 3)]}, (5,))]
     assert concatenate([torch.tensor(1.0), torch.tensor(2.0)]).tolist() == [1, 2]

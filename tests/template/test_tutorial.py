@@ -66,7 +66,7 @@ def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
         return [line for line in lines if line.startswith("Epoch") and "Val Acc" in line]
 
     sizes = f"data.batch_size={BATCH} data.eval_batch_size={BATCH} trainer.max_epochs={EPOCHS}"
-    train_here(tmp_path, *words.split(), "trainer.accelerator=cpu", *sizes.split())
+    train_here(tmp_path / "run", *words.split(), "trainer.accelerator=cpu", *sizes.split())
     lines = printed()
 
     torch.set_num_threads(1)  # as the run chooses for data as small as this
@@ -79,11 +79,11 @@ def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
     figures = tutorial.train(
         model, train_loader, val_loader, criterion, optimizer(model.parameters()), EPOCHS
     )
-    saved = last_weights(tmp_path)
+    saved = last_weights(tmp_path / "run")
     for parameter, weights in model.state_dict().items():
         assert torch.equal(saved[f"model.{parameter}"], weights), parameter
     assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in printed()]
-    with (tmp_path / "metrics.csv").open() as file:
+    with (tmp_path / "run/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     for line, row, expected in zip(lines, rows, figures, strict=True):
         names = ("train/loss", "train/acc", "val/loss", "val/acc")
