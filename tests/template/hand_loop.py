@@ -12,9 +12,6 @@ from tqdm import tqdm
 class Loss(nn.Module):
     """Mean absolute error."""
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return (1 / len(input)) * torch.sum(torch.abs(input - target))
 
@@ -26,9 +23,9 @@ def train(
     criterion: Callable[[Tensor, Tensor], Tensor],
     optimizer: Optimizer,
     epochs: int,
-) -> list[tuple[float, float, float, float]]:
+) -> list[tuple[float, ...]]:
     """Train and validate; prints a line after each epoch and returns its four figures."""
-    history = []
+    history: list[tuple[float, ...]] = []
     for epoch in range(epochs):
         model.train()
         train_loss, train_correct, train_total = 0.0, 0, 0
@@ -54,16 +51,9 @@ def train(
                 val_correct += (predicted == labels).sum().item()
                 val_total += labels.size(0)
 
-        history.append(
-            (
-                train_loss / train_total,
-                train_correct / train_total,
-                val_loss / val_total,
-                val_correct / val_total,
-            )
-        )
-        print(
-            f"Epoch {epoch + 1}/{epochs}, Train Loss: {history[-1][0]:.4f}, Train Acc: {history[-1][1]:.4f}, "
-            f"Val Loss: {history[-1][2]:.4f}, Val Acc: {history[-1][3]:.4f}"
-        )
+        figures = train_loss / train_total, train_correct / train_total
+        figures += val_loss / val_total, val_correct / val_total
+        history.append(figures)
+        line = "Epoch {}/{}, Train Loss: {:.4f}, Train Acc: {:.4f}, Val Loss: {:.4f}, Val Acc: {:.4f}"
+        print(line.format(epoch + 1, epochs, *figures))
     return history

@@ -2,28 +2,22 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from descent.data import samples
-from descent.data.arrays import arrays
 from descent.data.digits import digits
 from descent.data.samples import FromSamples, Samples
 from descent.metrics import Accuracy
 from descent.models import MLP
 from descent.module import Supervised
+from descent.notebook import Trained, compose, train
 
-SETTINGS: dict[str, Any] = {
-    "batch_size": 64,
-    "eval_batch_size": 512,
-    "val_fraction": 0.1,
-    "test_fraction": 0.1,
-    "seed": 0,
-    "label_noise": 0.0,
-}
+SETTINGS: dict[str, Any] = {"batch_size": 64, "eval_batch_size": 512, "seed": 0, "label_noise": 0.0}
+SETTINGS |= {"val_fraction": 0.1, "test_fraction": 0.1}
 
 
 def data_of(source: Callable[..., Samples] = digits, **settings: Any) -> FromSamples:
@@ -53,13 +47,15 @@ def supervised(
 
 def trainer(kind: Any = Trainer, **settings: Any) -> Trainer:
     """Return a quiet Trainer for one epoch on the CPU."""
-    quiet = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-    )
-    return kind(**{"accelerator": "cpu", "max_epochs": 1, **quiet, **settings})
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return kind(**{"accelerator": "cpu", "max_epochs": 1, **dict.fromkeys(quiet, False), **settings})
 
 
-def mapped_arrays(inputs: str, targets: str, names: list[str] | None = None) -> Samples:
-    """Return arrays that stay in their files, however small they are."""
-    samples.MAPPED = 0
-    return arrays(inputs, targets, names)
+def train_here(folder: Path, *words: str) -> Trained:
+    """Train in this process as `python src/train.py` does with these words."""
+    return train(compose(*words, "logger=none", f"folder={folder}"))
+
+
+def last_weights(folder: Path, name: str = "last") -> dict[str, Tensor]:
+    """Return the weights of a run's checkpoint."""
+    return torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]

@@ -1,6 +1,5 @@
 """trainer=fast against Lightning's own loop and torch's step: the same bits, hooks, state and counters."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -10,19 +9,24 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from small import data_of, supervised, trainer
-from torch import nn
 from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from descent.fast.kernels import Stepper
 from descent.fast.loop import HOOKS
 from descent.fast.trainer import FastTrainer
 from descent.models import CNN, MLP
 from descent.module import Supervised
+from descent.nested import map_tensors
 from descent.schedulers import Schedule
 from descent.trainer import Trainer as OwnTrainer
 
-# ---- kernels -----------------------------------------------------------------------------------------------
+
+class Own(Adam):
+    """Has a step of its own."""
+
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure)
+
 
 ADAM = partial(Adam, lr=0.01, fused=True)
 KERNELS = [
@@ -38,150 +42,50 @@ UNUSUAL = [
     partial(Adam, lr=0.01),
     partial(Adam, lr=0.01, fused=True, amsgrad=True),
     partial(AdamW, lr=0.01, fused=True, maximize=True),
-    partial(Adam, lr=torch.tensor(0.01), fused=True),
+    lambda params: Adam(params, lr=torch.tensor(0.01), fused=True),
     partial(SGD, lr=0.01, momentum=0.9, nesterov=True),
     partial(NAdam, lr=0.01),
+    partial(Own, lr=0.01, fused=True),
     lambda params: Adam([{"params": [p]} for p in params], lr=0.01, fused=True),
 ]
-STEPS = 7
-
-
-def named(make: Any) -> str:
-    if not isinstance(make, partial):
-        return "several groups"
-    return " ".join([make.func.__name__, *(f"{name}={value}" for name, value in make.keywords.items())])
-
-
-class Twins:
-    """Two networks of the same weights: one is stepped by a Stepper, one by torch's own optimizer."""
-
-    def __init__(self, make: Any) -> None:
-        torch.manual_seed(0)
-        self.ours = nn.Sequential(nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 3))
-        self.theirs = deepcopy(self.ours)
-        self.pair = make(self.ours.parameters()), make(self.theirs.parameters())
-        self.stepper = Stepper(self.pair[0])
-
-    def train(self, steps: int) -> None:
-        """Take steps, in one of which the first layer has no gradient; weights and state stay the same."""
-        for step in range(steps):
-            inputs = torch.randn(16, 5)
-            for network in (self.ours, self.theirs):
-                network[0].requires_grad_(step != 2)  # type: ignore[operator]
-                network(inputs).square().mean().backward()
-            self.stepper.step()
-            self.pair[1].step()
-            assert all(
-                torch.equal(*p) for p in zip(self.ours.parameters(), self.theirs.parameters(), strict=True)
-            )
-            self.stepper.zero_grad()
-            self.pair[1].zero_grad()
-            assert all(p.grad is None for p in self.ours.parameters())
-        ours, theirs = (optimizer.state_dict() for optimizer in self.pair)
-        assert str(ours["param_groups"]) == str(theirs["param_groups"])
-        assert ours["state"].keys() == theirs["state"].keys()
-        for index, state in theirs["state"].items():
-            assert state.keys() == ours["state"][index].keys()
-            for name, value in state.items():
-                assert value is None or torch.equal(value, ours["state"][index][name]), name
 
 
 @pytest.fixture
-def own_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Optimizer]]:
+def own_steps(monkeypatch: pytest.MonkeyPatch) -> list[Optimizer]:
     """The optimizers whose own `step` was called."""
     called: list[Optimizer] = []
     for kind in (Adam, SGD, NAdam):  # AdamW has that of Adam
-        own = kind.step
 
-        def step(self: Optimizer, closure: Any = None, own: Any = own) -> Any:
+        def step(self: Optimizer, closure: Any = None, own: Any = kind.step) -> Any:
             called.append(self)
             return own(self, closure)
 
         step.hooked = True  # type: ignore[attr-defined]  # as torch marks what need not be wrapped again
         monkeypatch.setattr(kind, "step", step)
-    yield called
-
-
-@pytest.mark.parametrize("make", KERNELS + UNUSUAL, ids=named)
-def test_a_kernel_gives_the_bits_and_the_state_of_torchs_step_which_runs_where_anything_is_unusual(
-    make: Any, own_steps: list[Optimizer]
-) -> None:
-    twins = Twins(make)
-    twins.train(STEPS)
-    stateless = "SGD" in named(make) and "momentum" not in named(make)  # else torch's step makes the state
-    assert own_steps.count(twins.pair[0]) == (STEPS if make in UNUSUAL else 0 if stateless else 1)
-    assert own_steps.count(twins.pair[1]) == STEPS
-
-
-def test_what_changes_between_two_steps_counts_from_then_on(own_steps: list[Optimizer]) -> None:
-    twins, others = Twins(ADAM), Twins(ADAM)
-    others.train(3)
-    twins.train(2)
-    for optimizer in twins.pair:
-        optimizer.param_groups[0] |= {"lr": 0.5, "weight_decay": 0.3, "eps": 1e-3, "betas": (0.5, 0.6)}
-    twins.train(2)
-    for optimizer in twins.pair:
-        optimizer.load_state_dict(deepcopy(others.pair[1].state_dict()))
-    twins.train(2)
-    assert own_steps.count(twins.pair[0]) == 1
-    handle = twins.pair[0].register_step_post_hook(lambda *_: None)  # which torch's own step calls
-    twins.train(2)
-    handle.remove()
-    assert own_steps.count(twins.pair[0]) == 3
-    for optimizer in twins.pair:
-        optimizer.param_groups[0]["maximize"] = True
-    twins.train(2)
-    assert own_steps.count(twins.pair[0]) == 5
-
-
-def test_a_scheduler_sees_that_the_optimizer_has_stepped(recwarn: pytest.WarningsRecorder) -> None:
-    twins = Twins(partial(SGD, lr=0.1))
-    schedulers = [CosineAnnealingLR(optimizer, T_max=STEPS) for optimizer in twins.pair]
-    twins.stepper = Stepper(twins.pair[0])  # as the loop makes it, when the scheduler is there
-    for _ in range(3):
-        twins.train(1)
-        for scheduler in schedulers:
-            scheduler.step()
-    assert twins.pair[0].param_groups[0]["lr"] < 0.1
-    assert not [w for w in recwarn if "lr_scheduler.step()" in str(w.message)]
-
-
-def test_an_optimizer_with_a_step_of_its_own_keeps_it() -> None:
-    called = []
-
-    class Own(Adam):
-        def step(self, closure: Any = None) -> Any:
-            called.append(1)
-            return super().step(closure)
-
-    Twins(partial(Own, lr=0.01, fused=True)).train(2)
-    assert len(called) == 4
-
-
-# ---- the loop ----------------------------------------------------------------------------------------------
+    return called
 
 
 class Witness(Callback):
     """Notes each hook of a step, what it is given, and what `self.log` made of the step."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, Any]] = []
+        self.seen: list[Any] = []
         for name in HOOKS:
             setattr(self, name, partial(self.note, name))
 
     def note(self, name: str, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
         logged = {k: float(v) for k, v in trainer.callback_metrics.items()}
         told = [sorted(a) for a in arguments if isinstance(a, dict)]
-        self.seen.append((name, (trainer.global_step, told, pl_module._current_fx_name, logged)))
+        self.seen.append((name, trainer.global_step, told, pl_module._current_fx_name, logged))
 
 
 class Logged(Supervised):
-    """Uses self.log in a step, as a reader may."""
+    """Logs steps, returns a dictionary, and nothing for a batch that is to be skipped, as Lightning allows."""
 
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
         loss = super().training_step(batch, batch_idx)
         self.log("step_loss", loss)
-        return loss
+        return None if batch_idx == 2 else {"loss": loss, "more": 2 * loss}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
@@ -195,14 +99,6 @@ class Heard(Supervised):
         self.log("heard", float(batch_idx))
 
 
-class Spoken(Supervised):
-    """Returns a dictionary, and nothing for a batch that is to be skipped, as Lightning allows."""
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        loss = super().training_step(batch, batch_idx)
-        return None if batch_idx == 2 else {"loss": loss, "more": 2 * loss}
-
-
 class Short(Supervised):
     """Has no use for the number of a batch."""
 
@@ -210,16 +106,15 @@ class Short(Supervised):
         return super().training_step(batch, self.trainer.fit_loop.epoch_loop.batch_idx)
 
 
-class Silent(torch.optim.SGD):
+class Silent(SGD):
     """An optimizer of one's own: without gradients around the closure, and with nothing to return."""
 
     @torch.no_grad()
     def step(self, closure: Any) -> None:  # type: ignore[override]
         closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.sub_(group["lr"] * p.grad.sign())
+        for p in self.param_groups[0]["params"]:
+            if p.grad is not None:
+                p.sub_(self.param_groups[0]["lr"] * p.grad.sign())
 
 
 class WithSilent(Supervised):
@@ -230,22 +125,83 @@ class WithSilent(Supervised):
 class OwnStep(Supervised):
     """Has an optimizer step of its own."""
 
+    own = 0
+
     def optimizer_step(self, *arguments: Any) -> None:
-        self.own = getattr(self, "own", 0) + 1
+        self.own += 1
         super().optimizer_step(*arguments)
 
 
-@pytest.mark.filterwarnings("ignore:.training_step. returned .None.")  # of Spoken, on purpose
+def assert_alike(folder: Path, kind: type[Supervised] = Supervised, make: Any = ADAM, **settings: Any) -> Any:
+    """Train 12 steps with each trainer; state, hooks and counters are the same. Return the fast one."""
+    torch.set_num_threads(1)
+
+    def fit(own: type[OwnTrainer]) -> tuple[Any, list[Any], Any]:
+        torch.manual_seed(0)
+        data, witness = data_of(batch_size=256), Witness()
+        callbacks = [witness, *(callback() for callback in settings.get("callbacks", ()))]
+        arguments = {"default_root_dir": folder / own.__name__, "max_epochs": 2, "enable_checkpointing": True}
+        (folder / own.__name__).mkdir()
+        fitted = trainer(own, **arguments, **{**settings, "callbacks": callbacks})
+        model = MLP(**data.sizes, hidden=[32], dropout=0.5)
+        schedule = Schedule(CosineAnnealingLR, "step", T_max=None)
+        fitted.fit(supervised(data, model, optimizer=make, schedule=schedule, kind=kind), datamodule=data)
+        saved = torch.load(next(folder.glob(f"{own.__name__}/**/*.ckpt")), weights_only=True)
+        parts = ("state_dict", "optimizer_states", "loops", "lr_schedulers")
+        return fitted, witness.seen, [map_tensors(saved[part], torch.Tensor.tolist) for part in parts]
+
+    (ours, seen, saved), (theirs, expected, theirs_saved) = fit(FastTrainer), fit(OwnTrainer)
+    assert saved == theirs_saved
+    assert seen == expected
+    assert ours.callback_metrics == theirs.callback_metrics
+    return ours
+
+
+@pytest.mark.filterwarnings("error:Detected call of .lr_scheduler.step")
+@pytest.mark.parametrize("make", KERNELS + UNUSUAL)
+def test_a_kernel_gives_the_bits_and_the_state_of_torchs_step_which_runs_where_anything_is_unusual(
+    make: Any, tmp_path: Path, own_steps: list[Optimizer]
+) -> None:
+    (optimizer,) = assert_alike(tmp_path, make=make).optimizers
+    made = not (type(optimizer) is SGD and optimizer.defaults["momentum"] == 0)  # by torch's step: the state
+    assert own_steps.count(optimizer) == (12 if make in UNUSUAL else int(made))
+
+
+class Changes(Callback):
+    """Changes the optimizer between two steps, in each way that there is."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        step, (optimizer,) = trainer.global_step, trainer.optimizers
+        next(pl_module.parameters()).requires_grad_(step != 2)
+        if step == 3:
+            self.state = deepcopy(optimizer.state_dict())
+        elif step == 4:
+            optimizer.param_groups[0].update(weight_decay=0.3, eps=1e-3, betas=(0.5, 0.6))
+        elif step == 6:
+            optimizer.load_state_dict(self.state)
+        elif step == 8:
+            self.handle = optimizer.register_step_post_hook(lambda *_: None)  # which torch's own step calls
+        elif step == 10:
+            self.handle.remove()
+            optimizer.param_groups[0]["maximize"] = True
+
+
+def test_what_changes_between_two_steps_counts_from_then_on(
+    tmp_path: Path, own_steps: list[Optimizer]
+) -> None:
+    (optimizer,) = assert_alike(tmp_path, callbacks=[Changes]).optimizers
+    assert own_steps.count(optimizer) == 1 + 2 + 2  # the first, with a hook, and with maximize
+
+
+@pytest.mark.filterwarnings("ignore:.training_step. returned .None.")  # of Logged, on purpose
 @pytest.mark.parametrize(
     ("kind", "arguments", "plain"),
     [
-        (Supervised, {}, True),
         (Logged, {}, True),
         (Heard, {}, True),
         (Supervised, {"gradient_clip_val": 0.1}, True),
         (Supervised, {"precision": "bf16-mixed", "max_steps": 7}, True),
         (Supervised, {"accumulate_grad_batches": 2}, False),
-        (Spoken, {}, True),
         (Short, {}, False),
         (WithSilent, {}, True),
         (OwnStep, {}, False),
@@ -254,33 +210,10 @@ class OwnStep(Supervised):
 def test_weights_hooks_and_counters_are_those_of_lightnings_own_loop(
     tmp_path: Path, kind: type[Supervised], arguments: dict[str, Any], plain: bool
 ) -> None:
-    torch.set_num_threads(1)
-
-    def fit(own: type[OwnTrainer]) -> tuple[Any, list[Any], dict[str, Any]]:
-        torch.manual_seed(0)
-        data, witness, folder = data_of(batch_size=256), Witness(), tmp_path / own.__name__
-        folder.mkdir()
-        settings = {"callbacks": [witness], "default_root_dir": folder, "max_epochs": 2, **arguments}
-        fitted = trainer(own, **settings, enable_checkpointing=True)
-        module = supervised(
-            data,
-            MLP(**data.sizes, hidden=[32], dropout=0.5),
-            optimizer=partial(torch.optim.Adam, lr=0.01),
-            schedule=Schedule(CosineAnnealingLR, "step", T_max=None),
-            kind=kind,
-        )
-        fitted.fit(module, datamodule=data)
-        return fitted, witness.seen, torch.load(next(folder.rglob("*.ckpt")), weights_only=True)
-
-    (ours, seen, saved), (theirs, expected, theirs_saved) = fit(FastTrainer), fit(OwnTrainer)
-    assert ours.fit_loop.epoch_loop.plain == plain
-    for a, b in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
-        assert torch.equal(a, b)
-    assert seen == expected
-    assert ours.callback_metrics == theirs.callback_metrics
-    assert ours.fit_loop.epoch_loop.val_loop.plain == (kind is not Heard)
-    assert (saved["loops"], saved["lr_schedulers"]) == (theirs_saved["loops"], theirs_saved["lr_schedulers"])
-    assert getattr(ours.model, "own", ours.global_step) == ours.global_step
+    fitted = assert_alike(tmp_path, kind, partial(Adam, lr=0.01), **arguments)
+    loop = fitted.fit_loop.epoch_loop
+    assert (loop.plain, loop.val_loop.plain) == (plain, kind is not Heard)
+    assert getattr(fitted.model, "own", fitted.global_step) == fitted.global_step
 
 
 class NoWaiting(Callback):
@@ -298,7 +231,7 @@ class NoWaiting(Callback):
 def test_no_step_waits_for_the_gpu(tmp_path: Path, precision: str) -> None:
     data = data_of()
     model = CNN(**data.sizes, channels=[8, 16], dropout=0.1)
-    module = supervised(data, model, optimizer=partial(torch.optim.Adam, fused=True))
+    module = supervised(data, model, optimizer=partial(Adam, fused=True))
     settings = {"accelerator": "gpu", "devices": 1, "precision": precision, "max_epochs": 3}
     fitted = trainer(FastTrainer, default_root_dir=tmp_path, callbacks=[NoWaiting()], **settings)
     fitted.fit(module, datamodule=data)

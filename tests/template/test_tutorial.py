@@ -4,16 +4,16 @@ import csv
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hand_loop as tutorial
 import pytest
 import torch
-from conftest import Run
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from small import data_of, supervised, trainer
+from small import data_of, last_weights, supervised, train_here, trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
@@ -59,37 +59,31 @@ ADAM = partial(torch.optim.Adam, lr=0.001)
     ],
 )
 def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
-    run: Run, words: str, criterion: Callable[..., Tensor], optimizer: Callable[..., Any], capsys: Any
+    tmp_path: Path, words: str, criterion: Callable[..., Tensor], optimizer: Callable[..., Any], capsys: Any
 ) -> None:
+    def printed() -> list[str]:
+        lines = capsys.readouterr().out.splitlines()
+        return [line for line in lines if line.startswith("Epoch") and "Val Acc" in line]
+
     sizes = f"data.batch_size={BATCH} data.eval_batch_size={BATCH} trainer.max_epochs={EPOCHS}"
-    finished = run(*words.split(), "trainer.accelerator=cpu", *sizes.split())
-    assert finished.code == 0, finished.err
+    train_here(tmp_path / "run", *words.split(), "trainer.accelerator=cpu", *sizes.split())
+    lines = printed()
 
     torch.set_num_threads(1)  # as the run chooses for data as small as this
-    data = data_of(batch_size=BATCH, eval_batch_size=BATCH)
+    data: Any = data_of(batch_size=BATCH, eval_batch_size=BATCH)
     seed_everything(0, verbose=False)
     model = MLP(**data.sizes, hidden=[256], dropout=0.0)
-    assert isinstance(data.inputs, Tensor)
-    train_set, val_set = TensorDataset(data.inputs, data.targets), TensorDataset(*data.take("val"))
+    order = EpochOrder(data.train_dataloader())
+    train_loader = DataLoader(TensorDataset(data.inputs, data.targets), BATCH, sampler=order)
+    val_loader = DataLoader(TensorDataset(*data.take("val")), BATCH)
     figures = tutorial.train(
-        model,
-        DataLoader(train_set, BATCH, sampler=EpochOrder(data.train_dataloader())),
-        DataLoader(val_set, BATCH),
-        criterion,
-        optimizer(model.parameters()),
-        EPOCHS,
+        model, train_loader, val_loader, criterion, optimizer(model.parameters()), EPOCHS
     )
-
-    checkpoint = torch.load(finished.folder / "run/checkpoints/last.ckpt", weights_only=True)
+    saved = last_weights(tmp_path / "run")
     for parameter, weights in model.state_dict().items():
-        assert torch.equal(checkpoint["state_dict"][f"model.{parameter}"], weights), parameter
-
-    def printed(text: str) -> list[str]:
-        return [line for line in text.splitlines() if line.startswith("Epoch") and "Val Acc" in line]
-
-    lines, reference = printed(finished.out), printed(capsys.readouterr().out)
-    assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in reference]
-    with (finished.folder / "run/metrics.csv").open() as file:
+        assert torch.equal(saved[f"model.{parameter}"], weights), parameter
+    assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in printed()]
+    with (tmp_path / "run/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     for line, row, expected in zip(lines, rows, figures, strict=True):
         names = ("train/loss", "train/acc", "val/loss", "val/acc")
@@ -115,12 +109,9 @@ def test_the_default_run_calls_torchs_own_step_within_lightnings_own_loop(monkey
     assert all({_AutomaticOptimization, _TrainingEpochLoop} <= set(around) for around in found)
 
 
-def test_the_criterion_has_no_parameters() -> None:
+def test_the_criterion_has_no_parameters_and_the_optimizer_holds_the_very_tensors_of_the_models() -> None:
     assert not list(MeanAbsoluteError().parameters())
     assert not list(fit_to(nn.MSELoss(), Classes("abc")).parameters())
-
-
-def test_the_optimizer_holds_the_very_tensors_of_model_parameters() -> None:
     module = supervised(data_of())
     optimizer = module.configure_optimizers()
     assert isinstance(optimizer, torch.optim.SGD)
