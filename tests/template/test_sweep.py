@@ -1,14 +1,16 @@
 """A sweep: the bits of runs alone, nothing lost whatever is killed, and no harm from what a folder says."""
 
+import json
 import os
 import random
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from socket import gethostname
 from types import SimpleNamespace
 
 import conftest
@@ -20,7 +22,8 @@ from conftest import TRAIN, Run, finish, send
 from descent.errors import ConfigError
 from descent.sweep.conduct import Queue, Sweeping
 from descent.sweep.engines import Local
-from descent.sweep.plan import PLAN, Plan, find_plan, name_folder
+from descent.sweep.plan import DONE, PLAN, Plan, Point, find_plan, name_folder, read_plan
+from descent.sweep.ranking import collect
 
 SHORT = ["trainer.max_epochs=2", "data.batch_size=64"]
 WORDS = ["loss=mae,cross_entropy", "seed=0,1", *SHORT]
@@ -56,15 +59,15 @@ def test_it_ends_with_a_ranking_and_each_run_has_the_weights_that_it_has_alone(
     assert "Epoch" not in out  # what each run prints is in its folder
     assert "Epoch 2/2" in (undisturbed / "loss=mae,seed=0/log.txt").read_text()
     assert "Ranked by val/acc at the best epoch by val/loss" in out
-    assert len((undisturbed / "ranking.csv").read_text().splitlines()) == 1 + 2  # choices over two seeds
+    assert (
+        len((undisturbed / "ranking.csv").read_text().splitlines()) == 1 + 2
+    )  # choices, each over two seeds
     assert (undisturbed / "curves.png").read_bytes().startswith(b"\x89PNG")
     best = out.split("Best run:    ")[1].splitlines()[0].split("train.py ")[1].split()
-    assert {word.partition("=")[0] for word in best} == {
-        "data.batch_size",
-        "loss",
-        "seed",
-        "trainer.max_epochs",
-    }
+    assert sorted(word.partition("=")[0] for word in best) == [
+        "data.batch_size", "loss", "seed", "trainer.max_epochs",
+    ]  # fmt: skip
+    assert "  - override /loss: " in (undisturbed / "experiment/best.yaml").read_text()
     assert [path.name for path in undisturbed.glob(".*")] == [".lock"]
 
 
@@ -84,11 +87,15 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
     [
         ("loss=mae,mea", "loss=mea: expected one of"),
         ("loss=glob(zz*)", "loss=glob(zz*): expected at least one value"),
+        ("seed=range(0,0)", "seed=range(0,0): expected at least one value"),
         ("seed=range(0,1000000)", "at most"),
         ("data.batch_size=16,32,many", "data.batch_size=many: expected a whole number"),
         ("optimizer.lr=interval(0.1,1)", "or search="),
+        ("seed=0,1 folder=${name}", "expected the folder of the sweep"),
         ("seed=0,1 resume=true folder=none/sweep", "expected a sweep of these words"),
         ("search=rendom optimizer.lr=interval(0.1,1)", "search=rendom: expected one of"),
+        ("search=grid search.steps=1 optimizer.lr=interval(0.1,1)", "a whole number of at least 2"),
+        ("search=grid loss=mae", "expected words with several values, or a range"),
         ("search=grid optimizer.lr=tag(log,interval(0,1))", "expected an interval from a lower"),
         ("seed=0,1 jobs=0", "jobs=0: expected"),
         ("seed=0,1 folder=a,b", "folder=a,b: expected one value"),
@@ -105,7 +112,12 @@ def test_bad_words_end_before_the_first_run(run: Run, tmp_path: Path, words: str
 
 
 def test_another_sweep_in_the_folder_is_refused(run: Run, undisturbed: Path) -> None:
-    for words in (["seed=0,1", "resume=true"], ["optimizer=sgd", f"resume={undisturbed}"], WORDS):
+    for words in (
+        ["seed=0,1"],
+        ["seed=0,1", "resume=true"],
+        ["optimizer=sgd", f"resume={undisturbed}"],
+        WORDS,
+    ):
         finished = run("-m", *words, f"folder={undisturbed}")
         assert (finished.code, finished.err.count("\n")) == (2, 1)
     assert "expected a folder without a sweep in it" in finished.err
@@ -118,6 +130,10 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(run: Run) -> None:
     first = finished.out.index("failed: seed=0,optimizer.lr=1e+30: The loss is nan")
     assert first < finished.out.index("\nbest  ") < finished.out.rindex("failed: seed=0")
     assert "Traceback" not in finished.out + finished.err
+    again = run("-m", "resume=sweep")
+    assert again.code == 1
+    assert "4 runs, 2 of them done" in again.out
+    assert not list(finished.folder.glob("sweep/*-2"))
 
 
 def test_a_sweep_none_of_whose_runs_has_the_monitored_value_is_no_success(run: Run) -> None:
@@ -212,6 +228,23 @@ sys.exit(int(words["code"]))
 """
 
 
+class Threads:
+    """An engine of one's own."""
+
+    def __init__(self) -> None:
+        self.pool, self.open, self.most = ThreadPoolExecutor(2), 0, 0
+
+    def places(self, threads: int | None) -> int:
+        return 2
+
+    def submit(self, run, *arguments) -> Future:  # type: ignore[no-untyped-def]
+        self.open += 1
+        self.most = max(self.most, self.open)
+        future = self.pool.submit(run, *arguments)
+        future.add_done_callback(lambda future: setattr(self, "open", self.open - 1))
+        return future
+
+
 def begin(plan: Plan, engine: object, tmp_path: Path) -> Sweeping:
     (tmp_path / "fake.py").write_text(FAKE)
     plan.folder.mkdir()
@@ -219,15 +252,12 @@ def begin(plan: Plan, engine: object, tmp_path: Path) -> Sweeping:
     return Sweeping(plan.folder, Queue(plan.points()), engine, {"jobs": "auto", "threads": 1}, "", apart)
 
 
-def make_threads() -> SimpleNamespace:
-    """An engine of one's own."""
-    return SimpleNamespace(places=lambda threads: 2, submit=ThreadPoolExecutor(3).submit)
-
-
-def test_an_engine_of_one_s_own_runs_what_it_is_given(tmp_path: Path) -> None:
+def test_an_engine_of_one_s_own_runs_as_many_as_it_has_places_for(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "sweep", ["nap=0.1"], {"code": ["0", "1"], "seed": ["0", "1"]})
-    sweeping = begin(plan, make_threads(), tmp_path)
+    engine = Threads()
+    sweeping = begin(plan, engine, tmp_path)
     assert sweeping.run() is None
+    assert engine.most == 2
     assert sorted(point.name for point in sweeping.failed) == ["code=1,seed=0", "code=1,seed=1"]
     done = [point for point in plan.points() if point.is_over()]
     assert [point.folder.log.read_text() for point in done] == ["begins\n"] * 2
@@ -235,7 +265,7 @@ def test_an_engine_of_one_s_own_runs_what_it_is_given(tmp_path: Path) -> None:
 
 def test_a_stopped_sweep_stops_what_runs_elsewhere_and_starts_nothing_more(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "sweep", ["nap=60", "code=0"], {"seed": ["0", "1", "2"]})
-    sweeping, begun = begin(plan, make_threads(), tmp_path), time.monotonic()
+    sweeping, begun = begin(plan, Threads(), tmp_path), time.monotonic()
 
     class Signals(SimpleNamespace):
         received = property(lambda self: 15 if len(list(plan.folder.glob("*/config.yaml"))) == 2 else None)
@@ -246,19 +276,28 @@ def test_a_stopped_sweep_stops_what_runs_elsewhere_and_starts_nothing_more(tmp_p
     assert len(list(plan.folder.glob("*/config.yaml"))) == 2
 
 
+def mark(point: Point, host: str, process: int, age: float = 0) -> None:
+    point.beside(".live").write_text(f"{host} {process}")
+    os.utime(point.beside(".live"), (time.time() - age,) * 2)
+
+
 def test_a_run_that_is_at_work_is_never_started_a_second_time(tmp_path: Path) -> None:
-    plan = Plan(tmp_path, ["code=0"], {"seed": ["0", "1", "2"]})
-    live, gone, _ = plan.points()
-    with live.find_lock():
-        Path(gone.find_lock().lock_file).touch()  # of a process that was killed
-        queue = Queue(plan.points())
-        assert [point.name for point in iter(queue.take, None)] == ["seed=1", "seed=2"]
-        assert queue.left() == 1  # which is waited for
-        live.folder.path.mkdir()
-        live.folder.config.touch()
-        live.leave(0)  # as its own process does
+    plan = Plan(tmp_path, ["code=0"], {"seed": ["0", "1", "2", "3"]})
+    here, elsewhere, gone, silent = plan.points()
+    mark(here, gethostname(), os.getpid())
+    mark(elsewhere, "another", 1)
+    mark(gone, gethostname(), 2**22 + 1)
+    mark(silent, "another", 1, age=999)
+    queue = Queue(plan.points())
+    assert [point.name for point in iter(queue.take, None)] == ["seed=2", "seed=3"]
+    assert queue.left() == 2  # which are waited for
+    assert not here.claim()
+    assert gone.claim()
+    here.folder.path.mkdir()
+    here.folder.config.touch()
+    here.leave(0)  # as its own process does
     assert queue.take() is None
-    assert queue.left() == 0
+    assert queue.left() == 1
 
 
 def report(words: list[str]) -> int:
@@ -266,14 +305,24 @@ def report(words: list[str]) -> int:
     folder.mkdir()
     (folder / "config.yaml").touch()
     computes = torch.mm(torch.ones(400, 400), torch.ones(400, 400))[0, 0] == 400
-    told = (os.environ.get("CUDA_VISIBLE_DEVICES"), torch.get_num_threads(), bool(computes))
+    told = (
+        os.environ.get("CUDA_VISIBLE_DEVICES"),
+        torch.get_num_threads(),
+        computes,
+        os.getsid(0) == os.getpid(),
+    )
     os.write(1, " ".join(map(str, told)).encode())
     return 0
 
 
 @pytest.mark.parametrize(
     ("gpus", "cores", "processes", "devices", "places"),
-    [("4,7", 2, 1, ["4", "7"], 2), ("4,7", 8, 2, ["4,7"], 1), ("", 4, 2, ["None"], 2)],
+    [
+        ("4,7", 2, 1, ["4", "7"], 2),
+        ("4,7", 8, 2, ["4,7"], 1),
+        ("", 3, 1, ["None"], 3),
+        ("", 4, 2, ["None"], 2),
+    ],
 )
 def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, cores: int, processes: int, devices: list,
@@ -293,7 +342,7 @@ def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
     torch.set_num_threads(before)
     said = [(tmp_path / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(3)]
     assert sorted({words[0] for words in said}) == devices
-    assert all(words[1:] == [str(before), "True"] for words in said)
+    assert all(words[1:] == [str(before), "tensor(True)", "True"] for words in said)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +393,7 @@ def test_a_crafted_plan_is_refused_before_anything_is_touched(
     assert [path.name for path in folder.iterdir()] == [PLAN]
 
 
-@pytest.mark.parametrize("name", ["seed=0", "curves.png", ".lock", "pipe"])
+@pytest.mark.parametrize("name", ["seed=0", "curves.png", "experiment", ".lock", "seed=1/log.txt", "pipe"])
 def test_a_sweep_with_a_link_in_it_is_refused_before_anything_is_touched(
     run: Run, tmp_path: Path, name: str
 ) -> None:
@@ -385,6 +434,18 @@ def test_the_newest_sweep_of_the_same_words_is_found(tmp_path: Path) -> None:
     assert find_plan(Plan(tmp_path / "x", ["a=1"], {"loss": ["mae"]}), tmp_path) is None
 
 
-def test_a_plan_has_bounds(tmp_path: Path) -> None:
+def test_a_plan_has_bounds_and_thousands_of_runs_are_read_in_seconds(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at most 100000 runs"):
         Plan(tmp_path, [], {key: ["0", "1"] for key in "abcdefghijklmnopq"})
+    plan = Plan(tmp_path, [], {"seed": list(map(str, range(2_000)))})
+    plan.write()
+    begun = time.monotonic()
+    for point in read_plan(tmp_path).points():
+        point.folder.path.mkdir()
+        (point.folder.path / DONE).touch()
+        point.folder.result.write_text(json.dumps({"best": {"val/loss": float("nan"), "epoch": 1}}))
+    assert Queue(plan.points()).left() == 0
+    (row,) = collect(plan.points())
+    assert len(row.of("epoch")) == 2_000
+    assert row.of("val/loss") == []
+    assert time.monotonic() - begun < 30  # 1 where nothing else runs

@@ -62,17 +62,22 @@ def test_choices_are_ranked_and_what_is_near_the_best_is_marked(tmp_path: Path) 
     five, other = [0.91, 0.95, 0.93, 0.92, 0.94], [0.92, 0.94, 0.93, 0.91, 0.94]
     text = show(make_rows(tmp_path, big=five, 작은=other, few=[0.91, 0.95], bad=[0.5, 0.51]), HIGHER)
     lines = text.splitlines()[1:5]
-    found = [line.split()[:2] for line in lines]
-    assert found == [["best", "big"], ["?", "few"], ["≈", "작은"], ["bad", "0.505"]]
+    assert [line.split()[:2] for line in lines] == [
+        ["best", "big"],
+        ["?", "few"],
+        ["≈", "작은"],
+        ["bad", "0.505"],
+    ]
     assert "≈: within the noise" in text
     assert "?: too few seeds to tell" in text
     assert len({line.index("0.") + 2 * line.count("작은") for line in lines}) == 1  # a Korean letter is wide
 
 
-def test_a_table_fits_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_table_fits_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
     text = show(make_rows(tmp_path, **{"a" * 50: [0.1, 0.2], "가" * 30: [0.3, 0.4]}), HIGHER)
-    assert max(len(line) + line.count("가") for line in text.splitlines()) <= 80
+    assert max(len(line) + line.count("가") for line in text.splitlines()) <= width
     assert text.count("가") == 30  # nothing is lost
 
 
@@ -90,10 +95,14 @@ def test_files_contain_the_ranking_and_pictures(tmp_path: Path) -> None:
     assert [(line["rank"], line["loss"]) for line in lines] == [("1", "a|$x"), ("2", "b")]
     assert float(lines[0]["val/acc mean"]) == pytest.approx(0.91)
     for keys, picture in (["a"], "line.png"), (["a", "b"], "map.png"):
-        points = []
-        for at, value in enumerate([0.1, 0.5, 0.6, 1e9]):
-            values = {key: str(10.0**at if key == "a" else at % 2) for key in keys}
-            points.append(Point(values, (), make_run(tmp_path / str(at), [value])))
+        points = [
+            Point(
+                {k: str(10.0**at if k == "a" else at % 2) for k in keys},
+                (),
+                make_run(tmp_path / str(at), [v]),
+            )
+            for at, v in enumerate([0.1, 0.5, 0.6, 1e9])
+        ]
         publish(rank(collect(points), HIGHER), HIGHER, tmp_path / "out")
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -140,7 +149,7 @@ def test_runs_are_compared_by_choices_as_typed(run: Run, runs: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("runs/mae0 runs/mea1", "or one with runs in it"),
+        ("runs/mae0 runs/mea1", "or one with runs in it; nearest: runs/m"),
         ("", "runs=[]: expected folders of runs"),
         ("runs by=val/nope", "by=val/nope: expected one of"),
         ("runs output=runs/mae0", "expected a new folder"),

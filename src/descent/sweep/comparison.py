@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
-from descent.errors import ConfigError, require
+from descent.errors import ConfigError
 from descent.run.folder import RunFolder, find_runs
 from descent.run.trust import read_yaml
-from descent.sweep import ranking
 from descent.sweep.plan import Point
-from descent.sweep.ranking import Measure, choose_measure, list_figures
+from descent.sweep.ranking import Measure, choose_measure, collect, is_less_better, publish, rank, show
 
 PLACES = ("name", "folder", "resume", "jobs", "hydra.mode")  # words that say nothing of what a run computes
 FILES = {"ranking.csv", "ranking.md", "curves.png", "line.png", "map.png"}
@@ -18,42 +17,55 @@ FILES = {"ranking.csv", "ranking.md", "curves.png", "line.png", "map.png"}
 def compare(paths: Sequence[str], by: str | None, output: str | None) -> str:
     """Rank runs, write table and pictures into a folder where one is named, and return the ranking in words.
 
-    `paths` are folders of runs, or with runs in them, or patterns; `by` is the metric to rank by, None for
-    what the first run monitors. A ConfigError where no run has ended, or none has that metric.
+    Args:
+        paths: folders of runs, or with runs in them, or patterns.
+        by: the metric to rank by; None for what the first run monitors.
+        output: a new folder, or one of an earlier comparison; None to write nothing.
+
+    Raises:
+        ConfigError: there are no runs that have ended, or none with that metric.
     """
     folders = find_folders(paths)
     config, values = read_yaml(folders[0].config), tell_apart(folders)
     points = [Point(chosen, (), folder) for chosen, folder in zip(values, folders, strict=True)]
-    rows = ranking.collect(points)
-    require(bool(rows), "runs", " ".join(paths), "runs that have come to their end")
-    figures = list_figures(rows)
+    if not (rows := collect(points)):
+        raise ConfigError("runs", " ".join(paths), expected="runs that have come to their end")
+    figures = next(iter(rows[0].figures.values()))
     measure = choose_measure(str(config["monitor"]), str(config["mode"]), values[0], figures)
     if by is not None:
-        measure = Measure(by, ranking.is_less_better(by), f"{by} at each run's best epoch")
-    if not (ranked := ranking.rank(rows, measure)):
+        measure = Measure(by, is_less_better(by), f"{by} at each run's best epoch")
+    if not (ranked := rank(rows, measure)):
         raise ConfigError("by", measure.metric, expected=f"one of {', '.join(figures)}", choices=figures)
-    text = ranking.show(ranked, measure)
+    text = show(ranked, measure)
     if unfinished := [str(point.folder) for point in points if point.state() != "done"]:
         text += f"\nNot at their end: {', '.join(unfinished)}"
     if output is not None:
         folder = Path(output).expanduser()
-        good = not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES)
-        require(good, "output", output, "a new folder, or one of an earlier comparison")
+        if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
+            raise ConfigError("output", output, expected="a new folder, or one of an earlier comparison")
         folder.mkdir(parents=True, exist_ok=True)
-        ranking.publish(ranked, measure, folder)
+        publish(ranked, measure, folder)
         text += f"\nWritten to {output}"
     return text
 
 
 def find_folders(paths: Sequence[str]) -> list[RunFolder]:
-    """Return the runs that paths and patterns name, in their order, each once."""
-    require(bool(paths), "runs", [], "folders of runs: python src/compare.py logs/a logs/b")
+    """Return the runs that paths and patterns name, in their order, each once.
+
+    Raises:
+        ConfigError: one of them names none.
+    """
     found: dict[Path, RunFolder] = {}
     for path in paths:
         places = [path] if Path(path).exists() else sorted(glob(path))  # noqa: PTH207 (may be absolute)
         runs = [run for place in places for run in find_runs(Path(place).resolve())]
-        require(bool(runs), "runs", path, "the folder of a run, or one with runs in it")
+        if not runs:
+            siblings = [str(p.with_name(p.name)) for p in Path(path).parent.glob("*") if p.is_dir()]
+            expected = "the folder of a run, or one with runs in it"
+            raise ConfigError("runs", path, expected=expected, choices=siblings)
         found |= {run.path: run for run in sorted(runs, key=lambda run: run.path)}
+    if not found:
+        raise ConfigError("runs", [], expected="folders of runs: python src/compare.py logs/a logs/b")
     return list(found.values())
 
 

@@ -1,7 +1,8 @@
 """Where the runs of a sweep compute.
 
-An engine has `places`, how many runs fit, and `submit`, which returns a future of `run_apart` on any machine
-that sees the sweep's folder. Processes of this machine start warm instead.
+An engine has `places`, how many runs fit, and `submit`, which returns a future; one of your own is such a
+class, named by a file in conf/executor. What it runs is `run_apart`, on any machine that sees the sweep's
+folder. Processes of this machine start warm instead.
 """
 
 import gc
@@ -32,19 +33,19 @@ def run_apart(point: Point, command: Sequence[str], place: str) -> int:
 
     Where another process is at work on it, that one is waited for first.
     """
-    with point.find_lock():
-        if point.is_over():
-            return point.leave(0)
-        if point.must_end():
-            return 128 + signal.SIGTERM
-        with point.find_log().open("ab") as log:
-            line = [*command, *point.line()]
-            process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, cwd=place)
-        while process.poll() is None and not point.must_end():
-            time.sleep(POLL)
-            point.find_log()
-        process.terminate()  # which saves, unless it has ended
-        return point.leave(process.wait())
+    while not point.claim():
+        time.sleep(POLL)
+    if point.is_over() or (stops := point.look()):
+        return point.leave(0 if point.is_over() else 128 + signal.SIGTERM)
+    with point.find_log().open("ab") as log:
+        line = [*command, *point.line()]
+        process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, cwd=place)
+    while process.poll() is None:
+        time.sleep(POLL)
+        if point.look() and not stops:
+            stops = True
+            process.terminate()  # which saves
+    return point.leave(process.returncode)
 
 
 def run_warm(
@@ -54,31 +55,33 @@ def run_warm(
     import torch
 
     def follow() -> None:
-        while os.getppid() == parent and not point.must_end():
+        while os.getppid() == parent and not point.look():
             time.sleep(POLL)
-            point.find_log()
         os.kill(os.getpid(), signal.SIGTERM)  # which saves
 
     parent = os.getppid()
     if hasattr(os, "setsid"):
         os.setsid()  # Linux shares its cores among sessions first, and Ctrl-C is the sweep's own
     for number in ENDING:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
     os.environ.update(environment)
     torch.set_num_threads(threads)
-    with point.find_lock():
-        log = os.open(point.find_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        threading.Thread(target=follow, daemon=True).start()
-        sys.exit(point.leave(0 if point.is_over() else call(point.line())))
+    while not point.claim():
+        time.sleep(POLL)
+    log = os.open(point.find_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    threading.Thread(target=follow, daemon=True).start()
+    sys.exit(point.leave(0 if point.is_over() else call(point.line())))
 
 
 class Local:
     """Processes of this machine, forked with everything imported; where there are GPUs, each has its own.
 
     The process that forks computes with one thread: children of one with more can wait for those for ever.
-    `call` runs a command line and returns its exit code; `config` is that of one of the runs.
+    Where nothing can be forked, processes are spawned. `call` runs a command line and returns its exit code;
+    `config` is that of one of the runs.
     """
 
     def __init__(self, call: Callable[[list[str]], int], config: Mapping[str, Any]) -> None:

@@ -38,22 +38,16 @@ def draw(rows: "Sequence[Row]", measure: "Measure", folder: Path) -> None:
         places = [tuple(map(float, row.values.values())) for row in rows]
         if len(places[0]) == 1:
             draw_line(rows, measure, folder / "line.png")
-        elif len(places[0]) == 2:
+        elif len(places[0]) == 2 and all(len(set(axis)) > 1 for axis in zip(*places, strict=True)):
             draw_map(rows, measure, folder / "map.png")
 
 
-def start_figure(width: float, height: float, xlabel: str, ylabel: str) -> Any:
-    """Return the axes of a new figure; matplotlib finds no formulas in its labels."""
+def start_figure(width: float, height: float) -> tuple[Any, Any]:
+    """Return a figure and its axes."""
     from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
-    axes = Figure(figsize=(width, height), layout="constrained").add_subplot()
-    axes.set(xlabel=plain(xlabel), ylabel=plain(ylabel))
-    return axes
-
-
-def plain(text: str) -> str:
-    """Return a text in which matplotlib finds no formulas."""
-    return text.replace("$", r"\$")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def scale(values: Sequence[float]) -> str:
@@ -61,16 +55,17 @@ def scale(values: Sequence[float]) -> str:
     return "log" if values and min(values) > 0 and max(values) > WIDE * min(values) else "linear"
 
 
-def spread(values: Sequence[float]) -> float:
-    """Return the standard deviation; 0 of a single value."""
-    return stdev(values) if len(values) > 1 else 0.0
+def plain(text: str) -> str:
+    """Return a text in which matplotlib finds no formulas."""
+    return text.replace("$", r"\$")
 
 
 def draw_curves(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
     """Draw the best choices' curves: the mean over their runs, and one standard deviation around it."""
     from matplotlib.ticker import MaxNLocator
 
-    axes, drawn = start_figure(8, 4.5, "epoch", measure.metric), list[float]()
+    figure, axes = start_figure(8, 4.5)
+    drawn: list[float] = []
     for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False), 1):
         found: dict[float, list[float]] = {}
         for point in row.points.values():
@@ -78,28 +73,32 @@ def draw_curves(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
                 found.setdefault(epoch, []).append(value)
         epochs = sorted(found)
         means = [mean(found[epoch]) for epoch in epochs]
-        low, high = ([mean(found[e]) + sign * spread(found[e]) for e in epochs] for sign in (-1, 1))
-        label = plain(f"{number}. {row.name}"[:60])
-        axes.plot(epochs, means, "o-" if len(epochs) == 1 else "-", label=label, color=colour)
+        spread = [stdev(found[epoch]) if len(found[epoch]) > 1 else 0.0 for epoch in epochs]
+        low, high = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
+        label = plain(f"{number}. {row.name}"[:60] + (" (best)" if number == 1 else ""))
+        width, line = 2.4 if number == 1 else 1.4, "o-" if len(epochs) == 1 else "-"
+        axes.plot(epochs, means, line, label=label, color=colour, linewidth=width, zorder=9 - number)
         axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
         drawn += means
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_yscale(scale(drawn))
+    axes.set(xlabel="epoch", ylabel=plain(measure.metric), yscale=scale(drawn))
     axes.legend(fontsize="small")
-    axes.figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=120)
 
 
 def draw_line(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
     """Draw the figure over the one number that was varied, the best marked."""
     values = {float(*row.values.values()): row.of(measure.metric) for row in rows}  # the best first
     best, xs = next(iter(values)), sorted(values)
-    means, errors = [mean(values[x]) for x in xs], [spread(values[x]) for x in xs]
-    axes = start_figure(7, 4, next(iter(rows[0].values)), measure.metric)
+    means = [mean(values[x]) for x in xs]
+    figure, axes = start_figure(7, 4)
+    errors = [stdev(values[x]) if len(values[x]) > 1 else 0 for x in xs]
     axes.errorbar(xs, means, errors, fmt="o-", capsize=3, color=COLOURS[0])
     axes.plot([best], [mean(values[best])], "*", markersize=16, color=COLOURS[1], label=f"best: {best:g}")
+    axes.set(xlabel=plain(next(iter(rows[0].values))), ylabel=plain(measure.metric))
     axes.set(xscale=scale(xs), yscale=scale(means))
     axes.legend()
-    axes.figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=120)
 
 
 def draw_map(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
@@ -108,15 +107,28 @@ def draw_map(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
     The colours reach three times as far as the median is from the best: a run that diverged does not make
     all others look the same.
     """
-    xs, ys = zip(*(map(float, row.values.values()) for row in rows), strict=True)  # the best first
-    means = [mean(row.of(measure.metric)) for row in rows]
-    best, median = means[0], means[len(means) // 2]
-    low, high = sorted((best, best + 3 * (median - best)))
-    axes = start_figure(7, 5, *rows[0].values)
-    colours = {"cmap": "viridis_r" if measure.lower else "viridis", "vmin": low, "vmax": high}
-    image = axes.scatter(xs, ys, 250, means, **colours)
-    axes.plot(xs[:1], ys[:1], "*", markersize=14, color=COLOURS[1], label=f"best: {best:.4g}")
-    axes.set(xscale=scale(xs), yscale=scale(ys))
-    axes.legend()
-    axes.figure.colorbar(image, label=plain(measure.metric), extend="max" if measure.lower else "min")
-    axes.figure.savefig(file, dpi=120)
+    places = [(*map(float, row.values.values()), mean(row.of(measure.metric))) for row in rows]
+    xs, ys = (sorted({place[axis] for place in places}) for axis in (0, 1))
+    figures = [place[2] for place in places]  # the best first
+    worst = figures[0] + 3 * (figures[len(figures) // 2] - figures[0])
+    low, high = max(min(figures), min(figures[0], worst)), min(max(figures), max(figures[0], worst))
+    grid = [[math.nan] * len(xs) for _ in ys]
+    figure, axes = start_figure(1.8 + 0.8 * len(xs), 1.5 + 0.6 * len(ys))
+    for x, y, value in places:
+        grid[ys.index(y)][xs.index(x)] = value
+        bright = (value > (low + high) / 2) != measure.lower
+        colour, place = "black" if bright else "white", (xs.index(x), ys.index(y))
+        axes.text(*place, f"{value:.3g}", ha="center", va="center", color=colour, fontsize="small")
+    image = axes.imshow(
+        grid, origin="lower", cmap="viridis_r" if measure.lower else "viridis", aspect="auto",
+        vmin=low, vmax=high,
+    )  # fmt: skip
+    place = (xs.index(places[0][0]), ys.index(places[0][1]))
+    axes.plot(*place, "s", markersize=34, markerfacecolor="none", markeredgecolor="red", markeredgewidth=2)
+    axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
+    axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
+    xlabel, ylabel = map(plain, rows[0].values)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=f"best: {figures[0]:.4g}")
+    beyond = "max" if high < max(figures) else "min" if low > min(figures) else "neither"
+    figure.colorbar(image, label=plain(measure.metric), extend=beyond)
+    figure.savefig(file, dpi=120)

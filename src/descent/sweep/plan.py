@@ -5,12 +5,14 @@ import math
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import product
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import yaml
@@ -26,6 +28,7 @@ DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended as it should; a
 MOST = 100_000  # runs of a sweep
 LONGEST = 120  # characters of a folder's name
 PATIENCE = 5.0  # seconds for the runs of a sweep that was killed to let go of it
+STALE = 60.0  # seconds after which a process of another machine that shows no sign of life is gone
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,27 +37,24 @@ class Point:
 
     values: Mapping[str, str]  # what differs from the other runs, as typed, by key
     words: tuple[str, ...]  # of the run's command line, without its folder
-    folder: RunFolder  # which the run makes itself
+    folder: RunFolder  # which the run makes itself, once its words have proved good
 
     @property
     def name(self) -> str:
         """Its name in the sweep, such as `loss=mae,seed=0`."""
         return self.folder.path.name
 
-    def find_lock(self) -> FileLock:
-        """Return the lock that the process at work on the run holds, on whichever machine."""
-        return FileLock(self.folder.path.with_name(f".{self.name}.lock"))
+    def beside(self, suffix: str) -> Path:
+        """Return a hidden file beside the run's folder: ".live" or ".log"."""
+        return self.folder.path.with_name(f".{self.name}{suffix}")
 
     def find_log(self) -> Path:
-        """Return the file of what the run prints: beside its folder, until that is there to stay."""
-        beside = self.folder.path.with_name(f".{self.name}.log")
-        if beside.exists() and (self.folder.metrics.exists() or (self.folder.path / DONE).exists()):
-            beside.replace(self.folder.log)
-        return self.folder.log if self.folder.log.exists() else beside
+        """Return the file of what the run prints."""
+        return self.folder.log if self.folder.log.exists() else self.beside(".log")
 
     def line(self) -> list[str]:
         """Return the words of the run's command line: it goes on with what it has begun."""
-        path = str(self.folder.path).replace("'", "\\'")
+        path = str(self.folder.path).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
         return [*self.words, f"folder='{path}'", *([f"resume='{path}'"] if self.state() == "begun" else [])]
 
     def state(self) -> str:
@@ -72,20 +72,42 @@ class Point:
         return self.state() in ("done", "pruned")
 
     def is_live(self) -> bool:
-        """Return whether a process is at work on it."""
-        files = (Path(self.find_lock().lock_file), self.folder.lock)
-        return any(file.exists() and take_lock(file) is None for file in files)
+        """Return whether a process is at work on it, on this machine or on another one."""
+        mark = self.beside(".live")
+        with suppress(OSError, ValueError):
+            host, process = mark.read_text().split()
+            if time.time() - mark.stat().st_mtime < STALE:
+                if host == gethostname() and os.name == "posix":
+                    os.kill(int(process), 0)  # raises where there is none
+                return True
+        return self.folder.lock.exists() and take_lock(self.folder) is None
 
-    def must_end(self) -> bool:
-        """Return whether the run is asked to save and end."""
+    def claim(self) -> bool:
+        """Note that this process is at work on the run, unless another one is."""
+        if self.is_live():
+            return False
+        mark = self.beside(".live")
+        mark.unlink(missing_ok=True)
+        with suppress(FileExistsError), mark.open("x") as file:
+            return file.write(f"{gethostname()} {os.getpid()}") > 0
+        return False
+
+    def look(self) -> bool:
+        """From the process at work: show that it lives, put its log in place; return whether it is to end."""
+        with suppress(OSError):
+            os.utime(self.beside(".live"))
+        if self.folder.metrics.exists() and self.beside(".log").exists():  # the folder is there to stay
+            self.beside(".log").replace(self.folder.log)
         return (self.folder.path.parent / STOP).exists() or (self.folder.path / PRUNED).exists()
 
     def leave(self, code: int) -> int:
-        """Note that the run has ended, and return its exit code."""
-        if code == 0 and self.folder.config.exists():
-            (self.folder.path / DONE).touch()
-        self.find_log()
-        Path(self.find_lock().lock_file).unlink(missing_ok=True)
+        """From the process at work: note that the run has ended, and return its exit code."""
+        if self.folder.config.exists():
+            with suppress(FileNotFoundError):
+                self.beside(".log").replace(self.folder.log)
+            if code == 0:
+                (self.folder.path / DONE).touch()
+        self.beside(".live").unlink(missing_ok=True)
         return code
 
 
@@ -100,7 +122,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         for key, values in self.values.items():
-            require(bool(values), key, "", "at least one value")
+            good = 1 <= len(values) <= MOST // 4
+            require(good, key, f"{len(values)} values", f"at least one value, and at most {MOST // 4}")
         size = math.prod(map(len, self.values.values()))
         require(size <= MOST, "sweep", f"{size:.4g} runs", f"at most {MOST} runs")
 
@@ -123,9 +146,11 @@ class Plan:
     def is_like(self, other: "Plan") -> bool:
         """Return whether another sweep differs in the values alone, a search not even in those."""
         words = {*self.words, *self.search} ^ {*other.words, *other.search}
-        if not all(word.startswith(("hydra", "trials=")) for word in words):
-            return False
-        return self.values == other.values if self.search else self.values.keys() == other.values.keys()
+        same = (
+            all(w.startswith(("hydra", "trials=")) for w in words)
+            and self.values.keys() == other.values.keys()
+        )
+        return same and (not self.search or self.values == other.values)
 
     def write(self) -> None:
         """Write the plan into its folder."""
@@ -177,16 +202,17 @@ def hold(folder: Path) -> FileLock:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError("folder", str(folder), expected=f"a new folder ({error.strerror})") from error
+        expected = f"a folder that can be made ({error.strerror})"
+        raise ConfigError("folder", str(folder), expected=expected) from error
     require_plain(folder)
-    if (lock := take_lock(RunFolder(folder).lock, PATIENCE)) is None:
+    if (lock := take_lock(RunFolder(folder), PATIENCE)) is None:
         raise ConfigError("resume", str(RunFolder(folder)), expected="what has ended; this is running")
     return lock
 
 
-def take_lock(file: Path, patience: float = 0) -> FileLock | None:
-    """Return a lock, held until it is forgotten; None where another process holds it."""
-    lock = FileLock(file, timeout=patience)
+def take_lock(folder: RunFolder, patience: float = 0) -> FileLock | None:
+    """Return the lock of a folder, held until it is forgotten; None where another process holds it."""
+    lock = FileLock(folder.lock, timeout=patience)
     try:
         lock.acquire()
     except Timeout:
@@ -197,10 +223,13 @@ def take_lock(file: Path, patience: float = 0) -> FileLock | None:
 def require_plain(folder: Path) -> None:
     """Refuse a folder to write to in which a link, a pipe or a device leads elsewhere."""
     for parent, folders, files in os.walk(folder):
-        for path in (Path(parent, name) for name in (*folders, *files)):
+        for path in (f"{parent}/{name}" for name in (*folders, *files)):
             with suppress(FileNotFoundError):  # a run at work has removed it
-                kind = path.lstat().st_mode
+                kind = os.lstat(path).st_mode
+                good = stat.S_ISREG(kind) or stat.S_ISDIR(kind)
                 expected = "a folder of plain files; this is a link, a pipe or a device"
-                require(stat.S_ISREG(kind) or stat.S_ISDIR(kind), "resume", RunFolder(path), expected)
-        if Path(parent) == folder and "wandb" in folders:
-            folders.remove("wandb")  # W&B's own, with links among its files
+                require(good, "resume", os.path.relpath(path), expected)
+        if parent == str(folder):
+            folders[:] = [
+                name for name in folders if name != "wandb"
+            ]  # W&B's own, with links among its files

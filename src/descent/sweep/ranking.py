@@ -48,13 +48,15 @@ class Row:
         """Its values, such as `loss=mae, optimizer=sgd`."""
         return ", ".join(f"{key}={value}" for key, value in self.values.items()) or "run"
 
-    def by_repeat(self, metric: str) -> dict[tuple[str, ...], float]:
-        """Return a figure of each run that has it, by seed and fold."""
-        return {repeat: found[metric] for repeat, found in self.figures.items() if metric in found}
-
     def of(self, metric: str) -> list[float]:
         """Return a figure of each run that has it."""
-        return list(self.by_repeat(metric).values())
+        return [figures[metric] for figures in self.figures.values() if metric in figures]
+
+    def find_best(self, measure: Measure) -> Point:
+        """Return the best one of its runs."""
+        having = {repeat: f[measure.metric] for repeat, f in self.figures.items() if measure.metric in f}
+        chosen = min if measure.lower else max
+        return self.points[chosen(having, key=having.__getitem__)]
 
 
 def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Iterable[str]) -> Measure:
@@ -97,11 +99,14 @@ def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
 
     Runs of one seed share their splits and their initial weights, so the differences are taken seed by seed.
     """
-    ranked = [row for row in rows if row.of(measure.metric)]
-    ranked.sort(key=lambda row: mean(row.of(measure.metric)), reverse=not measure.lower)
+    metric = measure.metric
+    ranked = [row for row in rows if row.of(metric)]
+    ranked.sort(key=lambda row: mean(row.of(metric)), reverse=not measure.lower)
     for row in ranked[1:]:
-        best, own = ranked[0].by_repeat(measure.metric), row.by_repeat(measure.metric)
-        row.near = is_near([(own[repeat], best[repeat]) for repeat in own if repeat in best])
+        best = {repeat: f[metric] for repeat, f in ranked[0].figures.items() if metric in f}
+        row.near = is_near(
+            [(f[metric], best[r]) for r, f in row.figures.items() if r in best and metric in f]
+        )
     return ranked
 
 
@@ -116,9 +121,7 @@ def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
         return None
     if abs(mean(gaps)) > max(stdev(values) for values in zip(*pairs, strict=True)):
         return False
-    if n < FEW:
-        return None
-    return abs(mean(gaps)) <= T[min(n - FEW, len(T) - 1)] * stdev(gaps) / math.sqrt(n)
+    return abs(mean(gaps)) <= T[min(n - FEW, len(T) - 1)] * stdev(gaps) / math.sqrt(n) if n >= FEW else None
 
 
 # ---- in words and files ------------------------------------------------------------------------------------
@@ -137,19 +140,15 @@ def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
     """Return the ranking as texts, a column for each thing that differs."""
     import polars as pl
 
-    tests = [name for name in list_figures(rows) if "test/" in name and name != measure.without]
-    marks = {True: "≈", False: "", None: "?" if any(len(row.points) > 1 for row in rows) else ""}
-    table = {"": ["best", *(marks[row.near] for row in rows[1:])]}
+    tests = dict.fromkeys(name for row in rows for f in row.figures.values() for name in f if "test/" in name)
+    unsure = "?" if any(len(row.points) > 1 for row in rows) else ""
+    table = {"": ["best", *({True: "≈", False: "", None: unsure}[row.near] for row in rows[1:])]}
     table |= {key: [row.values[key] for row in rows] for key in rows[0].values}
     table[measure.metric] = [write_spread(row.of(measure.metric)) for row in rows]
     table["runs"] = [str(len(row.points)) for row in rows]
-    table |= {name: [write_spread(row.of(name)) for row in rows] for name in [*tests, "seconds"]}
+    table |= {name: [write_spread(row.of(name)) for row in rows] for name in tests if name != measure.without}
+    table["seconds"] = [f"{mean(row.of('seconds') or [0.0]):.1f}" for row in rows]
     return pl.DataFrame(table)
-
-
-def list_figures(rows: Sequence[Row]) -> list[str]:
-    """Return the names of all figures that runs have."""
-    return list(dict.fromkeys(name for row in rows for found in row.figures.values() for name in found))
 
 
 def write_spread(values: Sequence[float]) -> str:
@@ -162,9 +161,10 @@ def draw_table(table: "pl.DataFrame", width: int, form: Any = "NOTHING") -> str:
     """Return a table in so many columns; a longer text goes on below."""
     import polars as pl
 
-    every = {"tbl_rows": -1, "tbl_cols": -1, "fmt_str_lengths": ENDLESS, "tbl_width_chars": width}
-    hidden = {"tbl_hide_column_data_types": True, "tbl_hide_dataframe_shape": True}
-    with pl.Config(tbl_formatting=form, **every, **hidden):  # type: ignore[arg-type]
+    with pl.Config(
+        tbl_formatting=form, tbl_width_chars=width, tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=ENDLESS,
+        tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True,
+    ):  # fmt: skip
         return "\n".join(line.removeprefix(" ").rstrip() for line in str(table).splitlines())
 
 
@@ -184,7 +184,7 @@ def publish(rows: Sequence[Row], measure: Measure, folder: Path, note: str = "")
 
     columns: dict[str, Any] = {"rank": range(1, len(rows) + 1)}
     columns |= {key: [row.values[key] for row in rows] for key in rows[0].values}
-    for name in list_figures(rows):
+    for name in dict.fromkeys(name for row in rows for figures in row.figures.values() for name in figures):
         values = [row.of(name) for row in rows]
         columns[f"{name} mean"] = [mean(column) if column else None for column in values]
         columns[f"{name} std"] = [stdev(column) if len(column) > 1 else None for column in values]

@@ -35,8 +35,10 @@ class Range:
         """Return as many of them at equal distances, the ends included."""
         require(steps >= 2, "search.steps", steps, "a whole number of at least 2")
         turn, back = (math.log, math.exp) if self.log else (float, float)
-        low, width = turn(self.low), turn(self.high) - turn(self.low)
-        return list(dict.fromkeys(self.write(back(low + width * n / (steps - 1))) for n in range(steps)))
+        low, high = turn(self.low), turn(self.high)
+        return list(
+            dict.fromkeys(self.write(back(low + (high - low) * n / (steps - 1))) for n in range(steps))
+        )
 
     def write(self, value: float) -> str:
         """Return a number as it can be typed."""
@@ -46,10 +48,10 @@ class Range:
 
     def distribute(self) -> Any:
         """Return what Optuna calls it."""
-        from optuna import distributions
+        from optuna.distributions import FloatDistribution, IntDistribution
 
-        kind = "IntDistribution" if isinstance(self.low, int) else "FloatDistribution"
-        return getattr(distributions, kind)(self.low, self.high, log=self.log)
+        kind = IntDistribution if isinstance(self.low, int) else FloatDistribution
+        return kind(self.low, self.high, log=self.log)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -79,19 +81,23 @@ class Search(Queue):
         self.seed, self.measure, self.trials = seed, measure, dict[Point, Any]()
         file = str(plan.folder / BOARD)
         Path(f"{file}.lock").unlink(missing_ok=True)  # of a sweep that was killed; this one is alone
-        direction = "minimize" if measure.lower else "maximize"
         try:
             storage = JournalStorage(journal.JournalFileBackend(file, journal.JournalFileOpenLock(file)))
-            about = {"study_name": "sweep", "load_if_exists": True, "direction": direction}
-            self.study = optuna.create_study(storage=storage, pruner=pruner, **about)  # type: ignore[arg-type]
-            study, before = storage.get_study_id_from_name("sweep"), self.study.trials
+            self.study = optuna.create_study(
+                storage=storage, study_name="sweep", load_if_exists=True, pruner=pruner,
+                direction="minimize" if measure.lower else "maximize",
+            )  # fmt: skip
+            before = self.study.trials
         except Exception as error:  # whatever a damaged one makes of Optuna
             raise ConfigError(file, expected=f"a journal of Optuna's ({first_line(error)})") from error
         for found in before:
+            study = storage.get_study_id_from_name("sweep")
             identity = storage.get_trial_id_from_study_id_trial_number(study, found.number)
             point = self._add(optuna.trial.Trial(self.study, identity))
-            if not found.state.is_finished():
-                self.waiting.append(point)  # `take` notes what was over when the sweep was killed
+            if not found.state.is_finished() and point.is_over():  # the sweep was killed before it noted that
+                self.ended(point, 0)
+            elif not found.state.is_finished():
+                self.waiting.append(point)
 
     def _add(self, trial: Any) -> Point:
         """Return the run of a trial, whose journal may come from elsewhere."""
