@@ -181,6 +181,10 @@ def test_metrics_of_values_are_averaged_over_the_targets(outputs: int) -> None:
     assert found["spearman"] == pytest.approx(torch.stack(each).mean().item(), abs=1e-5)
 
 
+def find_shape(tensor: Any) -> Any:
+    return tuple(tensor.shape)
+
+
 class Several(torchmetrics.Metric):
     """Returns what it is told to, such as a dict, or what is no number."""
 
@@ -189,7 +193,7 @@ class Several(torchmetrics.Metric):
         self.value, self.seen = value, list[Any]()
 
     def update(self, outputs: Any, targets: Any) -> None:
-        self.seen.append(map_tensors((outputs, targets), lambda tensor: tuple(tensor.shape)))
+        self.seen.append(map_tensors((outputs, targets), find_shape))
 
     def compute(self) -> Any:
         return self.value

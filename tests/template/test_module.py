@@ -157,7 +157,7 @@ def test_a_last_batch_of_one_with_batch_normalisation_is_one_line_before_trainin
         train_here(tmp_path / "a", *words)
     assert "Epoch" not in capsys.readouterr().out
     train_here(tmp_path / "b", *words, "data.drop_last=true", "trainer.limit_train_batches=3")
-    train_here(tmp_path / "c", *words, "trainer.limit_train_batches=3")
+    train_here(tmp_path / "c", "model=cnn", "data.batch_size=4", "trainer.limit_train_batches=3", words[-1])
 
 
 def test_a_run_without_validation_keeps_the_best_by_its_training_loss(tmp_path: Path, capsys: Any) -> None:
