@@ -51,7 +51,7 @@ def train(
                 val_correct += (predicted == labels).sum().item()
                 val_total += labels.size(0)
 
-        figures = train_loss / train_total, train_correct / train_total
+        figures: tuple[float, ...] = train_loss / train_total, train_correct / train_total
         figures += val_loss / val_total, val_correct / val_total
         history.append(figures)
         line = "Epoch {}/{}, Train Loss: {:.4f}, Train Acc: {:.4f}, Val Loss: {:.4f}, Val Acc: {:.4f}"

@@ -29,12 +29,6 @@ NEWER_THAN_SOME = {("torch.optim.LBFGS", "maximize")}  # arguments that the olde
 FILLED = {  # by code, or left to Lightning's own way
     "optimizer": {"params"},
     "trainer": {"callbacks", "logger", "default_root_dir", "batches"},
-    "model": {"input_shape", "outputs"},
-    "scheduler": {"optimizer"},
-    "loss": {"size_average", "reduce", "task"},  # two deprecated by torch, in favour of `reduction`
-    "logger": {"root_dir"},  # TensorBoard's, which gets save_dir for it
-    "data": {"like", "task"},
-    "module": {"model", "criterion", "optimizer", "schedule", "metrics", "scaling", "task"},
 }
 
 

@@ -80,7 +80,7 @@ class Witness(Callback):
 
 
 class Logged(Supervised):
-    """Logs steps, returns a dictionary, and nothing for a batch that is to be skipped, as Lightning allows."""
+    """Logs steps; returns a dictionary, and nothing for a batch that is to be skipped."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         loss = super().training_step(batch, batch_idx)
@@ -147,8 +147,8 @@ def assert_alike(folder: Path, kind: type[Supervised] = Supervised, make: Any = 
         schedule = Schedule(CosineAnnealingLR, "step", T_max=None)
         fitted.fit(supervised(data, model, optimizer=make, schedule=schedule, kind=kind), datamodule=data)
         saved = torch.load(next(folder.glob(f"{own.__name__}/**/*.ckpt")), weights_only=True)
-        parts = ("state_dict", "optimizer_states", "loops", "lr_schedulers")
-        return fitted, witness.seen, [map_tensors(saved[part], torch.Tensor.tolist) for part in parts]
+        parts, to_list = ("state_dict", "optimizer_states", "loops", "lr_schedulers"), torch.Tensor.tolist
+        return fitted, witness.seen, [map_tensors(saved[part], to_list) for part in parts]  # type: ignore[arg-type]
 
     (ours, seen, saved), (theirs, expected, theirs_saved) = fit(FastTrainer), fit(OwnTrainer)
     assert saved == theirs_saved

@@ -36,7 +36,7 @@ def losses_in_batches(criterion: nn.Module, task: Task, outputs: Tensor, targets
     return found
 
 
-def test_mean_absolute_error_by_hand_and_its_gradient_is_the_sign_of_the_error_over_the_length() -> None:
+def test_mean_absolute_error_its_gradient_and_its_refusal_of_other_shapes_by_hand() -> None:
     input = torch.tensor([[1.0, -2.0], [0.5, 4.0], [0.0, 0.0]], requires_grad=True)
     target = torch.tensor([[0.0, 2.0], [0.5, 1.0], [-1.0, 0.25]])
     loss = MeanAbsoluteError()(input, target)
@@ -45,9 +45,6 @@ def test_mean_absolute_error_by_hand_and_its_gradient_is_the_sign_of_the_error_o
     assert MeanAbsoluteError()(input[:, :1], target[:, :1]) == nn.L1Loss()(input[:, :1], target[:, :1])
     loss.backward()
     assert torch.equal(input.grad, torch.sign(input.detach() - target) / 3)  # type: ignore[arg-type]
-
-
-def test_shapes_that_differ_raise_and_are_named() -> None:
     for shape in ((4,), (1, 1), (4, 2), (1, 4)):
         with pytest.raises(ValueError, match=r"\(4, 1\).*" + re.escape(str(shape))):
             MeanAbsoluteError()(torch.zeros(4, 1), torch.zeros(shape))
@@ -72,9 +69,7 @@ P, ONE_HOT = LOGITS.softmax(1), F.one_hot(CLASSES, 4).float()
         (nn.MultiMarginLoss(), F.multi_margin_loss(LOGITS, CLASSES)),
     ],
 )
-def test_a_loss_meets_classes_as_its_formula_says_and_mixed_ones_too(
-    criterion: Any, expected: Tensor
-) -> None:
+def test_a_loss_meets_classes_and_mixed_ones_as_its_formula_says(criterion: Any, expected: Tensor) -> None:
     task = Classes("abcd")
     assert torch.allclose(loss_of(criterion, task, LOGITS, CLASSES), expected)
     if not isinstance(criterion, nn.NLLLoss | nn.MultiMarginLoss):  # which take no probabilities
@@ -214,9 +209,7 @@ DOES_NOT_FIT = 'loss: expected a criterion that takes .*takes = "values"$'
         (nn.CrossEntropyLoss(reduction="none"), 3, r"loss: expected one number for a batch.*not \(4,\)"),
     ],
 )
-def test_a_loss_that_cannot_be_meant_is_one_line(
-    criterion: nn.Module, classes: int | None, line: str
-) -> None:
+def test_a_loss_that_cannot_be_meant_is_one_line(criterion: Any, classes: int | None, line: str) -> None:
     with pytest.raises(ConfigError, match=f"^{line}"):
         fit(criterion, classes)
 
