@@ -16,8 +16,6 @@ def diabetes() -> Samples:
     Source: Efron, Hastie, Johnstone & Tibshirani (2004), "Least Angle Regression", Annals of Statistics 32;
     the files are those of `sklearn.datasets.load_diabetes(scaled=False)`, BSD-3-Clause.
     """
-    measurements, progression = (
-        torch.from_numpy(np.loadtxt(FOLDER / f"diabetes_{name}.csv.gz")).float()
-        for name in ("data_raw", "target")
-    )
+    files = (FOLDER / f"diabetes_{name}.csv.gz" for name in ("data_raw", "target"))
+    measurements, progression = (torch.from_numpy(np.loadtxt(file)).float() for file in files)
     return Samples(measurements, progression, ["progression"])

@@ -21,10 +21,10 @@ class Precise(nn.Module):
 
 
 class Scaling(Precise):
-    """Turns raw inputs into what the network sees. Training, prediction and export all use this one class.
+    """Turns raw inputs into what the network sees, in training, prediction and export.
 
     Numbers are centred and divided in float64 and then cast, so that a Unix second or a small difference of
-    large values is not lost; bytes are scaled in float32. Mean and std broadcast against one sample.
+    large values is not lost; bytes are scaled in float32.
     """
 
     mean: Tensor

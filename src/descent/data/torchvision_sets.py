@@ -1,6 +1,5 @@
 """MNIST, Fashion-MNIST, CIFAR-10 and their like: torchvision downloads them once, to a folder of all runs."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from descent.data.samples import Samples
-from descent.errors import ConfigError, first_line
+from descent.errors import ConfigError, first_line, require
 
 
 def torchvision_set(name: str, folder: str, download: bool) -> Samples:
@@ -20,9 +19,8 @@ def torchvision_set(name: str, folder: str, download: bool) -> Samples:
     """
     from filelock import FileLock  # comes with torch
 
-    constructor: Callable[..., Any] | None = getattr(import_torchvision("name", name).datasets, name, None)
-    if constructor is None:
-        raise ConfigError("name", name, expected="a class of torchvision.datasets, such as MNIST")
+    constructor: Any = getattr(import_torchvision("name", name).datasets, name, None)
+    require(constructor is not None, "name", name, "a class of torchvision.datasets, such as MNIST")
     path = Path(folder).expanduser().resolve()
     try:
         if download:  # else nothing is written
