@@ -25,10 +25,7 @@ ROWS = 65_536  # samples of an array that are in memory at once
 
 
 def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Samples:
-    """Return samples of two `.npy` files; what is larger than memory stays in its file.
-
-    Targets are whole numbers `(n,)`, which are classes, or real ones `(n,)` or `(n, outputs)`.
-    """
+    """Return samples of two `.npy` files; targets are classes, whole numbers `(n,)`, or real values."""
     file = NamedPath("inputs", inputs)
     x, y = load_array(file, "inputs"), load_array(NamedPath("targets", targets), "targets")
     if len(x) != len(y):

@@ -35,13 +35,13 @@ class Samples:
     inputs: Any  # (n, …) of any real dtype, or `descent.data.stored.StoredInputs`
     targets: Tensor  # class indices (n, …); values (n,) or (n, outputs); or answers of 0 and 1, (n, labels)
     names: Sequence[str]  # of the classes, values or labels
-    rows: Rows = field(default_factory=dict)  # of splits that are given
+    rows: Rows = field(default_factory=dict)  # of splits that are given: "train", "val" and "test" or some
     per_channel: bool = False  # one mean and deviation a channel, (n, channels, …), not one a feature
     encoder: nn.Module | None = None  # from inputs as they are kept to those that are scaled
     scaled: int | None = None  # features of the encoder that are scaled, which come first; None for all
     reader: dict[str, Any] = field(default_factory=lambda: {"kind": "array"})  # how files become inputs again
     preview: str = ""  # lines that say what was understood of a person's own files
-    # where inputs depend on what is trained on: from these samples to those that are used
+    # from these samples to those that are used, where inputs depend on the rows that are trained on
     fit: "Callable[[Samples, Rows, Like], Samples] | None" = None
 
     def __post_init__(self) -> None:
@@ -66,7 +66,6 @@ class FromSamples(LightningDataModule):
     stay as they are and are scaled as batches are gathered. `docs/data.md` explains the attributes.
 
     Args:
-        source: is given the arguments that are not named here.
         test_fraction: share of the samples for the test; None where they have a test split.
         seed: of the splits, the label noise, the order of each epoch and the augmentation.
         label_noise: share of the training labels that are replaced by another class, drawn uniformly.
@@ -110,7 +109,7 @@ class FromSamples(LightningDataModule):
             samples = order_targets(samples, kind, like)
         generator = torch.Generator().manual_seed(seed)
         classes = samples.targets if kind == "classes" and samples.targets.dim() == 1 else None
-        given = {"train": torch.arange(len(samples.targets)), **samples.rows}
+        given: Rows = {"train": torch.arange(len(samples.targets)), **samples.rows}
         if fold is not None:
             given = hold_out(given, classes, fold, folds, deepcopy(generator))
         fractions = {"test": test_fraction, "val": val_fraction}  # in the order in which they are drawn
@@ -151,14 +150,13 @@ class FromSamples(LightningDataModule):
             copy_buffers(self.scaling, like["scaling"])
         self.own_scaling = deepcopy(self.scaling)  # because the module moves its own to its device
         mapped = getattr(raw, "mapped", False)  # a file, which is not written to
-        self.inputs, self.scaled_once = raw, isinstance(raw, Tensor) and encoder is None
-        if not self.scaled_once or raw.dtype == torch.uint8 or (mapped and raw.nbytes > MAPPED):
-            self.scaled_once = False
-            return
-        self.inputs = torch.empty(raw.shape) if mapped or raw.dtype != torch.float32 else raw
-        size = max(1, NUMBERS // max(1, raw[:1].numel()))
-        for block, scaled in zip(raw.split(size), self.inputs.split(size), strict=True):
-            scaled.copy_(self.scaling(block))
+        numbers = isinstance(raw, Tensor) and encoder is None and raw.dtype != torch.uint8
+        self.inputs, self.scaled_once = raw, numbers and not (mapped and raw.nbytes > MAPPED)
+        if self.scaled_once:
+            self.inputs = torch.empty(raw.shape) if mapped or raw.dtype != torch.float32 else raw
+            size = max(1, NUMBERS // max(1, raw[:1].numel()))
+            for block, scaled in zip(raw.split(size), self.inputs.split(size), strict=True):
+                scaled.copy_(self.scaling(block))
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in self.rows.items())

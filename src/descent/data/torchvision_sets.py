@@ -12,11 +12,7 @@ from descent.errors import ConfigError, first_line, require
 
 
 def torchvision_set(name: str, folder: str, download: bool) -> Samples:
-    """Return an image data set of torchvision, as bytes; its official test split is the test data.
-
-    It is any class of `torchvision.datasets` that takes `(root, train, download)` and has `data`, `targets`
-    and `classes`. The processes and runs of a machine share the folder.
-    """
+    """Return what a class of `torchvision.datasets` such as "MNIST" has, as bytes, with its own test split."""
     from filelock import FileLock  # comes with torch
 
     constructor: Any = getattr(import_torchvision("name", name).datasets, name, None)
@@ -36,8 +32,8 @@ def torchvision_set(name: str, folder: str, download: bool) -> Samples:
     parts = to_tensors(train), to_tensors(test)
     inputs, targets = (torch.cat(pair) for pair in zip(*parts, strict=True))
     of_train, of_test = torch.arange(len(targets)).split([len(part[1]) for part in parts])
-    names = [str(label) for label in train.classes]
-    return Samples(inputs, targets, names, rows={"train": of_train, "test": of_test}, per_channel=True)
+    rows = {"train": of_train, "test": of_test}
+    return Samples(inputs, targets, [str(label) for label in train.classes], rows, per_channel=True)
 
 
 def to_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
