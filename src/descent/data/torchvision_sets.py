@@ -12,7 +12,7 @@ from descent.errors import ConfigError, first_line, require
 
 
 def torchvision_set(name: str, folder: str, download: bool) -> Samples:
-    """Return what a class of `torchvision.datasets` such as "MNIST" has, as bytes, with its own test split."""
+    """Return what a class of `torchvision.datasets` has, such as "MNIST", as bytes, with its test split."""
     from filelock import FileLock  # comes with torch
 
     constructor: Any = getattr(import_torchvision("name", name).datasets, name, None)
@@ -21,8 +21,7 @@ def torchvision_set(name: str, folder: str, download: bool) -> Samples:
     try:
         if download:  # else nothing is written
             path.mkdir(parents=True, exist_ok=True)
-        # two runs started together download once
-        with FileLock(path / f".{name}.lock") if download else nullcontext():
+        with FileLock(path / f".{name}.lock") if download else nullcontext():  # two runs download once
             train = constructor(str(path), train=True, download=download)
             test = constructor(str(path), train=False, download=download)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: corrupt or not found
