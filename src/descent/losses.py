@@ -48,10 +48,7 @@ class MeanAbsoluteError(nn.Module):
 
 
 class SumOverClasses(nn.Module):
-    """A criterion of torch that averages over samples and classes, made a sum over the classes.
-
-    So the loss of a sample does not shrink with the number of classes: `MSELoss` becomes the Brier score.
-    """
+    """Makes a criterion's mean over samples and classes a sum over classes: `MSELoss` is the Brier score."""
 
     def __init__(self, criterion: nn.Module, classes: int) -> None:
         super().__init__()

@@ -143,8 +143,8 @@ class EpochMetrics:
         self.weight = self.weight + batches.sum()
 
     def _update_with(self, metric: torchmetrics.Metric, outputs: Any, targets: Any) -> None:
-        as_loss = getattr(metric, "takes", None) == "outputs"
-        metric.update(*(self.task.for_loss if as_loss else self.task.for_metrics)(outputs, targets))
+        take = self.task.for_loss if getattr(metric, "takes", "") == "outputs" else self.task.for_metrics
+        metric.update(*take(outputs, targets))
 
 
 def join(steps: list[tuple[Tensor, Any, Any]]) -> Iterator[tuple[list[Tensor], list[int], Any, Any]]:
@@ -201,12 +201,9 @@ class Accuracy(torchmetrics.Metric):
 
 
 class R2(torchmetrics.R2Score):
-    """The share of the variance that is explained, `1 - sum((y - p)²) / sum((y - mean(y))²)`.
+    """The share of the variance that is explained, `1 - sum((y - p)²) / sum((y - mean(y))²)`."""
 
-    It is computed on standardised values, where large targets such as Unix seconds lose no digits.
-    """
-
-    takes = "outputs"
+    takes = "outputs"  # standardised values, where large targets such as Unix seconds lose no digits
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add predicted and true values, `(n, num_outputs)`."""

@@ -22,10 +22,6 @@ class MLP(nn.Sequential):
 
     Weights before a ReLU start as He et al. (2015) derived for it, normal with variance `2 / fan_in`, with
     zero biases; the output layer keeps torch's smaller default, so that the first logits are near zero.
-
-    Args:
-        hidden: number of units of each hidden layer.
-        dropout: probability that a hidden unit is set to zero in training.
     """
 
     def __init__(self, input_shape: Sequence[int], outputs: int, hidden: list[int], dropout: float) -> None:
@@ -43,10 +39,7 @@ class CNN(nn.Sequential):
     """Blocks of a 3×3 convolution, batch normalisation, ReLU and 2×2 max pooling, then the mean over space
     and a linear layer.
 
-    Args:
-        input_shape: `(channels, height, width)`.
-        channels: output channels of each block; a block halves the image until a side has only one pixel.
-        dropout: probability that a pooled feature is set to zero in training.
+    Each block has its number of output channels, and halves the image until a side has only one pixel.
     """
 
     def __init__(self, input_shape: Sequence[int], outputs: int, channels: list[int], dropout: float) -> None:

@@ -43,10 +43,7 @@ def compose(*words: str) -> list[str]:
 
 
 def train(words: list[str]) -> Trained:
-    """Train as `python src/train.py` does with these overrides.
-
-    Raises `ConfigError` for a value that does not fit, and `Stopped` if the run ends early.
-    """
+    """Train as `python src/train.py` does with these overrides; raise `Stopped` if the run ends early."""
     recorder, trainer = start(load_job(), words)
     folder, result = RunFolder(trainer.default_root_dir), recorder.result
     return Trained(folder, trainer.lightning_module, result.get("test", {}), result)

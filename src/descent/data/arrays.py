@@ -25,10 +25,7 @@ ROWS = 65_536  # samples of an array that are in memory at once
 
 
 def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Samples:
-    """Return samples of two `.npy` files; what is larger than memory stays in its file.
-
-    Targets are whole numbers `(n,)`, which are classes, or real ones `(n,)` or `(n, outputs)`.
-    """
+    """Return samples of two `.npy` files; targets are classes, whole numbers `(n,)`, or real values."""
     file = NamedPath("inputs", inputs)
     x, y = load_array(file, "inputs"), load_array(NamedPath("targets", targets), "targets")
     if len(x) != len(y):
@@ -57,7 +54,6 @@ class ArrayReader:
         """Return None: an array contains the numbers that are scaled."""
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
-        """Yield frames without columns, and inputs `(n, *shape)`."""
         import polars as pl
 
         array = self._load_inputs(file)
@@ -65,13 +61,12 @@ class ArrayReader:
             yield pl.DataFrame(), to_tensor(array[start : start + ROWS])
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs `(n, *shape)` and targets."""
         array, targets = self._load_inputs(file), to_tensor(load_array(file, "targets"))
         if len(array) != len(targets):
             raise file.error(f"a target each for {len(array)} inputs, not {len(targets)}")
         if classes:
-            whole = targets.ndim == 1 and bool((targets == targets.long()).all())
-            if not whole or bool(((targets < 0) | (targets >= len(classes))).any()):
+            fits = (targets == targets.long()) & (targets >= 0) & (targets < len(classes))
+            if targets.ndim != 1 or not fits.all():
                 last = len(classes) - 1
                 raise file.error(f"targets that are numbers of classes, one a sample, 0 to {last}")
             targets = targets.long()

@@ -37,7 +37,6 @@ class Order:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Number of batches of a whole epoch."""
         samples = len(range(self.rank, len(self.rows), self.world_size))
         if self.seed is not None:
             samples = ceil(len(self.rows) / self.world_size)

@@ -28,8 +28,8 @@ def count_batches(data: Any) -> int | None:
 
 def describe(data: Any, module: LightningModule, started: str, name: str) -> tuple[str, str]:
     """Return the lines that a run begins with, after those on its weights, and the text of its data.txt."""
-    plain = type(data).__str__ is LightningDataModule.__str__  # which lists the loaders on four lines
-    text = type(data).__name__ if plain else str(data)
+    # Lightning's own text lists the loaders on four lines
+    text = type(data).__name__ if type(data).__str__ is LightningDataModule.__str__ else str(data)
     size = f"{sum(p.numel() for p in module.parameters() if not is_lazy(p)):,} parameters"
     preview = getattr(data, "preview", "")
     return f"{shorten(preview)}{started}{name}: {size}, {text}", preview or f"{text}\n"

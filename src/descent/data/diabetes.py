@@ -7,8 +7,6 @@ import torch
 
 from descent.data.samples import Samples
 
-FOLDER = Path(__file__).parent / "bundled"
-
 
 def diabetes() -> Samples:
     """Return 10 measurements of 442 patients; the value is the disease's progression in a year, 25 to 346.
@@ -16,8 +14,7 @@ def diabetes() -> Samples:
     Source: Efron, Hastie, Johnstone & Tibshirani (2004), "Least Angle Regression", Annals of Statistics 32;
     the files are those of `sklearn.datasets.load_diabetes(scaled=False)`, BSD-3-Clause.
     """
-    measurements, progression = (
-        torch.from_numpy(np.loadtxt(FOLDER / f"diabetes_{name}.csv.gz")).float()
-        for name in ("data_raw", "target")
-    )
+    folder = Path(__file__).parent / "bundled"
+    files = (folder / f"diabetes_{name}.csv.gz" for name in ("data_raw", "target"))
+    measurements, progression = (torch.from_numpy(np.loadtxt(file)).float() for file in files)
     return Samples(measurements, progression, ["progression"])

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from descent.data.batches import Batches, Order, Ordered
 from descent.data.scaling import Scaling, find_moments, to_deviation
-from descent.data.splits import draw_splits, hold_out, replace_labels
+from descent.data.splits import Rows, draw_splits, hold_out, replace_labels
 from descent.errors import ConfigError, require
 from descent.task import Classes, Labels, Task, Values
 
+Like = (
+    Mapping[str, Any] | None
+)  # what is taken over from the run whose weights are the start; `SavedRun.like`
 FINGERPRINT = 1 << 22  # numbers of the inputs, at most, that are looked at to know them again
 EXAMPLES, EXAMPLE_BYTES = 16, 1 << 20  # raw inputs that a checkpoint keeps, and at most how large together
 NUMBERS = 1 << 18  # that are worked on at once, so that they stay in the cache
@@ -32,15 +35,14 @@ class Samples:
     inputs: Any  # (n, …) of any real dtype, or `descent.data.stored.StoredInputs`
     targets: Tensor  # class indices (n, …); values (n,) or (n, outputs); or answers of 0 and 1, (n, labels)
     names: Sequence[str]  # of the classes, values or labels
-    rows: Mapping[str, Tensor] = field(default_factory=dict)  # of splits that are given; see `draw_splits`
+    rows: Rows = field(default_factory=dict)  # of splits that are given: "train", "val" and "test" or some
     per_channel: bool = False  # one mean and deviation a channel, (n, channels, …), not one a feature
     encoder: nn.Module | None = None  # from inputs as they are kept to those that are scaled
     scaled: int | None = None  # features of the encoder that are scaled, which come first; None for all
     reader: dict[str, Any] = field(default_factory=lambda: {"kind": "array"})  # how files become inputs again
     preview: str = ""  # lines that say what was understood of a person's own files
-    # where inputs depend on what is trained on: given these samples, the splits' rows and `like` of
-    # `FromSamples`, returns the samples as they are used
-    fit: "Callable[[Samples, Mapping[str, Tensor], Mapping[str, Any] | None], Samples] | None" = None
+    # from these samples to those that are used, where inputs depend on the rows that are trained on
+    fit: "Callable[[Samples, Rows, Like], Samples] | None" = None
 
     def __post_init__(self) -> None:
         n, outputs = len(self.targets), len(self.names)
@@ -48,9 +50,9 @@ class Samples:
             self.targets = self.targets.reshape(n, -1)
             fits = self.targets.shape[1] == outputs
         else:
-            self.targets = dealt = self.targets.long()
-            if self.rows:  # a row that is in no given split may have no class
-                dealt = torch.cat([self.targets[rows] for rows in self.rows.values()])
+            self.targets = self.targets.long()
+            # a row that is in no given split may have no class
+            dealt = torch.cat([self.targets[rows] for rows in self.rows.values()] or [self.targets])
             fits = dealt.dim() != 1 or bool(((dealt >= 0) & (dealt < outputs)).all())
         if len(self.inputs) != n or not fits:
             shape = tuple(self.targets.shape)
@@ -64,13 +66,11 @@ class FromSamples(LightningDataModule):
     stay as they are and are scaled as batches are gathered. `docs/data.md` explains the attributes.
 
     Args:
-        source: given `arguments`, returns `Samples`.
         test_fraction: share of the samples for the test; None where they have a test split.
         seed: of the splits, the label noise, the order of each epoch and the augmentation.
         label_noise: share of the training labels that are replaced by another class, drawn uniformly.
         fold: of `folds` parts of the samples, the one that is the test split; None for `test_fraction`.
         task: what the targets are; "auto" takes whole numbers for classes and others for values.
-        like: what is taken over from the run whose weights are the start: `descent.run.saved.SavedRun.like`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class FromSamples(LightningDataModule):
         folds: int = 5,
         task: Literal["auto", "classes", "classification", "values", "regression", "labels"] = "auto",
         drop_last: bool = False,
-        like: Mapping[str, Any] | None = None,
+        like: Like = None,
         **arguments: Any,
     ) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class FromSamples(LightningDataModule):
             samples = order_targets(samples, kind, like)
         generator = torch.Generator().manual_seed(seed)
         classes = samples.targets if kind == "classes" and samples.targets.dim() == 1 else None
-        given = {"train": torch.arange(len(samples.targets)), **samples.rows}
+        given: Rows = {"train": torch.arange(len(samples.targets)), **samples.rows}
         if fold is not None:
             given = hold_out(given, classes, fold, folds, deepcopy(generator))
         fractions = {"test": test_fraction, "val": val_fraction}  # in the order in which they are drawn
@@ -134,7 +134,7 @@ class FromSamples(LightningDataModule):
         self.sizes: dict[str, Any] = {"input_shape": shape, "outputs": len(self.names)}
         self.fingerprint = take_fingerprint(self.inputs, self.targets, self.scaling)
 
-    def _scale(self, samples: Samples, like: Mapping[str, Any] | None) -> None:
+    def _scale(self, samples: Samples, like: Like) -> None:
         """Fit the scaling on the training split, and scale what is scaled once; the data is held once."""
         raw, train, encoder = samples.inputs, self.rows["train"], samples.encoder
         if isinstance(raw, Tensor):
@@ -148,17 +148,15 @@ class FromSamples(LightningDataModule):
         self.scaling = Scaling(mean, std, encoder)
         if like is not None:
             copy_buffers(self.scaling, like["scaling"])
-        # a copy, because the module moves its own to its device
-        self.own_scaling = deepcopy(self.scaling)
+        self.own_scaling = deepcopy(self.scaling)  # because the module moves its own to its device
         mapped = getattr(raw, "mapped", False)  # a file, which is not written to
-        self.inputs, self.scaled_once = raw, isinstance(raw, Tensor) and encoder is None
-        if not self.scaled_once or raw.dtype == torch.uint8 or (mapped and raw.nbytes > MAPPED):
-            self.scaled_once = False
-            return
-        self.inputs = torch.empty(raw.shape) if mapped or raw.dtype != torch.float32 else raw
-        size = max(1, NUMBERS // max(1, raw[:1].numel()))
-        for block, scaled in zip(raw.split(size), self.inputs.split(size), strict=True):
-            scaled.copy_(self.scaling(block))
+        numbers = isinstance(raw, Tensor) and encoder is None and raw.dtype != torch.uint8
+        self.inputs, self.scaled_once = raw, numbers and not (mapped and raw.nbytes > MAPPED)
+        if self.scaled_once:
+            self.inputs = torch.empty(raw.shape) if mapped or raw.dtype != torch.float32 else raw
+            size = max(1, NUMBERS // max(1, raw[:1].numel()))
+            for block, scaled in zip(raw.split(size), self.inputs.split(size), strict=True):
+                scaled.copy_(self.scaling(block))
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in self.rows.items())
@@ -185,7 +183,6 @@ class FromSamples(LightningDataModule):
         return not self.drop_last and len(self.rows["train"]) % self.batch_size == 1 < self.batch_size
 
     def train_dataloader(self) -> Ordered:
-        # overfit_batches: the same batches each epoch
         same = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return self._load("train", self.batch_size, None if same else self.seed)
 
@@ -236,9 +233,7 @@ def find_kind(samples: Samples, task: str) -> str:
     return "labels" if task == "labels" else "values"
 
 
-def take_targets(
-    samples: Samples, kind: str, train: Tensor, like: Mapping[str, Any] | None
-) -> tuple[Task, Tensor]:
+def take_targets(samples: Samples, kind: str, train: Tensor, like: Like) -> tuple[Task, Tensor]:
     """Return the task, and the targets as the loss gets them."""
     targets, names = samples.targets, list(samples.names)
     if kind == "classes":

@@ -21,10 +21,10 @@ class Precise(nn.Module):
 
 
 class Scaling(Precise):
-    """Turns raw inputs into what the network sees. Training, prediction and export all use this one class.
+    """Turns raw inputs into what the network sees, in training, prediction and export.
 
     Numbers are centred and divided in float64 and then cast, so that a Unix second or a small difference of
-    large values is not lost; bytes are scaled in float32. Mean and std broadcast against one sample.
+    large values is not lost; bytes are scaled in float32.
     """
 
     mean: Tensor
@@ -58,8 +58,7 @@ def find_moments(
     for block in rows.sort().values.split(max(1, (1 << 20) // max(1, values[:1].numel()))):
         part = (values[block] if encoder is None else encoder(values[block])).double()
         if shift is None:
-            shift = part.movedim(dims, tuple(range(len(dims)))).flatten(0, len(dims) - 1)[0]
-            shift = shift.reshape([1 if d in dims else size for d, size in enumerate(part.shape)])
+            shift = part[tuple(slice(1) if d in dims else slice(None) for d in range(part.dim()))]
         part = part - shift
         total, square = total + part.sum(dims, keepdim=True), square + part.square().sum(dims, keepdim=True)
         n += part.numel() // total.numel()

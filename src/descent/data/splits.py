@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from descent.errors import ConfigError, require
 
@@ -11,7 +11,7 @@ Rows = Mapping[str, Tensor]  # of each split, int64
 
 
 def draw_splits(
-    given: Rows, classes: Tensor | None, fractions: Mapping[str, float | None], generator: torch.Generator
+    given: Rows, classes: Tensor | None, fractions: Mapping[str, float | None], generator: Generator
 ) -> dict[str, Tensor]:
     """Return the rows of "train", "val" and "test", drawn at random and evenly over the classes of all rows.
 
@@ -40,9 +40,7 @@ def deal(order: Tensor, classes: Tensor | None, n: int) -> tuple[Tensor, Tensor]
     return order[taken], order[~taken]
 
 
-def hold_out(
-    given: Rows, classes: Tensor | None, fold: int, folds: int, generator: torch.Generator
-) -> dict[str, Tensor]:
+def hold_out(given: Rows, classes: Tensor | None, fold: int, folds: int, generator: Generator) -> Rows:
     """Return the given rows with one of the folds of "train", which spread each class evenly, as "test"."""
     rows = given["train"]
     if len(given.get("test", ())):
@@ -56,9 +54,7 @@ def hold_out(
     return {**given, "train": order[~held], "test": order[held]}
 
 
-def replace_labels(
-    targets: Tensor, rows: Tensor, share: float, classes: int, generator: torch.Generator
-) -> Tensor:
+def replace_labels(targets: Tensor, rows: Tensor, share: float, classes: int, generator: Generator) -> Tensor:
     """Return class indices with symmetric noise in a share of some rows (Ghosh, Kumar & Sastry, 2017)."""
     chosen = torch.rand(len(rows), generator=generator) < share
     shift = torch.randint(1, classes, (len(rows),), generator=generator)

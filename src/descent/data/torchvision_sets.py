@@ -1,6 +1,5 @@
 """MNIST, Fashion-MNIST, CIFAR-10 and their like: torchvision downloads them once, to a folder of all runs."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,26 +8,20 @@ import torch
 from torch import Tensor
 
 from descent.data.samples import Samples
-from descent.errors import ConfigError, first_line
+from descent.errors import ConfigError, first_line, require
 
 
 def torchvision_set(name: str, folder: str, download: bool) -> Samples:
-    """Return an image data set of torchvision, as bytes; its official test split is the test data.
-
-    It is any class of `torchvision.datasets` that takes `(root, train, download)` and has `data`, `targets`
-    and `classes`. The processes and runs of a machine share the folder.
-    """
+    """Return what a class of `torchvision.datasets` has, such as "MNIST", as bytes, with its test split."""
     from filelock import FileLock  # comes with torch
 
-    constructor: Callable[..., Any] | None = getattr(import_torchvision("name", name).datasets, name, None)
-    if constructor is None:
-        raise ConfigError("name", name, expected="a class of torchvision.datasets, such as MNIST")
+    constructor: Any = getattr(import_torchvision("name", name).datasets, name, None)
+    require(constructor is not None, "name", name, "a class of torchvision.datasets, such as MNIST")
     path = Path(folder).expanduser().resolve()
     try:
         if download:  # else nothing is written
             path.mkdir(parents=True, exist_ok=True)
-        # two runs started together download once
-        with FileLock(path / f".{name}.lock") if download else nullcontext():
+        with FileLock(path / f".{name}.lock") if download else nullcontext():  # two runs download once
             train = constructor(str(path), train=True, download=download)
             test = constructor(str(path), train=False, download=download)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: corrupt or not found
@@ -38,8 +31,8 @@ def torchvision_set(name: str, folder: str, download: bool) -> Samples:
     parts = to_tensors(train), to_tensors(test)
     inputs, targets = (torch.cat(pair) for pair in zip(*parts, strict=True))
     of_train, of_test = torch.arange(len(targets)).split([len(part[1]) for part in parts])
-    names = [str(label) for label in train.classes]
-    return Samples(inputs, targets, names, rows={"train": of_train, "test": of_test}, per_channel=True)
+    rows = {"train": of_train, "test": of_test}
+    return Samples(inputs, targets, [str(label) for label in train.classes], rows, per_channel=True)
 
 
 def to_tensors(dataset: Any) -> tuple[Tensor, Tensor]:

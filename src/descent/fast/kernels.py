@@ -94,7 +94,7 @@ def update_sgd(group: dict[str, Any], params: list[Any], grads: list[Any], state
     if not params or any(b is None for b in buffers) or any(grad.is_sparse for grad in grads):
         return False
     if group["fused"]:
-        fixed = {"nesterov": False, "maximize": False, "is_first_step": False}
+        fixed: dict[str, Any] = {"nesterov": False, "maximize": False, "is_first_step": False}
         torch._fused_sgd_(params, grads, buffers, **settings, **fixed)
         return True
     if params[0].device.type != "cpu":  # where torch's own choice may round otherwise

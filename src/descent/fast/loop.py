@@ -1,7 +1,4 @@
-"""Lightning's loops over training and validation batches, with the hooks that somebody listens to.
-
-Builds on private names of Lightning; tests hold it against the versions in `HELD_AGAINST`.
-"""
+"""Lightning's loops over training and validation batches, with the hooks that somebody listens to."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -29,7 +26,7 @@ from descent.errors import blame
 from descent.fast.kernels import Stepper
 from descent.trainer import Quiet
 
-HELD_AGAINST = ("2.6.6",)  # tests/test_loop.py; with another Lightning, its own loop runs
+HELD_AGAINST = ("2.6.6",)  # whose private names this builds on; with another Lightning, its own loop runs
 
 # around each training batch, of callbacks and of the module
 HOOKS = (
