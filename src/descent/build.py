@@ -131,10 +131,8 @@ def locate(key: str, name: object, allowed: Collection[str] | None = None) -> Ca
 
 def import_name(key: str, name: str) -> Any:
     """Return what a dotted name stands for: something of a module, or of a class in one."""
-    parts, wrong = (
-        name.split("."),
-        ConfigError(key, name, expected="a class or function that can be imported"),
-    )
+    parts = name.split(".")
+    wrong = ConfigError(key, name, expected="a class or function that can be imported")
     for count in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:count])
         try:
