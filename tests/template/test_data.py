@@ -134,6 +134,7 @@ def test_bundled_data_is_that_of_scikit_learn() -> None:
 
 N = torch.arange(1000)
 SHUFFLED = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+torch.manual_seed(0)
 COLUMNS = {
     "wavelengths in metres": 4e-7 + 3e-7 * torch.rand(1000, dtype=torch.float64),
     "farads": 1e-12 * torch.rand(1000, dtype=torch.float64),

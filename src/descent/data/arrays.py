@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from descent.errors import first_line
 if TYPE_CHECKING:  # half a second of import that only those who read files pay for
     import polars as pl
 
+BYTES = 1 << 30  # of an array in an .npz file, which is read whole
 ROWS = 65_536  # samples of an array that are in memory at once
 
 
@@ -93,6 +94,9 @@ def load_array(file: NamedPath, name: str) -> Any:
         with path.open("rb") as stream:
             start = stream.read(6)
         if start.startswith(b"PK"):
+            with ZipFile(path) as archive:  # a small compressed file may stand for more than a memory holds
+                if archive.getinfo(f"{name}.npy").file_size > BYTES:
+                    raise ValueError("its array is larger than 1 GiB: save it as .npy")
             array = np.load(path, allow_pickle=False)[name]
         elif start == b"\x93NUMPY" and alone:
             array = np.lib.format.open_memmap(path, mode="r")
