@@ -1,4 +1,4 @@
-"""From the words of a sweep to its plan: what varies, where it goes, and that every word of it exists."""
+"""Turns the overrides of a sweep into its plan: what varies and where it goes; checks every override."""
 
 import math
 import os
@@ -27,14 +27,14 @@ from descent.sweep.engines import load
 from descent.sweep.plan import PLAN, Plan, find_plan, hold, read_plan
 from descent.sweep.search import Range
 
-SINGLE = ("folder", "name", "resume")  # about a sweep or a single run, not about a sweep's runs
-OWN = (*SINGLE, "jobs", "executor", "trials", "search")  # not about a sweep's runs
-ALONE = "hydra.mode=RUN"  # of a point whose recipe describes the sweep
-PLACES = (  # fields with names of files, which the words of a folder may not set
+SINGLE = ("folder", "name", "resume")  # set for a sweep or a single run, not for a sweep's runs
+OWN = (*SINGLE, "jobs", "executor", "trials", "search")  # not set for a sweep's runs
+ALONE = "hydra.mode=RUN"  # for a point whose recipe describes the sweep
+PLACES = (  # fields with names of files, which saved overrides may not set
     "allow", "name", "folder", "resume", "dirpath", "save_dir", "default_root_dir", "root_dir", "log_dir",
     "filename", "version", "sub_dir",
 )  # fmt: skip
-IMPORTS = (  # what a run needs, in addition to what its config names: forked processes find it there
+IMPORTS = (  # what a run needs in addition to what its config names; forked processes inherit it
     "lightning.pytorch", "torch.utils.tensorboard.summary", "tensorboard.plugins.hparams.plugin_data_pb2",
     "descent.callbacks.recorder", "descent.metrics", "descent.losses", "descent.run.checkpoints",
     "descent.run.initial_weights",
@@ -44,9 +44,9 @@ Space = dict[str, Range | list[str]]  # the values of each key that varies, or t
 
 
 def plan_sweep(words: Sequence[str], multirun: bool) -> tuple[Plan, dict[str, Any], Space] | None:
-    """Return a plan, the config of one of its runs, and what varies; None where a single run is asked for.
+    """Return a plan, the config of one of its runs, and what varies; None for a single run.
 
-    A sweep is what `-m` asks for, or a recipe by `hydra.mode: MULTIRUN`, or the folder of one by `resume=`.
+    `-m` asks for a sweep, and so do a recipe with `hydra.mode: MULTIRUN` and `resume=` with a sweep's folder.
     """
     own = {key_of(word): parse(word).value() for word in words if root_of(word) in OWN}
     for key, value in own.items():
@@ -54,7 +54,7 @@ def plan_sweep(words: Sequence[str], multirun: bool) -> tuple[Plan, dict[str, An
     jobs = own.get("jobs", "auto")
     good = jobs == "auto" or (isinstance(jobs, int) and jobs >= 1)
     require(good, "jobs", jobs, "auto, or how many runs at a time, at least 1")
-    if "search" in own:  # which Hydra lets be absent
+    if "search" in own:  # Hydra allows it to be absent
         require_one_of(list_choices("search"), "search", str(own["search"]))
     resume = own.get("resume")
     place = Path(resume).expanduser().resolve() if isinstance(resume, str) else None
@@ -78,17 +78,17 @@ def plan_sweep(words: Sequence[str], multirun: bool) -> tuple[Plan, dict[str, An
 
 
 def root_of(word: str) -> str:
-    """Return the first part of a word's key."""
+    """Return the first part of an override's key."""
     return key_of(word).partition(".")[0]
 
 
 def merge(first: Iterable[str], then: Iterable[str]) -> list[str]:
-    """Return words, each key once; the later one counts."""
+    """Return overrides with each key once; the later one wins."""
     return list({key_of(word): word for word in (*first, *then)}.values())
 
 
 def lay_out(words: Sequence[str], own: Mapping[str, Any], before: Plan | None) -> tuple[Plan, Space, bool]:
-    """Return the plan that words describe, what varies, and whether a recipe asks for it."""
+    """Return the plan that overrides describe, what varies, and whether a recipe asks for it."""
     typed = [word for word in words if root_of(word) not in OWN]
     about = [word for word in words if root_of(word) in ("search", "trials")]
     about = merge(before.search if before else (), about)
@@ -120,7 +120,7 @@ def lay_out(words: Sequence[str], own: Mapping[str, Any], before: Plan | None) -
 
 
 def find_before(plan: Plan, resume: Any) -> Plan | None:
-    """Return the sweep that goes on: that of the same folder, or the newest one of the same words."""
+    """Return the sweep to continue: the one in the same folder, or the newest with the same overrides."""
     if (plan.folder / PLAN).exists():
         expected = "a folder without a sweep in it, or resume=true, which goes on with that one"
         require(bool(resume), "folder", RunFolder(plan.folder), expected)
@@ -134,7 +134,7 @@ def find_before(plan: Plan, resume: Any) -> Plan | None:
 
 
 def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
-    """Refuse saved words that do more than set a key to a plain value, unless they are typed."""
+    """Reject saved overrides that do more than set a key to a plain value, unless they are also typed."""
     groups = list_groups()
     keys = {*FIELDS["train"], *groups} - {"executor", "jobs"}
     values = [f"{key}={value}" for key, texts in plan.values.items() for value in texts]
@@ -150,14 +150,14 @@ def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
 
 
 def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], Space]:
-    """Return words that all runs share, and what varies; values of the sweep that goes on come first."""
+    """Return the overrides that all runs share, and what varies; values of a continued sweep come first."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
     fixed: dict[str, str] = {}
     space: Space = {}
     for word in (*(before.typed() if before else ()), *words):
         override, text = parse(word), word.partition("=")[2]
-        override.config_loader = loader  # glob(*) asks it for the words of a group
+        override.config_loader = loader  # glob(*) asks it for a group's words
         key, several = override.get_key_element(), override.is_sweep_override()
         if several and not override.is_discrete_sweep():
             space[key] = read_range(key, text, override.value())
@@ -174,7 +174,7 @@ def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], Space]
 
 
 def read_range(key: str, text: str, interval: Any) -> Range:
-    """Return an interval of Hydra's, such as `tag(log,interval(1e-4,1))` or `int(interval(1,8))`."""
+    """Parse one of Hydra's intervals, such as `tag(log,interval(1e-4,1))` or `int(interval(1,8))`."""
     log, low, high = "log" in interval.tags, interval.start, interval.end
     numbers = isinstance(low, int | float) and isinstance(high, int | float)
     good = numbers and (0 if log else -math.inf) < low < high < math.inf
@@ -192,7 +192,7 @@ def name_sweep(fixed: Iterable[str], space: Iterable[str]) -> str:
 def check_points(plan: Plan, space: Space, about: Sequence[str]) -> dict[str, Any]:
     """Compose and check a run with each value of each key, and return the config of the first one.
 
-    Of several numbers the least and the greatest are tried.
+    Of several numbers, only the least and the greatest are tried.
     """
     tried = {}
     for key, part in space.items():
@@ -211,7 +211,7 @@ def check_points(plan: Plan, space: Space, about: Sequence[str]) -> dict[str, An
 
 
 def run_command(words: list[str]) -> int:
-    """Do what `python src/train.py` does with these words, in this process, and return the exit code."""
+    """Do what `python src/train.py` does with these overrides, in this process, and return the exit code."""
     from descent.cli.runs import start
     from descent.notebook import load_job
 
@@ -224,7 +224,7 @@ def run_command(words: list[str]) -> int:
 
 
 def run_sweep(sweep: tuple[Plan, dict[str, Any], Space]) -> int:
-    """Run what is missing of a sweep, rank all of it, and return the exit code."""
+    """Run what is missing from a sweep, rank all its runs, and return the exit code."""
     for module in IMPORTS:
         import_module(module)
     from descent.sweep.conduct import Queue, Sweeping
@@ -232,7 +232,7 @@ def run_sweep(sweep: tuple[Plan, dict[str, Any], Space]) -> int:
 
     plan, config, space = sweep
     source, script = str(ROOT / "src"), Path(sys.argv[0]).resolve()
-    # processes elsewhere find the package where this one did
+    # processes elsewhere import the package from the same place
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     lock = hold(plan.folder)
     offers = {"call": run_command, "config": config, "folder": plan.folder}

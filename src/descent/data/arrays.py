@@ -1,4 +1,4 @@
-"""NumPy's files: `data=arrays data.inputs=x.npy data.targets=y.npy`, mapped; and files to predict."""
+"""Memory-mapped NumPy files, for `data=arrays data.inputs=x.npy data.targets=y.npy` and for predictions."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from descent.data.samples import Samples
 from descent.data.scaling import let_go
 from descent.errors import first_line
 
-if TYPE_CHECKING:  # half a second of import that only those who read files pay for
+if TYPE_CHECKING:  # takes half a second to import, so only code that reads files does
     import polars as pl
 
-ROWS = 65_536  # samples of an array that are in memory at once
+ROWS = 65_536  # samples of an array in memory at once
 
 
 def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Samples:
-    """Return samples of two `.npy` files; what is larger than memory stays in its file.
+    """Return samples from two `.npy` files; arrays larger than memory stay on disk.
 
-    Targets are whole numbers `(n,)`, which are classes, or real ones `(n,)` or `(n, outputs)`.
+    Targets are whole numbers `(n,)`, which are classes, or real numbers `(n,)` or `(n, outputs)`.
     """
     file = NamedPath("inputs", inputs)
     x, y = load_array(file, "inputs"), load_array(NamedPath("targets", targets), "targets")
@@ -44,7 +44,7 @@ def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Sam
 
 
 class ArrayReader:
-    """A reader of NumPy's files: `.npy` with inputs, or `.npz` with `inputs` and `targets`."""
+    """Reads NumPy files: `.npy` with inputs, or `.npz` with `inputs` and `targets`."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         self.shape, self.targets = tuple(shape), ["class"]
@@ -54,7 +54,7 @@ class ArrayReader:
         return cls(description["shape"])
 
     def encoder(self) -> None:
-        """Return None: an array contains the numbers that are scaled."""
+        """Return None, because an array already contains the numbers to scale."""
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
         """Yield frames without columns, and inputs `(n, *shape)`."""
@@ -90,10 +90,10 @@ class ArrayReader:
 
 
 def load_array(file: NamedPath, name: str) -> Any:
-    """Return an array of numbers with at least one dimension; that of an `.npy` file is mapped, not read."""
+    """Return an array of numbers with at least one dimension; an `.npy` file is mapped, not read."""
     path, alone = Path(file.path).expanduser(), name in ("inputs", file.key)
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # opening a pipe would block
             raise ValueError("there is no regular file")
         with path.open("rb") as stream:
             start = stream.read(6)
@@ -114,7 +114,7 @@ def load_array(file: NamedPath, name: str) -> Any:
 
 
 def to_tensor(array: Any) -> Tensor:
-    """Return a copy of an array of NumPy, of any byte order."""
+    """Return a copy of a NumPy array of any byte order as a tensor."""
     return torch.from_numpy(array.astype(array.dtype.name))
 
 

@@ -1,4 +1,4 @@
-"""A data set is a function that returns `Samples`, and `FromSamples` splits, scales and batches those."""
+"""A data set is a function that returns `Samples`; `FromSamples` splits, scales and batches them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,10 +19,10 @@ from descent.data.splits import draw_splits, hold_out, replace_labels
 from descent.errors import ConfigError, require
 from descent.task import Classes, Labels, Task, Values
 
-FINGERPRINT = 1 << 22  # numbers of the inputs, at most, that are looked at to know them again
-EXAMPLES, EXAMPLE_BYTES = 16, 1 << 20  # raw inputs that a checkpoint keeps, and at most how large together
-NUMBERS = 1 << 18  # that are worked on at once, so that they stay in the cache
-MAPPED = 1 << 28  # bytes of memory-mapped inputs up to which they are read into memory
+FINGERPRINT = 1 << 22  # numbers of the inputs, at most, that go into their fingerprint
+EXAMPLES, EXAMPLE_BYTES = 16, 1 << 20  # raw inputs that a checkpoint keeps, and their total size at most
+NUMBERS = 1 << 18  # processed at once, so that they stay in the cache
+MAPPED = 1 << 28  # memory-mapped inputs of up to so many bytes are read into memory
 
 
 @dataclass
@@ -32,14 +32,14 @@ class Samples:
     inputs: Any  # (n, …) of any real dtype, or `descent.data.stored.StoredInputs`
     targets: Tensor  # class indices (n, …); values (n,) or (n, outputs); or answers of 0 and 1, (n, labels)
     names: Sequence[str]  # of the classes, values or labels
-    rows: Mapping[str, Tensor] = field(default_factory=dict)  # of splits that are given; see `draw_splits`
-    per_channel: bool = False  # one mean and deviation a channel, (n, channels, …), not one a feature
-    encoder: nn.Module | None = None  # from inputs as they are kept to those that are scaled
-    scaled: int | None = None  # features of the encoder that are scaled, which come first; None for all
-    reader: dict[str, Any] = field(default_factory=lambda: {"kind": "array"})  # how files become inputs again
-    preview: str = ""  # lines that say what was understood of a person's own files
-    # where inputs depend on what is trained on: given these samples, the splits' rows and `like` of
-    # `FromSamples`, returns the samples as they are used
+    rows: Mapping[str, Tensor] = field(default_factory=dict)  # of predefined splits; see `draw_splits`
+    per_channel: bool = False  # one mean and deviation per channel, (n, channels, …), not per feature
+    encoder: nn.Module | None = None  # turns inputs as stored into the ones to scale
+    scaled: int | None = None  # how many of the encoder's features, the first ones, to scale; None for all
+    reader: dict[str, Any] = field(default_factory=lambda: {"kind": "array"})  # how to read new files
+    preview: str = ""  # lines that say how the user's files were interpreted
+    # for inputs that depend on the training split: given these samples, the splits' rows and `like` of
+    # `FromSamples`, returns the samples to use
     fit: "Callable[[Samples, Mapping[str, Tensor], Mapping[str, Any] | None], Samples] | None" = None
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class Samples:
             fits = self.targets.shape[1] == outputs
         else:
             self.targets = dealt = self.targets.long()
-            if self.rows:  # a row that is in no given split may have no class
+            if self.rows:  # a row outside the given splits may have no class
                 dealt = torch.cat([self.targets[rows] for rows in self.rows.values()])
             fits = dealt.dim() != 1 or bool(((dealt >= 0) & (dealt < outputs)).all())
         if len(self.inputs) != n or not fits:
@@ -58,19 +58,19 @@ class Samples:
 
 
 class FromSamples(LightningDataModule):
-    """The samples that a function returns, as training, validation and test data.
+    """Training, validation and test data from the samples that a function returns.
 
     Numbers in memory are scaled here, once and in place. Bytes, inputs with an encoder and large mapped ones
-    stay as they are and are scaled as batches are gathered. `docs/data.md` explains the attributes.
+    stay unchanged and are scaled as batches are gathered. `docs/data.md` explains the attributes.
 
     Args:
         source: given `arguments`, returns `Samples`.
-        test_fraction: share of the samples for the test; None where they have a test split.
-        seed: of the splits, the label noise, the order of each epoch and the augmentation.
-        label_noise: share of the training labels that are replaced by another class, drawn uniformly.
-        fold: of `folds` parts of the samples, the one that is the test split; None for `test_fraction`.
-        task: what the targets are; "auto" takes whole numbers for classes and others for values.
-        like: what is taken over from the run whose weights are the start: `descent.run.saved.SavedRun.like`.
+        test_fraction: share of the samples for the test; None if they have a test split.
+        seed: for the splits, the label noise, the order of each epoch and the augmentation.
+        label_noise: share of the training labels to replace by another class, drawn uniformly.
+        fold: which of the `folds` parts of the samples is the test split; None for `test_fraction`.
+        task: what the targets are; "auto" treats whole numbers as classes and others as values.
+        like: what to adopt from the run whose weights this one starts from; see `SavedRun.like`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class FromSamples(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed, self.drop_last = seed, drop_last
         task = {"classification": "classes", "regression": "values"}.get(task, task)  # type: ignore[assignment]
-        with suppress(ValueError):  # of a function of C, whose arguments are not known
+        with suppress(ValueError):  # a C function, whose arguments are unknown
             arguments |= {"task": task} if "task" in signature(source).parameters else {}
         samples = source(**arguments)
         if not isinstance(samples, Samples):
@@ -112,7 +112,7 @@ class FromSamples(LightningDataModule):
         given = {"train": torch.arange(len(samples.targets)), **samples.rows}
         if fold is not None:
             given = hold_out(given, classes, fold, folds, deepcopy(generator))
-        fractions = {"test": test_fraction, "val": val_fraction}  # in the order in which they are drawn
+        fractions = {"test": test_fraction, "val": val_fraction}  # in the order of drawing
         self.rows = draw_splits(given, classes, fractions, generator)
         train = self.rows["train"]
         if samples.fit is not None:
@@ -135,7 +135,7 @@ class FromSamples(LightningDataModule):
         self.fingerprint = take_fingerprint(self.inputs, self.targets, self.scaling)
 
     def _scale(self, samples: Samples, like: Mapping[str, Any] | None) -> None:
-        """Fit the scaling on the training split, and scale what is scaled once; the data is held once."""
+        """Fit the scaling on the training split, and scale in place what is scaled only once."""
         raw, train, encoder = samples.inputs, self.rows["train"], samples.encoder
         if isinstance(raw, Tensor):
             dims = (0, *range(2, raw.dim())) if samples.per_channel else (0,)
@@ -150,7 +150,7 @@ class FromSamples(LightningDataModule):
             copy_buffers(self.scaling, like["scaling"])
         # a copy, because the module moves its own to its device
         self.own_scaling = deepcopy(self.scaling)
-        mapped = getattr(raw, "mapped", False)  # a file, which is not written to
+        mapped = getattr(raw, "mapped", False)  # a file, which must not be written to
         self.inputs, self.scaled_once = raw, isinstance(raw, Tensor) and encoder is None
         if not self.scaled_once or raw.dtype == torch.uint8 or (mapped and raw.nbytes > MAPPED):
             self.scaled_once = False
@@ -166,22 +166,22 @@ class FromSamples(LightningDataModule):
         return f"{sizes} samples of shape {self.sizes['input_shape']}, {len(self.names)} {kind}"
 
     def describe(self) -> dict[str, Any]:
-        """Return plain values for a checkpoint: all that it takes to read new files and to name outputs."""
+        """Return plain values for a checkpoint: everything needed to read new files and to name outputs."""
         kept = {name: getattr(self, name) for name in ("names", "class_counts", "fingerprint", "reader")}
         return {"task": self.task.describe(), "input_shape": list(self.sizes["input_shape"]), **kept}
 
     def take(self, split: str) -> tuple[Tensor, Tensor]:
-        """Return a copy of the inputs, as they are kept, and of the targets of a split, in a fixed order."""
+        """Return copies of a split's inputs, as stored, and of its targets, in a fixed order."""
         rows = self.rows[split]
         return pick(self.inputs, rows), self.targets[rows]
 
     def count_batches(self) -> int:
-        """Return the training batches of an epoch in one process."""
+        """Return the number of training batches per epoch in one process."""
         return ceil(len(self.rows["train"]) / self.batch_size)
 
     @property
     def ends_with_one(self) -> bool:
-        """Whether an epoch's last training batch has a single sample."""
+        """Whether an epoch's last training batch contains a single sample."""
         return not self.drop_last and len(self.rows["train"]) % self.batch_size == 1 < self.batch_size
 
     def train_dataloader(self) -> Ordered:
@@ -196,7 +196,7 @@ class FromSamples(LightningDataModule):
         return self._load("test", self.eval_batch_size, None)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Return a batch on a device; Lightning would look into each one, which takes 20 µs."""
+        """Return a batch on a device; Lightning would inspect each one, which takes 20 µs."""
         if batch[0].device == device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -223,7 +223,7 @@ class FromSamples(LightningDataModule):
 
 
 def find_kind(samples: Samples, task: str) -> str:
-    """Return the kind of the task that was asked for: "classes", "values" or "labels"."""
+    """Return the requested kind of task: "classes", "values" or "labels"."""
     targets = samples.targets
     if not targets.is_floating_point():
         require(task in ("auto", "classes"), "task", task, "classes, because the targets are class indices")
@@ -266,7 +266,7 @@ def pick(inputs: Any, rows: Tensor) -> Tensor:
 
 
 def take_fingerprint(inputs: Any, targets: Tensor, scaling: Scaling) -> str:
-    """Hash the targets, rows spread over the inputs, and the mean and deviation that all of them have."""
+    """Hash the targets, evenly spaced rows of the inputs, and the mean and deviation of all inputs."""
     step = 1 + len(inputs) * inputs[0].numel() // FINGERPRINT
     digest = blake2b(digest_size=16)
     for part in (targets, *scaling.buffers(), pick(inputs, torch.arange(0, len(inputs), step))):

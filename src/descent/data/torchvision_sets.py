@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR-10 and their like: torchvision downloads them once, to a folder of all runs."""
+"""MNIST, Fashion-MNIST, CIFAR-10 and the like: torchvision downloads them once, to a shared folder."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,7 +13,7 @@ from descent.errors import ConfigError, first_line
 
 
 def torchvision_set(name: str, folder: str, download: bool) -> Samples:
-    """Return an image data set of torchvision, as bytes; its official test split is the test data.
+    """Return a torchvision image data set, as bytes; its official test split is the test data.
 
     It is any class of `torchvision.datasets` that takes `(root, train, download)` and has `data`, `targets`
     and `classes`. The processes and runs of a machine share the folder.
@@ -25,7 +25,7 @@ def torchvision_set(name: str, folder: str, download: bool) -> Samples:
         raise ConfigError("name", name, expected="a class of torchvision.datasets, such as MNIST")
     path = Path(folder).expanduser().resolve()
     try:
-        if download:  # else nothing is written
+        if download:  # otherwise nothing is written
             path.mkdir(parents=True, exist_ok=True)
         # two runs started together download once
         with FileLock(path / f".{name}.lock") if download else nullcontext():
@@ -50,7 +50,7 @@ def to_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
 
 
 def import_torchvision(key: str, value: str) -> Any:
-    """Return torchvision, or raise a `ConfigError` of a key and value that need it."""
+    """Return torchvision, or raise a `ConfigError` for the key and value that need it."""
     try:
         import torchvision.datasets
         import torchvision.transforms.v2
