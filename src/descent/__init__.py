@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:  # only now, because most of what imports the package needs neither
+    if name in __all__:  # imported only now, because most users of the package need neither
         import descent.notebook
 
         return getattr(descent.notebook, name)

@@ -1,4 +1,4 @@
-"""`descent-train loss=mae`, or `python -m descent loss=mae`: src/train.py of an installed wheel."""
+"""`descent-train loss=mae`, or `python -m descent loss=mae`: src/train.py from an installed wheel."""
 
 import runpy
 import sys
@@ -8,7 +8,7 @@ from descent.paths import find_command
 
 def main() -> None:
     """Do what `python src/train.py` does."""
-    sys.path.insert(0, str(find_command("train").parent))  # where modules of one's own are
+    sys.path.insert(0, str(find_command("train").parent))  # where the user's own modules are
     runpy.run_path(str(find_command("train")), run_name="__main__")
 
 

@@ -1,4 +1,4 @@
-"""From a node of the config to the object that it describes: a target gets what it names."""
+"""Builds the object that a node of the config describes: a target gets what its signature names."""
 
 import inspect
 import sys
@@ -11,9 +11,9 @@ from typing import Any
 
 from descent.errors import ConfigError, blame, first_line, nearest, require
 
-WORDS = ("_target_", "_partial_", "_args_")  # of a node, beside its arguments
-FETCHED = ("download", "pretrained")  # arguments by which something comes from elsewhere
-DEPTH = 20  # of nodes within nodes: far beyond any config that a person wrote
+WORDS = ("_target_", "_partial_", "_args_")  # of a node, in addition to its arguments
+FETCHED = ("download", "pretrained")  # arguments that make a target download something
+DEPTH = 20  # of nested nodes: far more than any handwritten config needs
 
 
 class Config(dict[str, Any]):
@@ -30,7 +30,7 @@ class Config(dict[str, Any]):
 def builder(config: Mapping[str, Any], allowed: Collection[str] | None = None) -> Callable[..., Any]:
     """Return `build`: `build("model", outputs=10)` makes what `config.model` describes.
 
-    What the module does not name, such as the model of a module that makes its own, is not built.
+    Parts that the module does not name, such as the model of a module that makes its own, are not built.
     """
     parts = {"model": "model", "loss": "criterion", "optimizer": "optimizer"}
     parts |= {"scheduler": "schedule", "metrics": "metrics"}
@@ -47,13 +47,14 @@ def builder(config: Mapping[str, Any], allowed: Collection[str] | None = None) -
 def build_node(
     key: str, node: Any, offers: Mapping[str, Any] | None = None, allowed: Collection[str] | None = None
 ) -> Any:
-    """Make what a node of plain values describes.
+    """Build what a node of plain values describes.
 
-    A node with a `_target_` calls it with the node's fields, and with those offers that its signature names
-    and the node leaves open; `_partial_: true` returns a partial. A node without one becomes a dict of what
-    its children describe, which get the same offers. Where children stand below words such as `classes` and
-    `values`, those of the offered task count. A list is built item by item; anything else stays as it is.
-    An offered tensor replaces what the node says. A handed-over config may use the names in `allowed` alone.
+    A node with a `_target_` calls it with the node's fields, plus the offers that its signature names and the
+    node does not set; `_partial_: true` returns a partial. A node without one becomes a dict of what its
+    children describe, which get the same offers. Where children are grouped by words such as `classes` and
+    `values`, only those of the offered task are built. A list is built item by item; anything else is
+    returned unchanged. An offered tensor replaces the node's value. A config from elsewhere may use only the
+    names in `allowed`.
     """
     offers = offers or {}
     if key.count(".") > DEPTH:
@@ -72,7 +73,7 @@ def build_node(
     for name, offer in offers.items():
         if name in signature.names and (values.get(name) is None or is_tensor(type(offer))):
             values[name] = offer
-    if allowed is not None:  # a run learned from what is there
+    if allowed is not None:  # a trained run needs no download
         values |= {name: False for name in FETCHED if name in values}
     for name, value in values.items():
         if isinstance(value, list) and is_tensor(signature.hints.get(name)):
@@ -82,7 +83,7 @@ def build_node(
         if node.get("_partial_"):
             return partial(target, *arguments, **values)
         made = target(*arguments, **values)
-    torch: Any = sys.modules.get("torch")  # which --help need not wait for
+    torch: Any = sys.modules.get("torch")  # not imported, so that --help need not wait for it
     if torch and isinstance(made, torch.nn.Module) and "_parameters" not in vars(made):
         expected = f"a class whose __init__ calls super().__init__() first; {type(made).__name__}'s does not"
         raise ConfigError(key, expected=expected)
@@ -90,7 +91,7 @@ def build_node(
 
 
 def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str, Any]:
-    """Return a node's part for the task: one with a `_target_` in its place, others merged with the rest."""
+    """Return a node's part for the task: in its place if it has a `_target_`, else merged with the rest."""
     kinds = {name for name in node if name in task.KINDS or name == task.kind}
     if not kinds:
         return node
@@ -99,7 +100,7 @@ def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str,
         expected = f"a choice, because none is known for the task {task.kind or 'of this data'}"
         raise ConfigError(key, expected=expected)
     if part is not None and "_target_" in part:
-        for name in node.keys() - kinds - part.keys():  # such as a weight of each class
+        for name in node.keys() - kinds - part.keys():  # such as class weights
             expected = f"null, because the one of {task.kind} has none"
             require(not node[name], f"{key}.{name}", node[name], expected)
         return part
@@ -112,14 +113,14 @@ def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str,
 def locate(key: str, name: object, allowed: Collection[str] | None = None) -> Callable[..., Any]:
     """Import the class or function that a config names, such as "torch.nn.Linear".
 
-    `allowed` are names, or modules whose own names, a handed-over config may use; None: one of one's own.
+    `allowed` lists names, or modules whose own names, a config from elsewhere may use; None: the user's own.
     """
     if not isinstance(name, str) or "." not in name.strip("."):
         raise ConfigError(key, name, expected="a class or function with its module, such as torch.nn.L1Loss")
     module = name.rpartition(".")[0]
     trusted = allowed is None or name in allowed or module in allowed
     found = import_name(key, name) if trusted else None
-    if trusted and allowed is not None and name not in allowed:  # a module that is allowed
+    if trusted and allowed is not None and name not in allowed:  # an allowed module
         trusted = getattr(found, "__module__", "") == module
     if not trusted:
         expected = f"a name that conf/ contains, or that you type; trust it by allow=[{name}]"
@@ -137,10 +138,10 @@ def import_name(key: str, name: str) -> Any:
         module = ".".join(parts[:count])
         try:
             found = import_module(module)
-        except Exception as error:  # whatever a module of one's own raises when it is imported
+        except Exception as error:  # a user's module may raise anything when it is imported
             absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
             if absent and count > 1:
-                continue  # it may be a class, whose method is named
+                continue  # it may be a class, and the name a method of it
             wrong.expected += f" ({first_line(error)})"
             raise wrong from error
         for part in parts[count:]:
@@ -155,19 +156,19 @@ def import_name(key: str, name: str) -> Any:
 
 @dataclass
 class Signature:
-    """What a class or function takes."""
+    """The arguments of a class or function."""
 
     names: set[str]  # of all its arguments
-    hints: dict[str, Any]  # the type of each argument that has one
-    open_ended: bool  # whether it takes any other argument too
+    hints: dict[str, Any]  # the type hint of each argument that has one
+    open_ended: bool  # whether it also accepts any other argument
 
 
 def read_signature(target: Callable[..., Any]) -> Signature:
-    """Return what a target names; a class that passes `**arguments` on names those of its base too."""
+    """Return a target's arguments, including its base's if a class passes `**arguments` on."""
     functions: list[Callable[..., Any]] = [target]
     if inspect.isclass(target) and "__new__" not in vars(target):
         own = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
-        # a base that takes nothing cannot be what `**arguments` are for
+        # `**arguments` cannot be meant for a base that takes nothing
         functions = [f for f in own if list_parameters(f)] or [target]
     names: set[str] = set()
     hints: dict[str, Any] = {}
@@ -176,7 +177,7 @@ def read_signature(target: Callable[..., Any]) -> Signature:
         parameters = list_parameters(function)
         named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         if names and not named:
-            break  # what is passed on is not for a base that takes nothing
+            break  # a base that takes nothing is not the receiver
         names |= named.keys()
         hints = dict(read_hints(function, named)) | hints
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -196,7 +197,7 @@ def list_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter
 def read_hints(
     function: Callable[..., Any], named: Mapping[str, inspect.Parameter]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the type of each argument; where there is no hint, that of the default."""
+    """Yield the type of each argument; without a hint, the type of the default."""
     inner = inspect.unwrap(function.__init__ if inspect.isclass(function) else function)
     module = vars(sys.modules[inner.__module__]) if getattr(inner, "__module__", None) in sys.modules else {}
     for name, parameter in named.items():
@@ -204,7 +205,7 @@ def read_hints(
         if isinstance(hint, str):
             try:
                 hint = eval(hint, {**vars(typing), **module})
-            except Exception:  # a name that only type checkers see
+            except Exception:  # a name that only type checkers import
                 continue
         if hint is not inspect.Parameter.empty:
             yield name, hint
@@ -215,5 +216,5 @@ def read_hints(
 def is_tensor(hint: Any) -> bool:
     """Whether a type is torch's Tensor or a union with it, recognised without importing torch."""
     if any(is_tensor(argument) for argument in typing.get_args(hint)):
-        return float not in typing.get_args(hint)  # where a number will do, such as a learning rate
+        return float not in typing.get_args(hint)  # a number will do, such as for a learning rate
     return getattr(hint, "__module__", "") == "torch" and getattr(hint, "__name__", "") == "Tensor"

@@ -1,4 +1,4 @@
-"""What a person can get wrong: errors keep their parts, and only this file puts them into words."""
+"""Errors that users can cause: each keeps its parts, and only this file turns them into words."""
 
 import errno
 import sysconfig
@@ -9,21 +9,21 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of a disk, which no value can help
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of a disk; no value can fix them
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
 HERE = Path(__file__).resolve().parent
 ABSENT = object()
-NOTHING = ("null", "None", "false", "off")  # typed to be without something
+NOTHING = ("null", "None", "false", "off")  # typed to disable something
 
 
 class ConfigError(ValueError):
     """A choice that cannot work, in one line: `key=value: expected …; nearest: …`.
 
-    Everything in this package that a person can get wrong raises this. Any other exception is a bug, in the
-    template or in code that was added to it, and keeps its traceback.
+    Every user mistake that this package detects raises this. Any other exception is a bug, in the template
+    or in code that was added to it, and keeps its traceback.
 
-    The key is of the config, such as "model.hidden"; a class that the config builds gives the name of its own
-    argument, which `blame` completes. The line names the choice that is nearest to the value, or to `meant`.
+    The key is a config key, such as "model.hidden"; a class that the config builds gives the name of its own
+    argument, which `blame` completes. The line names the choice nearest to the value, or to `meant`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ConfigError(ValueError):
         self.nearest = nearest(str(value) if meant is None else meant, choices)
 
     def line(self, typed: Mapping[str, str]) -> str:
-        """Return the error in words; one without a value is about what is `typed` at its key and below."""
+        """Return the error in words; without a value, it reports what is `typed` at its key and below."""
         if self.value is not ABSENT:
             subject = f"{self.key}={as_typed(self.value)}"
         else:
@@ -54,7 +54,7 @@ class ConfigError(ValueError):
 
 
 class Stopped(Exception):
-    """A run that ends early, with one line, and the exit code: a signal, a loss of NaN, a full disk."""
+    """Ends a run early, with one line and an exit code: a signal, a NaN loss, a full disk."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -62,10 +62,10 @@ class Stopped(Exception):
 
 
 class blame(AbstractContextManager["blame", None]):
-    """`with blame("optimizer"):` names the part of the config that is at fault if its body raises.
+    """`with blame("optimizer"):` names the part of the config at fault if its body raises.
 
     A `ConfigError` gets the part's name before its key, and what a library raises becomes a `ConfigError`.
-    An exception from code that somebody added keeps its traceback, because that may be a bug.
+    An exception from added code keeps its traceback, because that may be a bug.
     """
 
     def __init__(self, key: str) -> None:
@@ -81,7 +81,7 @@ class blame(AbstractContextManager["blame", None]):
 
 
 def is_about_values(error: Exception) -> bool:
-    """Whether a library refused values; what this package raises by accident is a bug."""
+    """Whether a library rejected a value; what this package raises by accident is a bug."""
     if isinstance(error, OSError) and error.errno in FULL:
         return False
     meant = isinstance(error, TypeError | ValueError | RuntimeError | ArithmeticError)
@@ -90,12 +90,12 @@ def is_about_values(error: Exception) -> bool:
 
 
 def is_of_libraries(error: BaseException) -> bool:
-    """Whether an exception passed only through the code of libraries and of this package."""
+    """Whether an exception passed only through code of libraries and this package."""
     return all({HERE, *LIBRARIES} & {*file.parents} or file.name[0] == "<" for file in list_files(error))
 
 
 def list_files(error: BaseException) -> list[Path]:
-    """Return the files that an exception passed through, without the one that caught it."""
+    """Return the files that an exception passed through, except the one that caught it."""
     return [Path(frame.f_code.co_filename) for frame, _ in walk_tb(error.__traceback__)][1:]
 
 
@@ -113,9 +113,9 @@ def require_one_of(choices: Iterable[str], key: str, value: str, shown: str = ""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """Return the word that is most like another one, if possible one with the same letters; "" if none is."""
+    """Return the word nearest to another, preferably one with the same letters; "" if none is near."""
     words = list(words)
-    if word in NOTHING:  # which is like no other word
+    if word in NOTHING:  # which no other word resembles
         return "none" if "none" in words else ""
     close = get_close_matches(word, words)
     close.sort(key=lambda other: sorted(other) != sorted(word))
@@ -129,12 +129,12 @@ def first_line(error: BaseException) -> str:
 
 
 def as_typed(value: object) -> str:
-    """Return a value as it is written on the command line: `null`, `true`, `[1, 2]`."""
+    """Return a value as written on the command line: `null`, `true`, `[1, 2]`."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def clean(text: str) -> str:
-    """Return a text without control characters but line ends: names of files and columns may contain any."""
+    """Remove control characters except line ends: names of files and columns may contain any."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

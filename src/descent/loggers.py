@@ -1,7 +1,7 @@
-"""Loggers of services: Weights & Biases and MLflow go on with the curves of a resumed run, Comet does not.
+"""Loggers for services: Weights & Biases and MLflow continue the curves of a resumed run, Comet does not.
 
-A run that was killed logs the steps after its last checkpoint once more, with the same values. TensorBoard's
-files are cut back to the checkpoint; what a service has got stays there.
+A run that was killed logs the steps after its last checkpoint again, with the same values. TensorBoard's
+files are cut back to the checkpoint; what a service has received stays there.
 """
 
 import atexit
@@ -19,10 +19,10 @@ from descent.run.trust import read_text
 
 
 class Wandb(WandbLogger):
-    """Lightning's `WandbLogger`, whose files lie beside the run's folder, because there are links among them.
+    """Lightning's `WandbLogger`, whose files are next to the run's folder, because they include links.
 
     Args:
-        save_dir: the run's folder, in which it keeps the id of the run in Weights & Biases.
+        save_dir: the run's folder, where it stores the run's Weights & Biases id.
         arguments: those of `lightning.pytorch.loggers.WandbLogger` and of `wandb.init`.
     """
 
@@ -35,11 +35,11 @@ class Wandb(WandbLogger):
 
 
 class MLflow(MLFlowLogger):
-    """Lightning's `MLFlowLogger`, by default with a database beside the run's folder that all runs share.
+    """Lightning's `MLFlowLogger`, by default with a database next to the run's folder that all runs share.
 
     Args:
         save_dir: the run's folder.
-        tracking_uri: of a server or a database; None is `mlflow.db` beside the folder.
+        tracking_uri: of a server or a database; None is `mlflow.db` next to the folder.
         arguments: those of `lightning.pytorch.loggers.MLFlowLogger`.
     """
 
@@ -53,7 +53,7 @@ class MLflow(MLFlowLogger):
         super().__init__(experiment_name, tracking_uri=uri, save_dir=save_dir, **arguments)
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
-        """Log what is not there yet, because MLflow lets no value be changed."""
+        """Log only what is not logged yet, because MLflow does not allow changing a value."""
         known = self.experiment.get_run(self.run_id).data.params
         super().log_hyperparams({name: value for name, value in params.items() if name not in known})
 

@@ -1,4 +1,4 @@
-"""Criteria, each a `torch.nn.Module` of `(input, target)`, and how many samples a batch's loss stands for."""
+"""Criteria, each a `torch.nn.Module` of `(input, target)`, and how much each batch's loss counts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from descent.errors import ConfigError, require
 from descent.task import Task
 
-# What torch's losses compare. A criterion of your own can say so with an attribute `takes`; without it, it
+# What torch's losses compare. Your own criterion can declare it with an attribute `takes`; without it, it
 # gets what most of torch's losses get: logits and classes, or values and values.
 TAKES: dict[str, tuple[type[nn.Module], ...]] = {
     "classes": (nn.CrossEntropyLoss, nn.MultiMarginLoss),
@@ -22,12 +22,12 @@ TAKES: dict[str, tuple[type[nn.Module], ...]] = {
 class MeanAbsoluteError(nn.Module):
     """`(1/len(input)) * sum(|input - target|)`: summed over the outputs, averaged over the batch.
 
-    `torch.nn.L1Loss` also divides by the number of outputs; this does not. With one output they agree.
+    `torch.nn.L1Loss` also divides by the number of outputs; this does not. With one output, they agree.
     The gradient with respect to an element of `input` is `sign(input - target) / len(input)`: as large for
     a small error as for a large one, which makes the loss robust to outliers and to wrong labels (Ghosh,
     Kumar & Sastry, "Robust Loss Functions under Label Noise for Deep Neural Networks", AAAI 2017). On class
-    probabilities it starts slowly: while the true class has a small probability, the softmax passes almost
-    no gradient back, and a class can stay unlearned for many epochs. Give it more steps (a smaller batch,
+    probabilities, it starts slowly: while the true class has a small probability, the softmax passes back
+    almost no gradient, and a class can stay unlearned for many epochs. Give it more steps (a smaller batch,
     more epochs) than cross entropy.
     """
 
@@ -59,7 +59,7 @@ class SumOverClasses(nn.Module):
 
 
 def find_takes(criterion: nn.Module) -> str | None:
-    """Return what a criterion says that it compares, or what is known of torch's losses; None if neither."""
+    """Return what a criterion declares that it compares, or what is known for torch's losses, or None."""
     if isinstance(criterion, SumOverClasses):
         return find_takes(criterion.criterion)
     known = (word for word, kinds in TAKES.items() if isinstance(criterion, kinds))
@@ -70,7 +70,7 @@ def find_takes(criterion: nn.Module) -> str | None:
 
 
 def fit_to(criterion: nn.Module, task: Task) -> nn.Module:
-    """Return a criterion that sums over the classes where it compares values or one-hot classes."""
+    """Return a criterion that sums over the classes if it compares values or one-hot classes."""
     if isinstance(criterion, nn.MultiLabelSoftMarginLoss) or getattr(criterion, "reduction", "") != "mean":
         return criterion
     classes = task.sizes().get("num_classes")
@@ -79,11 +79,11 @@ def fit_to(criterion: nn.Module, task: Task) -> nn.Module:
 
 
 def weigh_targets(criterion: nn.Module, targets: Any) -> Tensor | None:
-    """Return how much each target counts in the mean of a batch, the shape of the targets; None: all alike.
+    """Return each target's weight in a batch's mean, in the shape of the targets; None: all equal.
 
-    Cross entropy divides by the sum of the classes' weights over the targets that count. So an epoch's mean
-    weighs batches by these sums; else the loss of the same samples would depend on the size of the batches.
-    A criterion of your own can have a method `weigh_targets(targets)`.
+    Cross entropy divides by the sum of class weights over the targets that count. An epoch's mean therefore
+    weights batches by these sums; otherwise the loss of the same samples would depend on the batch size.
+    Your own criterion can define a method `weigh_targets(targets)`.
     """
     own: Any = getattr(criterion, "weigh_targets", None)
     if own is not None:
@@ -97,9 +97,9 @@ def weigh_targets(criterion: nn.Module, targets: Any) -> Tensor | None:
 
 
 def weigh_classes(node: Mapping[str, Any], data: Any) -> dict[str, Tensor]:
-    """Return the arguments of a loss that are the word "balanced", as tensors.
+    """Return a loss's arguments that are the word "balanced", as tensors.
 
-    Balanced weights make all classes count alike: if n of N training samples belong to a class, one of K, its
+    Balanced weights make all classes count equally: if n of N training samples are of one of the K classes, its
     weight is `N / (K * n)` (King & Zeng, 2001), and the `pos_weight` of its yes-or-no question `(N - n) / n`.
     """
     counts = getattr(data, "class_counts", [])

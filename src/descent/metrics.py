@@ -13,22 +13,22 @@ from descent.losses import find_takes, weigh_targets
 from descent.nested import concatenate, count_samples, list_tensors, map_tensors
 from descent.task import IGNORED, Task
 
-ROWS = 16_384  # samples that are kept until the metrics get them: few calls, and not much memory
-BYTES = 1 << 24  # the same of large outputs
-KEPT = ("steps", "most", "loss", "weight", "samples", "batch")  # in a checkpoint, beside the metrics
+ROWS = 16_384  # samples to collect before updating the metrics: few calls, and little memory
+BYTES = 1 << 24  # the same limit for large outputs
+KEPT = ("steps", "most", "loss", "weight", "samples", "batch")  # in a checkpoint, in addition to the metrics
 
 
 class Undefined(ValueError):
-    """A metric has no value for these samples."""
+    """A metric is undefined for these samples."""
 
 
 class EpochMetrics:
     """Collects what the steps of an epoch produce, and updates the metrics with it in blocks.
 
     A step only appends to a list. torchmetrics gets blocks of thousands of samples, so its cost (about
-    0.7 ms an update, whatever the batch) no longer shows, nothing waits for the device inside the loop, and
-    any metric of torchmetrics can be used, in one process or in many. A metric gets what `task.for_metrics`
-    returns; one that says `takes = "outputs"` gets what a criterion gets.
+    0.7 ms per update, whatever the batch size) becomes negligible, nothing waits for the device inside the
+    loop, and any torchmetrics metric works, in one process or many. A metric gets what `task.for_metrics`
+    returns; with `takes = "outputs"`, it gets what a criterion gets.
     """
 
     def __init__(self, metrics: Mapping[str, torchmetrics.Metric], task: Task, criterion: nn.Module) -> None:
@@ -39,7 +39,7 @@ class EpochMetrics:
                 metric.set_dtype(task.dtype)
         self.task, self.criterion, self.takes = task, criterion, find_takes(criterion)
         self.sums = getattr(criterion, "reduction", "mean") == "sum"
-        self.steps: list[tuple[Tensor, Any, Any]] = []  # that the metrics have not got yet
+        self.steps: list[tuple[Tensor, Any, Any]] = []  # that the metrics have not seen yet
         self.most = 1  # steps to keep
         self.loss = self.weight = torch.tensor(0.0)  # summed over the samples
         self.samples, self.batch = 0, -1
@@ -58,7 +58,7 @@ class EpochMetrics:
             self._update()
 
     def reset(self, device: torch.device) -> None:
-        """Forget everything, and expect what comes next on `device`."""
+        """Forget everything, and expect the next tensors on `device`."""
         self.steps, self.samples, self.batch = [], 0, -1
         self.loss = self.weight = torch.tensor(0.0, device=device)
         for metric in self.metrics.values():
@@ -67,16 +67,16 @@ class EpochMetrics:
             metric.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that was recorded since the last reset: plain values, and copies of tensors on the CPU.
+        """Return everything recorded since the last reset: plain values, and copies of tensors on the CPU.
 
-        It does not update the metrics, because sums over other blocks would round differently.
+        It does not update the metrics, because sums over different blocks would round differently.
         """
         kept = {name: getattr(self, name) for name in KEPT}
         kept["metrics"] = {name: metric.state_dict() for name, metric in self.metrics.items()}
         return map_tensors(kept, lambda tensor: tensor.cpu().clone())
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from what `state_dict` returned."""
+        """Continue from what `state_dict` returned."""
         kept = map_tensors(state, lambda tensor: tensor.to(device))
         for name, metric in self.metrics.items():
             metric.load_state_dict(kept["metrics"][name])
@@ -87,7 +87,7 @@ class EpochMetrics:
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics over the samples of all processes since the last reset, scalar tensors.
 
-        A metric without a value, such as the AUROC where a class has no sample, is NaN.
+        An undefined metric, such as the AUROC when a class has no samples, is NaN.
         """
         self._update()
         totals = torch.stack([self.loss, self.weight])
@@ -103,7 +103,7 @@ class EpochMetrics:
         return values
 
     def try_out(self, outputs: Any, targets: Any) -> None:
-        """Update and compute a copy of each metric with one batch, to see that it takes them."""
+        """Update and compute a copy of each metric with one batch, to check that it accepts the batch."""
         for name, metric in self.metrics.items():
             with blame(f"metrics.{name}"):
                 self._update_with(trial := metric.clone().to(metric.device), outputs, targets)
@@ -111,10 +111,10 @@ class EpochMetrics:
                     if count_samples(targets) > 1:
                         compute_numbers(name, trial)
                 except (Undefined, UserWarning):
-                    continue  # it may have a value for all samples
+                    continue  # it may be defined over all samples
 
     def _update(self) -> None:
-        """Update the loss and the metrics with the steps that are kept."""
+        """Update the loss and the metrics with the collected steps."""
         steps, self.steps = self.steps, []
         for losses, sizes, outputs, targets in join(steps):
             self.samples += sum(sizes)
@@ -127,7 +127,7 @@ class EpochMetrics:
         if self.sums:
             self.loss, self.weight = self.loss + losses.sum(), self.weight + sum(sizes)
             return
-        # from pinned memory the copy does not wait
+        # from pinned memory, the copy does not block
         counts = torch.tensor(sizes, pin_memory=losses.device.type == "cuda")
         counts = counts.to(losses.device, non_blocking=True)
         weights = weigh_targets(self.criterion, self.task.for_loss(outputs, targets, self.takes)[1])
@@ -138,7 +138,7 @@ class EpochMetrics:
             places = torch.arange(len(sizes), device=losses.device)
             places = places.repeat_interleave(counts, output_size=len(samples))
             batches = torch.zeros_like(losses).index_add_(0, places, samples)
-        # a batch none of whose targets count has a loss of NaN, and no weight
+        # a batch in which no target counts has a NaN loss and no weight
         self.loss = self.loss + torch.where(batches > 0, losses * batches, 0).sum()
         self.weight = self.weight + batches.sum()
 
@@ -148,7 +148,7 @@ class EpochMetrics:
 
 
 def join(steps: list[tuple[Tensor, Any, Any]]) -> Iterator[tuple[list[Tensor], list[int], Any, Any]]:
-    """Yield losses, sizes, outputs and targets of neighbouring steps whose tensors have one shape."""
+    """Yield losses, sizes, outputs and targets, joined over consecutive steps of the same shape."""
     start = 0
     shapes = [[t.shape[1:] for t in list_tensors((outputs, targets))] for _, outputs, targets in steps]
     for end in range(1, len(steps) + 1):
@@ -160,9 +160,9 @@ def join(steps: list[tuple[Tensor, Any, Any]]) -> Iterator[tuple[list[Tensor], l
 
 
 def compute_numbers(name: str, metric: torchmetrics.Metric) -> dict[str, Tensor]:
-    """Return the value of a metric by its name; the mean of several, such as one for each output."""
+    """Return a metric's value by name; if it has several, such as one per output, their mean."""
     with warnings.catch_warnings():
-        # without a sample of a class torchmetrics returns 0 and warns
+        # if a class has no samples, torchmetrics returns 0 and warns
         warnings.filterwarnings("error", message="(?s).*should be meaningless")
         value = metric.compute()
     parts = {name: value}
@@ -174,9 +174,9 @@ def compute_numbers(name: str, metric: torchmetrics.Metric) -> dict[str, Tensor]
 
 
 class Accuracy(torchmetrics.Metric):
-    """The share of targets whose largest output is that of their class, as the tutorial counts it.
+    """The share of samples whose largest output is the true class's, as in the tutorial.
 
-    `MulticlassAccuracy(average="micro")` gives the same but runs five times as much Python.
+    `MulticlassAccuracy(average="micro")` gives the same value but runs five times as much Python.
     """
 
     takes = "outputs"  # the largest output is the largest probability

@@ -1,4 +1,4 @@
-"""Networks that the data gives their sizes: `input_shape` of one sample, and `outputs`, classes or values."""
+"""Networks sized by the data: `input_shape` of one sample, and `outputs`, classes or values."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,7 +20,7 @@ class Linear(nn.Sequential):
 class MLP(nn.Sequential):
     """Flatten, then hidden layers of `hidden` units, each followed by ReLU and dropout, then a linear layer.
 
-    Weights before a ReLU start as He et al. (2015) derived for it, normal with variance `2 / fan_in`, with
+    Weights before a ReLU are initialised as in He et al. (2015), normal with variance `2 / fan_in`, with
     zero biases; the output layer keeps torch's smaller default, so that the first logits are near zero.
     """
 

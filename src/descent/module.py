@@ -1,4 +1,4 @@
-"""The LightningModule: the tutorial's loop, with Lightning's names."""
+"""The LightningModule: the tutorial's loop, under Lightning's names."""
 
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
@@ -32,13 +32,13 @@ class Supervised(LightningModule):
 
     Args:
         model: from inputs `(batch, …)` to outputs, such as logits `(batch, classes)`.
-        criterion: a module of `(input, target)` that returns the mean loss of a batch. It holds no
-            parameters of the model: `backward` reaches those through the graph behind `input`.
+        criterion: a module of `(input, target)` that returns the mean loss of a batch. It contains none of
+            the model's parameters: `backward` reaches those through the graph behind `input`.
         optimizer: takes parameters and returns the optimizer.
         schedule: how the learning rate changes, or None to keep it constant.
         metrics: torchmetrics by name, logged as `train/<name>`, `val/<name>` and `test/<name>`.
         task: what targets mean, or None to leave outputs and targets as they are.
-        scaling: from raw inputs to those of the model; training batches have gone through it.
+        scaling: turns raw inputs into the model's; training batches are already scaled.
         groups: parameter groups of the optimizer; see `descent.optimizers.group_parameters`.
     """
 
@@ -68,7 +68,7 @@ class Supervised(LightningModule):
         return self.task.predict(self.model(self.scaling(inputs)))
 
     def compute_loss(self, inputs: Any, outputs: Any, targets: Any) -> Tensor:
-        """Return the loss of a batch. Override this for one that needs the inputs or the model."""
+        """Return the loss of a batch. Override this for a loss that needs the inputs or the model."""
         return self.criterion(*self.task.for_loss(outputs, targets, self.takes))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -81,7 +81,7 @@ class Supervised(LightningModule):
         self._step(batch, batch_idx, self.test_metrics)
 
     def _step(self, batch: Any, batch_idx: int, metrics: EpochMetrics) -> Tensor:
-        inputs, targets = batch  # the data has scaled both
+        inputs, targets = batch  # the data has already scaled both
         if not self.tried and not torch.is_inference_mode_enabled():
             self.tried = True
             try_out(self, inputs, targets)
@@ -91,7 +91,7 @@ class Supervised(LightningModule):
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Show the optimizer where the weights live: in the model, and for some losses in the criterion."""
+        """Give the optimizer the weights, which are in the model and, for some losses, in the criterion."""
         with blame("optimizer"):
             parameters: list[Any] = [*self.model.parameters(), *self.criterion.parameters()]
             if self.groups:
@@ -142,28 +142,28 @@ class Supervised(LightningModule):
                 print(f"test/{name} is not defined: {reason}")
 
     def list_logged(self) -> list[str]:
-        """Return what this module logs and what can be monitored: "train/loss", "val/acc", …"""
+        """Return the names that this module logs and that can be monitored: "train/loss", "val/acc", …"""
         names = ("loss", *self.val_metrics.metrics)
         return [f"{stage}/{name}" for stage in ("train", "val") for name in names]
 
     def epoch_state(self) -> dict[str, Any]:
-        """Return what this process knows of the current epoch, for a checkpoint in the middle of it."""
+        """Return this process's state within the current epoch, for a checkpoint in the middle of it."""
         return {"samples_seen": self.samples_seen, "train_metrics": self.train_metrics.state_dict()}
 
     def load_epoch_state(self, state: Mapping[str, Any]) -> None:
-        """Go on in the middle of the epoch that `epoch_state` described."""
+        """Continue in the middle of the epoch that `epoch_state` described."""
         self.samples_seen = state["samples_seen"]
         self.train_metrics.load_state_dict(state["train_metrics"], self.device)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if type(value) is str or (value is None and name in self.__dict__):
-            # Lightning notes the name of each hook here; nn.Module's own __setattr__ would take 3 µs
+            # Lightning records the name of each hook here; nn.Module's own __setattr__ would take 3 µs
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
 
 
-# Lightning reads a step's signature whenever it calls it; one that is there takes a quarter as long
+# Lightning inspects a step's signature at each call; a stored signature takes a quarter as long
 step: Any
 for step in (Supervised.training_step, Supervised.validation_step):
     step.__signature__ = signature(step)

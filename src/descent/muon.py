@@ -14,7 +14,7 @@ class Muon(Optimizer):
     """`torch.optim.Muon` for the matrices of a model, `torch.optim.AdamW` for everything else.
 
     Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) makes each step of a weight matrix
-    orthogonal, which means nothing for biases and normalisation; torch's class refuses those. The first
+    orthogonal, which is meaningless for biases and normalisation; torch's class rejects those. The first
     parameter group is Muon's, the second AdamW's, so a scheduler changes both learning rates.
 
     `adamw_lr` is the learning rate of everything else; the other arguments are those of `torch.optim.Muon`.
@@ -67,6 +67,6 @@ class Muon(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        # schedulers and checkpoints know this optimizer alone, so its two parts use its groups and state
+        # schedulers and checkpoints know only this optimizer, so its two parts use its groups and state
         for part, group in zip(self.parts, self.param_groups, strict=True):
             part.param_groups, part.state = [group], self.state

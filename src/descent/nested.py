@@ -1,4 +1,4 @@
-"""Values of any nesting: a tensor, or tuples, lists and dicts of them."""
+"""Nested values: a tensor, or tuples, lists and dicts of tensors."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def list_tensors(value: Any) -> list[Tensor]:
-    """Return the tensors of a value."""
+    """Return the tensors in a value."""
     if isinstance(value, Tensor):
         return [value]
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
@@ -34,7 +34,7 @@ def count_samples(value: Any) -> int:
 
 
 def concatenate(values: Any) -> Any:
-    """Return values of one structure as one, their tensors joined along the batch; numbers become a list."""
+    """Join values of the same structure, their tensors along the batch; numbers become a list."""
     first = values[0]
     if isinstance(first, Tensor):
         join = torch.cat if first.dim() else torch.stack

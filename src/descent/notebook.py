@@ -1,4 +1,4 @@
-"""Runs from Python: the same checks and the same bits as the command's."""
+"""Runs from Python, with the same checks and the same bits as from the command line."""
 
 import importlib.util
 import sys
@@ -18,21 +18,21 @@ from descent.run.folder import RunFolder
 
 @dataclass
 class Trained:
-    """A run that has ended."""
+    """A finished run."""
 
     folder: RunFolder
     module: Any  # the LightningModule with its best weights
     metrics: dict[str, float]  # of the test, by name
-    result: dict[str, Any]  # what result.json contains
+    result: dict[str, Any]  # the contents of result.json
 
     def predict(self, inputs: Any) -> Tensor:
-        """Return what the module gives for raw inputs `(n, …)`: probabilities, or values in their units."""
+        """Return predictions for raw inputs `(n, …)`: probabilities, or values in their own units."""
         with torch.inference_mode():
             return self.module.eval()(torch.as_tensor(inputs).to(self.module.device)).cpu()
 
 
 def compose(*words: str) -> list[str]:
-    """Return the overrides of a run, such as `compose("loss=mae", "optimizer=sgd")`, for `train`."""
+    """Return a run's overrides, such as `compose("loss=mae", "optimizer=sgd")`, for `train`."""
     from descent.cli.compose import compose as compose_config
 
     if flags := [word for word in words if word.startswith("-")]:
@@ -53,7 +53,7 @@ def load_job() -> Callable[..., Any]:
     """Return the function `train` of src/train.py."""
     file = find_command("train")
     if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))  # where modules of one's own are
+        sys.path.append(str(file.parent))  # where the user's own modules are
     spec = importlib.util.spec_from_file_location("descent_train", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""Groups of parameters, each with settings of its own in the optimizer."""
+"""Groups of parameters, each with its own optimizer settings."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -18,9 +18,9 @@ def group_parameters(
         model, criterion: whose parameters are named as in `named_parameters()`, and `criterion.…`.
         groups: fields of a group, such as `{"weight_decay": 0}`, by a pattern such as `*.bias`, or by several
             with spaces between them. The word `vectors` stands for parameters of at most one dimension:
-            biases and norms. A parameter gets the fields of all patterns that fit; of a field that several
-            have, the first counts. The field `lr_decay` multiplies the rate from a layer to the one before.
-        lr: of the optimizer, where a group has none.
+            biases and norms. A parameter gets the fields of all patterns that match; where several set the
+            same field, the first counts. `lr_decay` multiplies the rate from each layer to the one before.
+        lr: the optimizer's learning rate, for groups without their own.
     """
     named = dict(model.named_parameters())
     named |= {f"criterion.{name}": p for name, p in criterion.named_parameters()}
@@ -28,7 +28,7 @@ def group_parameters(
         if not any(belongs(name, p, patterns) for name, p in named.items()):
             raise ConfigError("groups", patterns, expected="a pattern of the weights' names", choices=named)
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
-    # the group without fields is first, because its rate is the one that is shown
+    # the group without fields comes first, because its rate is the one shown
     found: dict[str, dict[str, Any]] = {"{}": {"params": []}}
     for name, parameter in named.items():
         fields: dict[str, Any] = {}
@@ -43,6 +43,6 @@ def group_parameters(
 
 
 def belongs(name: str, parameter: nn.Parameter, patterns: str) -> bool:
-    """Whether a parameter belongs to one of some patterns."""
+    """Whether a parameter matches any of some patterns."""
     words = str(patterns).split()
     return any(fnmatchcase(name, w) or (w == "vectors" and parameter.ndim <= 1) for w in words)

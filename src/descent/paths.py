@@ -1,17 +1,17 @@
-"""Where things are: the project's folders, and the words of the groups in conf/."""
+"""The project's folders, and the words of the groups in conf/."""
 
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parents[1]
-# an installed wheel carries conf/ in the package, and its runs go below the current folder
+# an installed wheel contains conf/ in the package, and its runs go below the current folder
 CONF = ROOT / "conf" if (ROOT / "conf/train.yaml").exists() else PACKAGE / "conf"
 HOME = ROOT if CONF.parent == ROOT else Path.cwd()
 LOGS, DATASETS = HOME / "logs", HOME / "datasets"
 
 
 def list_groups() -> list[str]:
-    """Return the groups of conf/: what a person chooses by one word; `local` is a machine's own settings."""
+    """Return the groups in conf/, each chosen by one word; `local` contains a machine's own settings."""
     return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "local")
 
 
@@ -21,5 +21,5 @@ def list_choices(group: str) -> list[str]:
 
 
 def find_command(name: str) -> Path:
-    """Return the file of a command such as "train"; an installed wheel carries it in the package."""
+    """Return the file of a command such as "train"; an installed wheel contains it in the package."""
     return (ROOT / "src" if HOME == ROOT else PACKAGE / "commands") / f"{name}.py"

@@ -1,1 +1,1 @@
-"""One file each, and only what Lightning lacks."""
+"""Callbacks that Lightning lacks, one per file."""

@@ -16,10 +16,10 @@ DEFAULT = "val/loss"
 
 
 class BestWeights(Checkpoint):
-    """Keeps the weights with the best value of a metric as `best.ckpt`, and knows what they reached.
+    """Saves the weights with the best value of a metric as `best.ckpt`, and records their metrics.
 
     They wait in memory until the next checkpoint is due, so that a run of many short epochs spends no
-    time on files. Lightning's `ModelCheckpoint` can stand beside it, to keep several.
+    time on files. To save several, use Lightning's `ModelCheckpoint` in addition.
 
     Args:
         monitor: the metric that decides, such as "val/loss".
@@ -31,9 +31,9 @@ class BestWeights(Checkpoint):
     def __init__(self, monitor: str, mode: str) -> None:
         require(mode in ("min", "max"), "mode", mode, "min or max")
         self.monitor, self.mode = monitor, mode
-        self.best: dict[str, float] = {}  # epoch and step, and what validation found
-        self.held: dict[str, Any] | None = None  # what is best and is not written yet
-        self.when = ""  # the metric is known: at the end of "validation", or of the "epoch"
+        self.best: dict[str, float] = {}  # epoch, step and the metrics of validation
+        self.held: dict[str, Any] | None = None  # the best weights, while they are not written yet
+        self.when = ""  # when the metric is known: at the end of "validation" or of the "epoch"
         self.validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,14 +104,14 @@ class BestWeights(Checkpoint):
         }
         pl_module.on_save_checkpoint(checkpoint)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAveraging):  # its weights were the ones that were validated
+            if isinstance(callback, WeightAveraging):  # validation used the averaged weights
                 callback.on_save_checkpoint(trainer, pl_module, checkpoint)
                 del checkpoint["current_model_state"], checkpoint["averaging_state"]
         state = checkpoint["state_dict"]
         self.held = {**checkpoint, "state_dict": {name: copy(value) for name, value in state.items()}}
 
     def _find_monitor(self, logged: list[str]) -> str:
-        """Return what the module logs that is most like the default; another metric was asked for by name.
+        """Return the logged metric nearest to the default; any other metric was asked for by name.
 
         Raises:
             ConfigError: the module does not log it.
@@ -132,7 +132,7 @@ def copy(value: Any) -> Any:
 
 
 def find_best(trainer: Trainer) -> tuple[Path | None, dict[str, float]]:
-    """Return the file with the best weights and what they reached; nothing where no callback kept any."""
+    """Return the file of the best weights and their metrics; nothing if no callback saved any."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, BestWeights) and callback.best:
             path = RunFolder(trainer.default_root_dir).weights("best")

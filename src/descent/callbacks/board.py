@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside the curves: their layout, the model's graph, and the hyperparameters."""
+"""What TensorBoard shows besides the curves: their layout, the model's graph, and the hyperparameters."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor, nn
 from torch.utils.tensorboard.summary import hparams
 
-FIRST = ("loss", "optimizer", "optimizer.lr", "seed")  # the first columns of the page HPARAMS
+FIRST = ("loss", "optimizer", "optimizer.lr", "seed")  # the first columns of the HPARAMS page
 
 
 def add_layout(writer: Any, logged: Sequence[str]) -> None:
@@ -26,21 +26,21 @@ def add_graph(writer: Any, model: nn.Module, inputs: Tensor) -> None:
     """Trace a copy of the network, uncompiled and in eval mode, on one sample."""
     try:
         with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a network that draws is traced anyway
+            warnings.simplefilter("ignore")  # a network that draws random numbers is traced anyway
             writer.add_graph(deepcopy(model).eval(), inputs)
     except (RuntimeError, TypeError, ValueError, IndexError):  # a network that cannot be traced still trains
         print("The model's graph is not in TensorBoard: torch cannot trace this model")
 
 
 def add_hyperparameters(writer: Any, hyperparameters: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Add a row to TensorBoard's HPARAMS page, whose metrics are the last points of the curves named.
+    """Add a row to TensorBoard's HPARAMS page, whose metrics are the last points of the named curves.
 
-    `SummaryWriter.add_hparams` would write those points again, and to a separate run.
+    `SummaryWriter.add_hparams` would write those points again, to a separate run.
     """
     values = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hyperparameters.items()}
     experiment, *others = hparams(values, {name: 0.0 for name in names if "/" in name})
     content = HParamsPluginData.FromString(experiment.value[0].metadata.plugin_data.content)
-    for info in content.experiment.hparam_infos:  # TensorBoard shows at first what is marked as differing
+    for info in content.experiment.hparam_infos:  # TensorBoard first shows what is marked as differing
         info.differs = info.name in FIRST
     experiment.value[0].metadata.plugin_data.content = content.SerializeToString()
     for summary in (experiment, *others):

@@ -1,4 +1,4 @@
-"""Keeps the point from which a run can resume exactly, also when a signal ends it."""
+"""Saves the point from which a run can resume exactly, even when a signal ends it."""
 
 import re
 import time
@@ -17,27 +17,27 @@ from descent.run.folder import RunFolder, list_sizes, move
 from descent.run.random_state import put_back_random_state, take_random_state
 from descent.run.signals import Signals, requeue
 
-SHARE = 0.01  # of the time that saving may take with every=auto
-SHORTEST = 2.0  # seconds between two saves with every=auto
-AGREE = 32  # batches between two moments at which several processes agree on saving
+SHARE = 0.01  # of the time: at most this much is spent on saving with every=auto
+SHORTEST = 2.0  # seconds between saves with every=auto
+AGREE = 32  # batches between the moments when several processes agree on saving
 
 
 class Checkpoint(LightningCheckpoint):
     """Writes `last.ckpt`, from which a run resumes exactly; `previous.ckpt` is the one before.
 
-    Lightning saves in the middle of its own book-keeping, and when it resumes it has to guess how far that
-    had come. This callback saves at one point only, between two optimizer steps: at the start of a batch,
-    before anything is computed for it. A resumed run puts back, at that same point, everything that was
-    there when it was saved: the loops' counters, the random states, the sums of the epoch's metrics, the
-    logged values. The end of an epoch is no special case: it is the start of the next epoch's first batch.
+    Lightning saves in the middle of its own bookkeeping, so on resuming it has to guess how far it had
+    come. This callback saves at one point only, between two optimizer steps: at the start of a batch,
+    before anything is computed for it. A resumed run restores everything at that same point: the loops'
+    counters, the random states, the sums of the epoch's metrics, the logged values. The end of an epoch is
+    not a special case: it is the start of the next epoch's first batch.
 
-    Within an epoch it takes a module with `epoch_state()` and a loader that can begin in the middle: by
-    `start_at(batch)`, or by `state_dict()` as torchdata's StatefulDataLoader. With others a run is saved, and
-    resumes as exactly, at the beginnings of epochs.
+    Saving within an epoch requires a module with `epoch_state()` and a loader that can start in the middle:
+    by `start_at(batch)`, or by `state_dict()` like torchdata's StatefulDataLoader. With others, a run is
+    saved, and resumes just as exactly, only at the start of an epoch.
 
     Args:
         every: how much work a kill may cost: "100 steps" (of the optimizer), "1 epoch", "10 minutes", or
-            "auto": as often as saving takes at most 1 % of the time, but not within 2 seconds.
+            "auto": as often as takes at most 1 % of the time, and at least 2 seconds apart.
     """
 
     state_key = "checkpoint"
@@ -46,11 +46,11 @@ class Checkpoint(LightningCheckpoint):
     def __init__(self, every: str) -> None:
         self.number, self.unit = parse_interval(every)
         self.signals = Signals()
-        self.parts: dict[str, Any] | None = None  # of the checkpoint, until they are put back
+        self.parts: dict[str, Any] | None = None  # of the checkpoint, until they are restored
         self.saved_at, self.saved_step, self.cost = 0.0, -1, 0.0
         self.within = True  # whether a run can resume within an epoch
         self.stateful: Any = None  # the loader, if it has a state
-        self.loaded: Any = None  # its state before it fetched the current batch
+        self.loaded: Any = None  # the loader's state before it fetched the current batch
         self.begun: dict[str, Any] = {}  # the random state at the beginning of the epoch
         self.going = self.ended = False
 
@@ -65,7 +65,7 @@ class Checkpoint(LightningCheckpoint):
         loader: Any = trainer.train_dataloader
         steady = hasattr(loader, "start_at")
         if not steady and hasattr(loader, "load_state_dict") and trainer.num_training_batches != float("inf"):
-            self.stateful = loader  # without a length Lightning fetches one batch ahead
+            self.stateful = loader  # without a length, Lightning fetches one batch ahead
         reason = "" if steady or self.stateful else f"{type(loader).__name__} cannot begin in the middle"
         reason = reason or ("" if hasattr(pl_module, "epoch_state") else "the module has no epoch_state")
         self.within = not reason
@@ -76,15 +76,15 @@ class Checkpoint(LightningCheckpoint):
                 loader.start_at(self.parts["batch"])
             trainer.accumulate_grad_batches = self.parts["accumulate"]
             if self.parts["ended"] or not self.parts["within"]:
-                end_restart(trainer)  # else Lightning would go on in the middle of an epoch
+                end_restart(trainer)  # otherwise Lightning would continue in the middle of an epoch
             else:
                 for other in trainer.callbacks:  # type: ignore[attr-defined]
-                    if other is not self:  # Lightning leaves this out where an epoch goes on
+                    if other is not self:  # Lightning skips this when an epoch is continued
                         other.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.parts is not None and not self.parts["within"]:
-            # Lightning now makes the loader's iterator anew, from the same random state as then
+            # Lightning now recreates the loader's iterator, from the same random state as before
             put_back_random_state(self._find_mine(trainer, self.parts)["random"])
         self.begun = {} if self.within and not self.stateful else take_random_state()
         self.loaded = None
@@ -133,14 +133,14 @@ class Checkpoint(LightningCheckpoint):
         within = self.within and (self.stateful is None or batch > 0)
         mine: dict[str, Any] = {"random": take_random_state() if within or self.ended else self.begun}
         loops = checkpoint["loops"]["fit_loop"]["state_dict"]
-        loops.pop("combined_loader", None)  # the state after the current batch was fetched
+        loops.pop("combined_loader", None)  # it is the state after the current batch was fetched
         if self.stateful is not None and within:
             loops["combined_loader"] = [self.loaded]
         if hasattr(pl_module, "epoch_state"):
             mine["epoch"] = pl_module.epoch_state()
         checkpoint["parts"] = {
-            "at": str(self.folder.path),  # what callbacks know of their files is told by this place
-            "ended": self.ended,  # after the last epoch, and not at the start of a batch
+            "at": str(self.folder.path),  # to translate paths in callbacks' states if the folder moves
+            "ended": self.ended,  # saved after the last epoch, not at the start of a batch
             "batch": batch,
             "within": within,
             "processes": gather(mine, trainer.world_size),
@@ -163,7 +163,7 @@ class Checkpoint(LightningCheckpoint):
             raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
         for callback in list_inexact(trainer):
             raise ConfigError("callbacks", expected=f"other ones than {callback}, which begins anew")
-        # a run that early stopping has ended stays ended
+        # a run that early stopping ended stays ended
         trainer.should_stop = self.parts["ended"] and self.parts["should_stop"]
         further = trainer.max_steps == -1 or trainer.max_steps > checkpoint["global_step"]
         cut_short = self.parts["ended"] and not self.parts["whole"] and not self.parts["should_stop"]
@@ -183,8 +183,8 @@ class Checkpoint(LightningCheckpoint):
         return step % self.number == 0 and step != self.saved_step
 
     def _agree(self, trainer: Trainer, batch_idx: int, stop: bool, due: bool) -> tuple[bool, bool]:
-        """Decide the same in every process, because clocks differ and a signal may reach only one."""
-        counted = self.unit in ("step", "epoch")  # then `due` is the same everywhere
+        """Make the same decision in every process, because clocks differ and a signal may reach only one."""
+        counted = self.unit in ("step", "epoch")  # then `due` is the same in all processes
         if batch_idx % (AGREE * trainer.accumulate_grad_batches):
             return False, due and counted
         decide = trainer.strategy.reduce_boolean_decision
@@ -201,7 +201,7 @@ class Checkpoint(LightningCheckpoint):
         self.cost = self.saved_at - begun
 
     def _find_mine(self, trainer: Trainer, parts: dict[str, Any]) -> dict[str, Any]:
-        """Return the part of this process.
+        """Return this process's part.
 
         Raises:
             ConfigError: there were more or fewer processes.
@@ -214,11 +214,11 @@ class Checkpoint(LightningCheckpoint):
         return parts["processes"][trainer.global_rank]
 
     def _put_back(self, trainer: Trainer, pl_module: Any, parts: dict[str, Any]) -> None:
-        """Put everything back as it was at this same point when the checkpoint was saved."""
+        """Restore everything to its state at this same point when the checkpoint was saved."""
         mine = self._find_mine(trainer, parts)
         if parts["within"]:
             put_back_random_state(mine["random"])
-        if parts["ended"]:  # this is the first batch of a further epoch
+        if parts["ended"]:  # this is the first batch of an additional epoch
             if "epoch" in mine:
                 pl_module.samples_seen = mine["epoch"]["samples_seen"]
             return
@@ -242,13 +242,13 @@ class Checkpoint(LightningCheckpoint):
 
 
 def end_restart(trainer: Trainer) -> None:
-    """End the restart of Lightning's loops, which would otherwise skip what a restart skips."""
+    """End the restart of Lightning's loops, which would otherwise skip steps as in a restart."""
     for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_loop.val_loop):
         loop.on_iteration_done()
 
 
 def list_inexact(trainer: Trainer) -> list[str]:
-    """List the callbacks that act at an epoch's start, because a run may resume in the middle of an epoch."""
+    """List the callbacks that act at an epoch's start: a run that resumes mid-epoch would miss that."""
     kinds = (StochasticWeightAveraging,)
     return [type(callback).__name__ for callback in trainer.callbacks if isinstance(callback, kinds)]  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""What an epoch logged, as plain numbers, and how it is called."""
+"""What an epoch logged, as plain numbers, and the names to print."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ TITLES = {"loss": "Loss", "acc": "Acc", "mae": "MAE", "r2": "R²"}  # as the tut
 
 
 def list_figures(trainer: Trainer) -> dict[str, float]:
-    """Return what has been logged, by name; that of validation only if it ran since the last step.
+    """Return what has been logged, by name; validation's values only if it ran since the last step.
 
-    float32 has seven digits; more would only look precise.
+    float32 has seven digits; more would suggest a false precision.
     """
     values: dict[str, Any] = trainer.callback_metrics
     recorder: Any = next(c for c in trainer.callbacks if hasattr(c, "validated"))  # type: ignore[attr-defined]
     stale = recorder.of_validation if recorder.validated != trainer.global_step else ()
     names = [name for name in values if name not in stale and not name.startswith("test")]
-    names.sort(key=lambda name: name in recorder.of_validation)  # those of training come first
+    names.sort(key=lambda name: name in recorder.of_validation)  # training's come first
     return {name: float(f"{values[name].item():.7g}") for name in names}
 
 

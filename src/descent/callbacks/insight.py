@@ -1,4 +1,4 @@
-"""What a model has learned and where it errs, in TensorBoard every few epochs: `callbacks=insight`."""
+"""Shows in TensorBoard what a model has learned and where it errs: `callbacks=insight`."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from torch import Tensor
 from descent.callbacks.recorder import find_writers
 from descent.errors import require
 
-WORST = 9  # predictions that are shown
+WORST = 9  # predictions to show
 
 
 class Insight(Callback):
-    """Shows histograms of weights and gradients, the worst predictions, and all of them in one picture.
+    """Shows histograms of weights and gradients, the worst predictions, and one picture of all predictions.
 
     The picture is a confusion matrix of classes, or predicted against true values.
 
     Args:
-        every: epochs from one look to the next; the first epoch and each of these are shown.
+        every: epochs between two reports, which also cover the first epoch.
     """
 
     state_key = "insight"
@@ -76,7 +76,7 @@ class Insight(Callback):
     ) -> None:
         if not trainer.is_last_batch or not self._is_due(trainer):
             return
-        for writer in find_writers(trainer):  # now, because validation lets go of the gradients
+        for writer in find_writers(trainer):  # now, because validation releases the gradients
             for name, parameter in pl_module.named_parameters():
                 writer.add_histogram(f"weights/{name}", parameter, trainer.global_step)
                 if parameter.grad is not None and not parameter.grad.is_sparse:
@@ -103,7 +103,7 @@ def describe(inputs: Tensor) -> str:
 
 
 def draw_confusion(predicted: Tensor, true: Tensor, names: list[str]) -> Any:
-    """Draw how often each class was taken for which."""
+    """Draw how often each class was predicted as each class."""
     from matplotlib.figure import Figure
 
     counts = torch.bincount(true * len(names) + predicted, minlength=len(names) ** 2).reshape(len(names), -1)

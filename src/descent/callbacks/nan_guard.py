@@ -1,4 +1,4 @@
-"""Notices losses and weights that are not finite, without making the host wait for the device."""
+"""Detects losses and weights that are not finite, without making the host wait for the device."""
 
 from math import isfinite
 from typing import Any
@@ -11,14 +11,14 @@ from descent.errors import Stopped
 from descent.metrics import list_tensors
 from descent.run.folder import RunFolder
 
-AGREE = 32  # batches between two moments at which several processes agree on stopping
+AGREE = 32  # batches between the moments when several processes agree on stopping
 
 
 class NaNGuard(Callback):
-    """Ends a run at a loss of NaN or infinity; no checkpoint is written with a NaN.
+    """Ends a run when its loss is NaN or infinite; no checkpoint that contains a NaN is written.
 
-    On the CPU it looks at each loss. On a GPU that would make every step wait, so it looks where the host
-    waits anyway: at the end of an epoch and before a checkpoint; the step that it names is still the first.
+    On the CPU, it checks each loss. On a GPU, that would make every step wait, so it checks when the host
+    waits anyway: at the end of an epoch and before a checkpoint. It still reports the first bad step.
     """
 
     state_key = "nan_guard"
@@ -68,7 +68,7 @@ class NaNGuard(Callback):
                 self._look(trainer, value, step, batch_idx, None)
 
     def _look(self, trainer: Trainer, value: float, step: int, batch_idx: int, batch: Any) -> None:
-        """Take note of a loss; the first one that is not finite is the run's fault."""
+        """Check a loss, and record the first one that is not finite as the run's fault."""
         if isfinite(value):
             self.last_finite = value
         elif self.fault is None:
@@ -89,7 +89,7 @@ class NaNGuard(Callback):
 
 
 def advise(trainer: Trainer) -> str:
-    """Return a sentence on how to go on with the run of a trainer."""
+    """Return a sentence on how to continue a trainer's run."""
     return RunFolder(trainer.default_root_dir).advise()
 
 

@@ -13,18 +13,18 @@ from tqdm import tqdm
 
 from descent.callbacks.figures import list_figures, title_of
 
-LONG = 0.5  # seconds of an epoch from which on there is a bar
+LONG = 0.5  # seconds: an epoch that takes longer gets a bar
 BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
 
 
-class Progress(Checkpoint):  # what Lightning calls last, when everything that an epoch logs is there
+class Progress(Checkpoint):  # Lightning calls it last, when everything that an epoch logs is there
     """Prints `Epoch 3/10, Train Loss: 0.1234, Train Acc: 0.9876, Val Loss: 0.2345, Val Acc: 0.9765`.
 
-    Where that is wider than the terminal, it prints the same in columns. Only the first process prints.
+    If that is wider than the terminal, it prints the same in columns. Only the first process prints.
 
     Args:
-        bar: whether to show how far a long epoch is: by a bar on a terminal, else by a line a minute.
-        interval: seconds between two looks at the bar.
+        bar: whether to show the progress of a long epoch: a bar on a terminal, otherwise a line per minute.
+        interval: seconds between updates of the bar.
     """
 
     state_key = "progress"
@@ -37,7 +37,7 @@ class Progress(Checkpoint):  # what Lightning calls last, when everything that a
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.shown = self.shown and trainer.is_global_zero
-        self.begun = self.looked = time.monotonic()  # of an epoch that goes on as well
+        self.begun = self.looked = time.monotonic()  # also of an epoch that is continued
         self.interval = self.interval if sys.stdout.isatty() else 60.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,7 +74,7 @@ class Progress(Checkpoint):  # what Lightning calls last, when everything that a
         total = trainer.num_training_batches
         name = f"Epoch {count(trainer.current_epoch + 1, trainer.max_epochs)}"
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
-        # a GPU's loss would make the host wait for it
+        # on a GPU, reading the loss would make the host wait
         text = f"loss {loss.item():.4f}" if isinstance(loss, Tensor) and loss.device.type == "cpu" else ""
         if not sys.stdout.isatty():
             of = f"/{total:,}" if total != float("inf") else ""
@@ -95,7 +95,7 @@ class Progress(Checkpoint):  # what Lightning calls last, when everything that a
 
 
 def count(epoch: int, epochs: int | None) -> str:
-    """Return "3/10", or "3" where a run has no end."""
+    """Return "3/10", or "3" if a run has no end."""
     return f"{epoch}/{epochs}" if epochs is not None and epochs > 0 else str(epoch)
 
 
@@ -106,9 +106,9 @@ def describe_epoch(epoch: int, epochs: int | None, figures: Mapping[str, float])
 
 
 def lay_out(epoch: str, figures: Mapping[str, float], width: int) -> tuple[str, list[str]]:
-    """Return the figures in fixed columns, and the header of these columns, both at most `width` wide.
+    """Return the figures in fixed columns, and the columns' header, both at most `width` wide.
 
-    Figures that do not fit in one line stand in one line for each stage, such as train and val.
+    Figures that do not fit in one line get one line per stage, such as train and val.
     """
     figures = {name: value for name, value in figures.items() if name != "lr"}
     titles = [title_of(name) for name in figures]

@@ -1,4 +1,4 @@
-"""Writes down what a run did: its metrics, its result, and what TensorBoard shows beside the curves."""
+"""Records what a run did: its metrics, its result, and what TensorBoard shows besides the curves."""
 
 import csv
 import io
@@ -29,19 +29,19 @@ from descent.paths import ROOT
 from descent.run.atomic import write_text
 from descent.run.folder import Run, command
 
-FLUSH = 1.0  # seconds between two moments at which loggers' files are brought up to date
-STEPS = 50  # from one point of the learning rate's curve to the next, where it changes by step
+FLUSH = 1.0  # seconds between flushes of the loggers' files
+STEPS = 50  # between points of the learning rate's curve, if it changes by step
 
 
-class Recorder(Checkpoint):  # what Lightning calls last, when everything that an epoch logs is there
+class Recorder(Checkpoint):  # Lightning calls it last, when everything that an epoch logs is there
     """Writes the environment and the code's revision at the start, the metrics after each validation and each
     epoch, and the result at the end.
 
     Args:
-        run: whose folder it writes to.
-        config: of the run.
-        title: the line that it prints when training starts.
-        preview: what `data.txt` contains.
+        run: the run whose folder it writes to.
+        config: the run's config.
+        title: the line to print when training starts.
+        preview: the contents of `data.txt`.
     """
 
     state_key = "recorder"
@@ -54,7 +54,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
         self.validated = -1  # the step of the last validation
         self.result: dict[str, Any] = {}
         self.begun = self.flushed = 0.0
-        self.seconds = 0.0  # of training before this process, in a resumed run
+        self.seconds = 0.0  # of training before this process, if the run is resumed
         self.resumed = False
         self.by_step = False
         self.planned: int | None = None  # epochs of the run
@@ -82,7 +82,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
             from descent.run.trust import read_text
 
             lines = csv.DictReader(io.StringIO(read_text(self.run.folder.metrics)))
-            # without the epochs after the checkpoint, which will run again
+            # drop the epochs after the checkpoint, which will run again
             rows = [row for row, _ in zip(lines, range(state_dict["rows"]), strict=False)]
             self.rows = [{name: to_number(text) for name, text in row.items() if text} for row in rows]
         self._write_rows()
@@ -108,7 +108,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.loggers and trainer.is_last_batch:  # before validation lets go of them
+        if trainer.loggers and trainer.is_last_batch:  # before validation releases them
             grads = [p.grad for p in pl_module.parameters() if p.grad is not None and not p.grad.is_sparse]
             self.gradients = {"grad_norm": nn.utils.get_total_norm(grads).item()} if grads else {}
         if self.by_step and batch_idx % STEPS == 0:
@@ -140,7 +140,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
     ) -> None:
         self._flush(trainer)
         if trainer.is_global_zero and self.resumed:
-            for file, text in self.run.files.items():  # from here on, what was typed for resuming counts
+            for file, text in self.run.files.items():  # from here on, the overrides typed for resuming apply
                 write_text(file, text)
             self.resumed = False
 
@@ -173,7 +173,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
 
     @rank_zero_only
     def summarise(self) -> None:
-        """Print what the run reached, where its folder is, and how to look at it."""
+        """Print the run's results, where its folder is, and how to view it."""
         best, lines = self.result.get("best") or {}, []
         if figures := self.result.get("test"):
             of = f" (the best checkpoint, of epoch {best['epoch']:g})" if "epoch" in best else ""
@@ -215,7 +215,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
             return
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **figures}
         self.rows.append(row)
-        # a column that comes late, as with validation every few epochs, needs a new header
+        # a late column, as with validation every few epochs, needs a new header
         if row.keys() - self.columns:
             self._write_rows()
         else:
@@ -245,7 +245,7 @@ class Recorder(Checkpoint):  # what Lightning calls last, when everything that a
 
 
 def to_number(text: str) -> float:
-    """Return a number of metrics.csv, whole if it is written so."""
+    """Return a number from metrics.csv, as an int if it is written as one."""
     return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
@@ -257,7 +257,7 @@ def without_nan(node: Any) -> Any:
 
 
 def require_monitors(config: Mapping[str, Any], logged: list[str], unvalidated: bool) -> None:
-    """Refuse to monitor what the module does not log, or validation where there is none.
+    """Reject monitoring something that the module does not log, or validation if there is none.
 
     Raises:
         ConfigError: naming the first such key.
@@ -278,7 +278,7 @@ def require_monitors(config: Mapping[str, Any], logged: list[str], unvalidated: 
 
 
 def list_hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
-    """Return what runs are compared by, by key, the most telling ones first."""
+    """Return the hyperparameters that runs are compared by, by key, the most important first."""
     first = {"loss": choices.get("loss"), "optimizer": choices.get("optimizer")}
     first |= {"optimizer.lr": config["optimizer"].get("lr"), "seed": config["seed"]}
     values: dict[str, Any] = {}
@@ -306,7 +306,7 @@ def find_writers(trainer: Trainer) -> list[Any]:
 
 
 def take_revision(run: Run) -> dict[Path, str]:
-    """Return the commit of the code and what differs from it, by file; nothing outside a repository."""
+    """Return the code's commit and the diff from it, by file; nothing outside a repository."""
 
     def git(*arguments: str) -> str | None:
         try:

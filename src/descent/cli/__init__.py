@@ -1,1 +1,1 @@
-"""From the overrides of a command line to a checked config: the only room that knows Hydra and OmegaConf."""
+"""Turns command-line overrides into a checked config: the only package that uses Hydra and OmegaConf."""

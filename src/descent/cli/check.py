@@ -1,4 +1,4 @@
-"""Every value of a config against the signature of what it is meant for, before anything is built."""
+"""Checks every value of a config against the signature that it is meant for, before anything is built."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +12,15 @@ from descent.paths import list_choices, list_groups
 
 
 def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
-    """Hold every value of a config against what it is meant for.
+    """Check every value of a config against the signature that it is meant for.
 
     Args:
-        name: of the command.
+        name: the command's name.
         config: resolved, plain values.
         typed: what the command line sets, by key.
 
     Raises:
-        ConfigError: the first value that does not fit, or that nobody reads.
+        ConfigError: the first value that does not fit, or that nothing reads.
     """
     groups = [group for group in list_groups() if group in config and name == "train"]
     check_fields("", {k: v for k, v in config.items() if k not in groups}, FIELDS[name], typed)
@@ -34,7 +34,7 @@ def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> Non
 
 
 def check_unused(config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
-    """Refuse an override of a part that the module does not name, because it would have no effect."""
+    """Reject an override of a part that the module does not name, because it would have no effect."""
     module = config["module"]["_target_"]
     names = read_signature(locate("module._target_", module)).names
     for group, part in {"loss": "criterion", "model": "model", "optimizer": "optimizer"}.items():
@@ -50,7 +50,7 @@ def check_unused(config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
 def check_fields(
     prefix: str, values: Mapping[str, Any], known: Mapping[str, Any], typed: Mapping[str, str]
 ) -> None:
-    """Check fields that belong to no group: all are there, no others, and of the right type."""
+    """Check the fields that belong to no group: none is missing or unknown, and all types are right."""
     for name in values:
         if name not in known:
             key = f"{prefix}{name}"
@@ -69,7 +69,7 @@ def check_fields(
 
 
 def check_group(group: str, value: Any, typed: Mapping[str, str]) -> None:
-    """Check that a group is one of its files, or for some groups several, and all that is in it."""
+    """Check that a group is one of its files, or several for some groups, and check everything in it."""
     if group in EMPTY and not value and value in ({}, None):
         return
     if isinstance(value, Mapping) and "_target_" in value and group not in SEVERAL:
@@ -82,7 +82,7 @@ def check_group(group: str, value: Any, typed: Mapping[str, str]) -> None:
 
 
 def check_collection(key: str, nodes: Mapping[str, Any], typed: Mapping[str, str]) -> None:
-    """Check nodes that have names; some stand below the kind of a task, such as `classes`."""
+    """Check named nodes; some are grouped under a kind of task, such as `classes`."""
     for name, node in nodes.items():
         if isinstance(node, Mapping) and "_target_" in node:
             check_node(f"{key}.{name}", node, typed)
@@ -98,7 +98,7 @@ def check_collection(key: str, nodes: Mapping[str, Any], typed: Mapping[str, str
 
 
 def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> None:
-    """Check a part of the config and all below it against the signature of its `_target_`."""
+    """Check a part of the config and everything below it against the signature of its `_target_`."""
     for name, value in node.items():
         if isinstance(value, Mapping) and "_target_" in value:
             check_node(f"{key}.{name}", value, typed)
@@ -117,7 +117,7 @@ def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
 
 
 def read_arguments(key: str, node: Mapping[str, Any]) -> Signature:
-    """Return what a node takes: the arguments of its target, and of what that hands its own on to."""
+    """Return a node's arguments: those of its target, and of whatever the target passes its own on to."""
     signature = read(key, node["_target_"])
     for value in node.values():
         if isinstance(value, Mapping) and value.get("_partial_") is True and signature.open_ended:
@@ -134,7 +134,7 @@ def read(key: str, target: Any) -> Signature:
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
-        # of some types that are built into Python
+        # some built-in types have no signature
         raise refuse(f"{key}._target_", target, "a class or function whose arguments are known") from error
 
 
@@ -155,7 +155,7 @@ def check_value(key: str, value: Any, hint: Any, typed: Mapping[str, str]) -> No
 
 
 def refuse(key: str, value: Any, expected: str, near: str = "") -> ConfigError:
-    """Return the error about a value."""
+    """Return the error for a value."""
     problem = ConfigError(key, value, expected=expected)
     problem.nearest = near
     return problem

@@ -1,4 +1,4 @@
-"""From overrides to a config, by Hydra's compose API; what it cannot compose becomes one line."""
+"""Turns overrides into a config, by Hydra's compose API; an error becomes one line."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,20 +17,20 @@ from descent.cli.overrides import by_key, key_of, parse, quote
 from descent.errors import ConfigError, first_line, nearest
 from descent.paths import CONF, DATASETS, LOGS, list_choices, list_groups
 
-SEVERAL = ("metrics", "callbacks", "logger")  # groups of which several words can be chosen
-EMPTY = (*SEVERAL, "scheduler", "search")  # groups that may have nothing in them
+SEVERAL = ("metrics", "callbacks", "logger")  # groups that accept several words
+EMPTY = (*SEVERAL, "scheduler", "search")  # groups that may be empty
 NAME = 60  # characters of a run's name, at most
 
 
 @dataclass
 class Composed:
-    """A config as its overrides give it.
+    """A config composed from its overrides.
 
     Attributes:
         config: resolved, plain values.
         choices: the word of each group.
         words: the overrides.
-        recipe: what a file of the group experiment says of a sweep, by key; empty for a single run.
+        recipe: the sweep settings of an experiment's file, by key; empty for a single run.
     """
 
     config: dict[str, Any]
@@ -40,16 +40,16 @@ class Composed:
 
 
 def compose(name: str, words: Sequence[str], places: Sequence[Path] = ()) -> Composed:
-    """Return what `conf/<name>.yaml` and overrides give.
+    """Return the config that `conf/<name>.yaml` and overrides define.
 
     Args:
-        name: of the command.
+        name: the command's name.
         words: overrides, as `quote_words` returns them.
-        places: folders whose files count besides those of conf/.
+        places: folders of config files in addition to conf/.
 
     Raises:
-        ConfigError: an override that names no key of the config or no word of its group, or a reference that
-            leads nowhere.
+        ConfigError: an override that names no key of the config or no word of its group, or a reference to
+            a missing key.
     """
     words = list(words)
     OmegaConf.register_new_resolver("datasets", lambda: str(DATASETS), replace=True)
@@ -80,7 +80,7 @@ def compose(name: str, words: Sequence[str], places: Sequence[Path] = ()) -> Com
 def compose_node(
     name: str, words: Sequence[str], places: Sequence[Path] = ()
 ) -> tuple[DictConfig, DictConfig]:
-    """Return the config with its references, and Hydra's own part of it."""
+    """Return the config with its references, and Hydra's own config."""
     for word in words:
         override = parse(word)
         group, value = override.key_or_group, override.value()
@@ -88,7 +88,7 @@ def compose_node(
         if group in list_groups() and not one and not (isinstance(value, list) and group in SEVERAL):
             known, typed = list_choices(group), word.partition("=")[2]  # Hydra would mix several files
             raise ConfigError(group, typed, expected=f"one of {', '.join(known)}", choices=known)
-    # a `_target_` is added where a group has none, such as in the default of loss
+    # add a `_target_` if a group has none, such as the default of loss
     words = [f"++{w}" if key_of(w).endswith("._target_") and w[0] not in "+~" else w for w in words]
     found = [quote(f"file://{place.expanduser().resolve()}") for place in places]
     more = [f"hydra.searchpath=[{','.join(found)}]"] if found else []
@@ -114,7 +114,7 @@ def compose_node(
 
 
 def explain(error: Exception, words: Sequence[str], name: str, places: Sequence[Path]) -> ConfigError:
-    """Return what is wrong with overrides that Hydra could not compose."""
+    """Return the error for overrides that Hydra could not compose."""
     groups = [word for word in words if key_of(word) in list_groups() and not word.startswith(("+", "~"))]
     keys: list[str] = []
     for known in (groups, []) if list(words) != groups else ([],):
@@ -145,7 +145,7 @@ def list_keys(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def find_nearest_key(wrong: str, known: Sequence[str]) -> str:
-    """Return the key most like a wrong one: `optimizer` for `optimiser`, `optimizer.lr` for `lr`."""
+    """Return the key nearest to a wrong one: `optimizer` for `optimiser`, `optimizer.lr` for `lr`."""
     offered = [key for key in known if "._" not in key]
     group, dot, name = wrong.rpartition(".")
     below = [key for key in offered if key.startswith(f"{group}{dot}") and key.endswith(f".{name}")]
@@ -153,7 +153,7 @@ def find_nearest_key(wrong: str, known: Sequence[str]) -> str:
 
 
 def start_afresh(config: DictConfig, words: Sequence[str]) -> None:
-    """Keep, where a `_target_` is typed, those of the node's fields alone that are typed as well."""
+    """If a `_target_` is typed, keep only those of the node's fields that are typed too."""
     typed = [key_of(word) for word in words]
     for key in typed:
         path, _, name = key.rpartition(".")
@@ -170,7 +170,7 @@ def start_afresh(config: DictConfig, words: Sequence[str]) -> None:
 
 
 def name_run(choices: Mapping[str, str], words: Sequence[str]) -> str:
-    """Return `mae-sgd-mlp-digits`, followed by the values that are typed, such as `lr=0.1`."""
+    """Return `mae-sgd-mlp-digits`, followed by the typed values, such as `lr=0.1`."""
     chosen, values = dict(choices), []
     for word in words:
         key, value = key_of(word), word.partition("=")[2].strip("'")

@@ -1,4 +1,4 @@
-"""The type of each field at the root of a command's config; conf/<name>.yaml says what they are."""
+"""The type of each field at the root of a command's config; conf/<name>.yaml explains the fields."""
 
 from typing import Any, Literal
 

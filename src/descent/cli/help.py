@@ -1,4 +1,4 @@
-"""`--help`: the first line of each word's file, and the fields as their file explains them."""
+"""`--help`: the first line of each word's file, and the fields with the comments in their file."""
 
 import textwrap
 
@@ -8,14 +8,14 @@ from descent.paths import CONF, list_choices, list_groups
 
 
 def print_help(name: str) -> None:
-    """Print how a command is used, from conf/ alone."""
+    """Print a command's help, from conf/ alone."""
     lines = (CONF / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     print(f"{lines[0].lstrip('# ')}\n")
     if name == "train":
         print("One word a choice, such as loss=mae; the word in brackets is the default.")
         for item in yaml.safe_load("\n".join(lines))["defaults"]:
             for key, default in item.items() if isinstance(item, dict) else ():
-                group = key.removeprefix("optional ")  # of a room that can be taken out
+                group = key.removeprefix("optional ")  # marks a room that can be removed
                 if group in list_groups():
                     print(f"\n{group}  [{default}]" if default else f"\n{group}")
                     print("\n".join(describe_word(group, word) for word in list_choices(group)))
@@ -27,7 +27,7 @@ def print_help(name: str) -> None:
 
 
 def describe_word(group: str, word: str) -> str:
-    """Return a word and the first line of its file, at most 80 wide."""
+    """Return a word and the first line of its file, at most 80 characters wide."""
     lines = (CONF / group / f"{word}.yaml").read_text(encoding="utf-8").splitlines()
     first = next((line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), "")
     return textwrap.fill(first, 80, initial_indent=f"  {word:<22}", subsequent_indent=" " * 24)

@@ -1,4 +1,4 @@
-"""Plain values of YAML against the types that signatures ask for."""
+"""Checks plain YAML values against the type hints of signatures."""
 
 import inspect
 import types
@@ -12,7 +12,7 @@ NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def accepts(value: Any, hint: Any) -> bool:
-    """Whether a plain value can be passed where a hint asks for a type; unknown hints take all."""
+    """Whether a hint accepts a plain value; unknown hints accept everything."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is None or hint is type(None):
         return value is None
@@ -36,7 +36,7 @@ def accepts(value: Any, hint: Any) -> bool:
     if origin in (list, tuple, Sequence, Iterable):
         return isinstance(value, list) and all(accepts(item, arguments[0]) for item in value)
     if inspect.isclass(origin or hint) and (origin or hint) not in (object, list, dict, tuple, Any):
-        return isinstance(value, dict)  # an object: something that is built from a `_target_`
+        return isinstance(value, dict)  # an object, built from a `_target_`
     return True
 
 
@@ -45,7 +45,7 @@ def is_number(value: Any) -> bool:
 
 
 def too_large(value: Any) -> bool:
-    """Whether a value is a number that float32 does not hold."""
+    """Whether a value is a number too large for float32."""
     return is_number(value) and not (isfinite(value) and abs(value) <= LARGEST)
 
 
@@ -55,7 +55,7 @@ def is_tensor(hint: Any) -> bool:
 
 
 def without_tensors(hints: Sequence[Any]) -> list[Any]:
-    """Return the types of a union; where a number will do, such as for a learning rate, not as a tensor."""
+    """Return a union's types, without tensors where a number will do, such as for a learning rate."""
     return [hint for hint in hints if not (float in hints and is_tensor(hint))]
 
 
@@ -81,7 +81,7 @@ def expectation(hint: Any) -> str:
 
 
 def literals(hint: Any) -> list[str]:
-    """All words that a hint allows."""
+    """Return all words that a hint allows."""
     if get_origin(hint) is Literal:
         return [str(choice) for choice in get_args(hint)]
     return [word for argument in get_args(hint) for word in literals(argument)]

@@ -1,4 +1,4 @@
-"""A command, from its overrides to its job: compose, check, claim, and then `train` or another job."""
+"""Runs a command: compose and check its config, claim a folder, then call `train` or another job."""
 
 import atexit
 import errno
@@ -21,23 +21,23 @@ OF_HYDRA = (
     "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--resolve", "--package", "-p", "--run",
     "-r", "--config-path", "-cp", "--config-name", "-cn",
 )  # fmt: skip
-PATIENCE = 5.0  # seconds that another process of a run waits for the first one to report what is wrong
-PARENT = os.getppid()  # the first process, in those that it has started
+PATIENCE = 5.0  # seconds that a run's other processes wait for the first one to report an error
+PARENT = os.getppid()  # the first process, seen from the processes that it started
 
 
 def main(job: Callable[..., Any], name: str) -> None:
-    """Do what the command line asks for, and end the process.
+    """Execute the command line, and end the process.
 
-    Bad input ends it with one line and exit code 2, or with its traceback if HYDRA_FULL_ERROR=1. An error
-    that is not about input always keeps its traceback.
+    Bad input ends it with one line and exit code 2, or with a traceback if HYDRA_FULL_ERROR=1. Any other
+    error always keeps its traceback.
 
     Args:
-        job: takes the config, for "train" also a `descent.run.folder.Run`.
-        name: of the command, whose config is `conf/<name>.yaml`.
+        job: takes the config and, for "train", also a `descent.run.folder.Run`.
+        name: the command's name; its config is `conf/<name>.yaml`.
     """
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # quiet, as long as there is nothing to save
-    gc.disable()  # imports would make it search several times, and find nothing
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # end quietly while there is nothing to save
+    gc.disable()  # imports would trigger it several times, to collect nothing
     if sys.stdout is None:  # `>&-`
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -54,7 +54,7 @@ def main(job: Callable[..., Any], name: str) -> None:
 
 
 def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed: dict[str, str]) -> int:
-    """Do what a command line asks for, and return the exit code; `typed` gets its values, by key."""
+    """Execute a command line, and return the exit code; fills `typed` with its values, by key."""
     flags, words = split(arguments)
     if unknown := [flag for flag in flags if flag in OF_HYDRA]:
         return run_hydra(name, arguments, unknown[0])
@@ -118,7 +118,7 @@ def run_words(job: Callable[..., Any], name: str, words: Sequence[str], places: 
 
 
 def find_sweep(words: Sequence[str], many: bool, places: Sequence[Path]) -> int | None:
-    """Run the sweep that a command line asks for, and return its exit code; None for a single run."""
+    """Run the sweep that a command line requests, and return its exit code; None for a single run."""
     own = ("experiment=", "resume=", "jobs=", "trials=", "search", "executor")
     if not many and not any(word.startswith(own) for word in words):
         return None
@@ -142,7 +142,7 @@ def find_sweep(words: Sequence[str], many: bool, places: Sequence[Path]) -> int 
 
 
 def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return flags, each with its value, and overrides; they may stand in any order.
+    """Return flags, each with its value, and overrides; they may come in any order.
 
     Raises:
         ConfigError: an unknown flag, or one without its value.
@@ -174,7 +174,7 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def gather(words: Sequence[str]) -> list[str]:
-    """Return overrides in which all words that set nothing are the list `runs`."""
+    """Return overrides in which all words without a key are collected in the list `runs`."""
     from descent.cli.overrides import quote
 
     runs = [word for word in words if "=" not in word]
@@ -183,7 +183,7 @@ def gather(words: Sequence[str]) -> list[str]:
 
 
 def locate_run(run: str | None) -> str:
-    """Return the folder of the run that a command is about; `latest` is the newest one in logs/."""
+    """Return the folder of the run that a command uses; `latest` is the newest one in logs/."""
     from descent.paths import LOGS
     from descent.run.folder import find_runs
 
@@ -197,7 +197,7 @@ def locate_run(run: str | None) -> str:
 
 
 def run_hydra(name: str, arguments: Sequence[str], flag: str) -> int:
-    """Leave a command line to Hydra itself, such as `--info` and the completion of a shell."""
+    """Pass a command line to Hydra itself, such as `--info` or shell completion."""
     import hydra
 
     from descent.paths import CONF
@@ -217,14 +217,14 @@ def report(typed: dict[str, str]) -> Iterator[None]:
     """End the process with one line about bad input.
 
     Args:
-        typed: what the command line sets, by key, for errors that name no value.
+        typed: values set on the command line, by key, for errors that name no value.
     """
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
     except Stopped as error:
-        if str(error):  # of several processes, only one has a message
+        if str(error):  # among several processes, only one has a message
             print(clean(str(error)), file=sys.stderr, flush=True)
         sys.exit(error.code)
     except (ConfigError, OSError) as error:
@@ -243,7 +243,7 @@ def report(typed: dict[str, str]) -> Iterator[None]:
 
 
 def hang_up_without_reader(stream: Any) -> None:
-    """Have a stream whose reader is gone, as with `| head -1`, count as a terminal that is closed."""
+    """Treat a stream whose reader is gone, as with `| head -1`, like a closed terminal."""
 
     def guard(act: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*arguments: Any) -> Any:
@@ -259,7 +259,7 @@ def hang_up_without_reader(stream: Any) -> None:
 
 
 def is_reported_by_first() -> bool:
-    """Whether the first process of a run has started this one, and ended soon, for the same reason."""
+    """Whether a run's first process started this one, and soon ended for the same reason."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         return False
     until = time.monotonic() + PATIENCE
@@ -269,23 +269,23 @@ def is_reported_by_first() -> bool:
 
 
 def print_thread_error(ended: threading.ExceptHookArgs) -> None:
-    """Print a thread's traceback, but not for a full disk: the main thread reports that as well."""
+    """Print a thread's traceback, except for a full disk, which the main thread reports too."""
     if not isinstance(ended.exc_value, OSError):
         threading.__excepthook__(ended)
 
 
 def watch_for_garbage() -> None:
-    """Collect garbage from now on, but never among the objects that are there by now."""
+    """Collect garbage from now on, but ignore the objects that already exist."""
     gc.freeze()
     gc.enable()
     atexit.register(gc.unfreeze)  # otherwise some libraries complain at the end
 
 
 def end(code: int) -> None:
-    """End the process a second sooner than Python takes to unload modules.
+    """End the process without unloading modules, which would take Python a second.
 
-    Libraries still do what they registered for the end. If a thread is still working, Python waits for it
-    and ends as it always does.
+    Exit handlers that libraries registered still run. If a thread is still working, Python waits for it
+    and ends as usual.
     """
     others = (thread for thread in threading.enumerate() if thread is not threading.main_thread())
     if "torch" in sys.modules and (code or all(thread.daemon for thread in others)):

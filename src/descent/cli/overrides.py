@@ -1,4 +1,4 @@
-"""Overrides such as `optimizer.lr=0.1`: read by Hydra's grammar, and put in quotes where it needs them."""
+"""Overrides such as `optimizer.lr=0.1`: parsed by Hydra's grammar, and quoted where it needs quotes."""
 
 import re
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ def key_of(word: str) -> str:
 
 
 def by_key(words: Sequence[str]) -> dict[str, str]:
-    """Return the values that overrides set, as typed, by key."""
+    """Return the values of overrides, as typed, by key."""
     return {key_of(word): word.partition("=")[2] for word in words}
 
 
 def parse(word: str) -> Any:
-    """Return what Hydra reads in an override.
+    """Return an override as Hydra parses it.
 
     Raises:
         HydraException: it is not in its grammar.
     """
     try:
         return create_parser().parse_override(word)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits, or deeply nested lists
         raise HydraException(first_line(error)) from error
 
 
@@ -45,19 +45,19 @@ def parses(word: str) -> bool:
 
 
 def quote(text: str) -> str:
-    """Return a text as Hydra takes it, whatever characters are in it; nothing in it is a reference."""
+    """Quote a text for Hydra, whatever characters it contains; nothing in it becomes a reference."""
     literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return QuotedString(literal, Quote.single).with_quotes()
 
 
 def quote_words(words: Sequence[str], sweeps: bool) -> list[str]:
-    """Return overrides as Hydra takes them: `data.path='x,1.csv'` for `data.path=x,1.csv` without a sweep.
+    """Quote overrides for Hydra: `data.path='x,1.csv'` for `data.path=x,1.csv` outside a sweep.
 
-    What Hydra cannot read behind `key=` is tried again as a quoted text, and a list with each of its items
-    quoted, because file names and columns may contain any letter.
+    If Hydra cannot parse a value, it is tried again as a quoted text, or a list with each of its items
+    quoted, because names of files and columns may contain any character.
 
     Raises:
-        ConfigError: a word is no override.
+        ConfigError: a word is not an override.
     """
     return [quote_word(word, sweeps) for word in words]
 

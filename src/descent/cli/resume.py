@@ -1,4 +1,4 @@
-"""`resume=`: which run goes on, and what of it may change. Its config.yaml is the run."""
+"""`resume=`: finds the run to continue, and allows only some changes to its config.yaml."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,21 @@ from descent.run.folder import RunFolder, move
 from descent.run.saved import read_config
 from descent.run.trust import list_allowed, read_yaml, require_no_links, require_own_paths
 
-# how far a run goes, on what, and what it prints and saves; anything else would make another run of it
+# how long a run trains, on what, and what it prints and saves; anything else would make it a different run
 FREE = (
     "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices",
     "data.workers", "data.in_memory", "callbacks", "logger", "checkpoint.every", "allow",
 )  # fmt: skip
-LENGTHS = ("T_max", "total_steps", "total_iters")  # of a schedule; null is the whole run
+LENGTHS = ("T_max", "total_steps", "total_iters")  # of a schedule; null means the whole run
 
 
 def find_resumed(value: Any, folder: Path, words: Sequence[str]) -> RunFolder | None:
     """Return the run to resume, or None for a new one.
 
     Args:
-        value: of `resume`: None or False for a new run, True for the newest one of the same overrides, or a
+        value: of `resume`: None or False for a new run, True for the newest one with the same overrides, or a
             run's folder.
-        folder: where a new run would go; runs beside it are looked at.
+        folder: where a new run would go; the runs next to it are searched.
         words: overrides, without `resume`.
 
     Raises:
@@ -34,7 +34,7 @@ def find_resumed(value: Any, folder: Path, words: Sequence[str]) -> RunFolder | 
     """
     if isinstance(value, str):
         return RunFolder(Path(value).expanduser().resolve())
-    again = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0  # SLURM runs a requeued job's command again
+    again = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0  # SLURM repeats a requeued job's command
     if not value and not again:
         return None
     name = RunFolder(folder).overrides.name
@@ -53,15 +53,15 @@ def find_resumed(value: Any, folder: Path, words: Sequence[str]) -> RunFolder | 
 def resume(
     folder: RunFolder, words: Sequence[str], places: Sequence[Path] = ()
 ) -> tuple[dict[str, Any], list[str], dict[str, Any], set[str]]:
-    """Return the config of a run with what is typed, its overrides, the changes by key, and names it may use.
+    """Return a run's config with the typed overrides, all overrides, the changes by key, and allowed names.
 
     Args:
-        folder: of the run.
-        words: overrides that are typed, without `resume`.
-        places: folders whose config files count besides those of conf/.
+        folder: the run's folder.
+        words: typed overrides, without `resume`.
+        places: folders of config files in addition to conf/.
 
     Raises:
-        ConfigError: no run, one that may not be trusted, or an override that would make another run of it.
+        ConfigError: no run, one that may not be trusted, or an override that would make it a different run.
     """
     saved, typed = read_config(folder), by_key(words)
     require_no_links(folder.path)
@@ -84,10 +84,10 @@ def resume(
 def change(
     config: dict[str, Any], words: Sequence[str], folder: RunFolder, places: Sequence[Path]
 ) -> dict[str, Any]:
-    """Put what is typed into the config of a run, and return what has changed, by key.
+    """Apply typed overrides to a run's config, and return the changes, by key.
 
     Raises:
-        ConfigError: an override that would make another run of it.
+        ConfigError: an override that would make it a different run.
     """
     kept = {key: config[key] for key in ("monitor", "mode") if key in config}
     own = [f"{key}={quote(str(value))}" for key, value in kept.items()]
@@ -127,7 +127,7 @@ def list_strings(node: Any) -> list[str]:
 
 
 def select(node: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a key such as "trainer.max_epochs", None where there is none."""
+    """Return the value of a key such as "trainer.max_epochs", or None if it is missing."""
     found: Any = node
     for name in key.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None

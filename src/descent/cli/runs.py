@@ -1,4 +1,4 @@
-"""A run, from its overrides to `train`: composed or resumed, checked, and with a folder of its own."""
+"""Starts a run from its overrides: composes or resumes its config, checks it, and claims a folder."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +17,15 @@ from descent.run.folder import Run, RunFolder, claim, move
 
 
 def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] = ()) -> Any:
-    """Call a job with the config and the folder of a new or a resumed run, and return what it returns.
+    """Call a job with the config and the folder of a new or resumed run, and return its result.
 
     Args:
         job: takes a `Config` and a `Run`.
         words: overrides.
-        places: folders whose config files count besides those of conf/.
+        places: folders of config files in addition to conf/.
 
     Raises:
-        ConfigError: the overrides give no run, or nothing to resume.
+        ConfigError: the overrides define no valid run, or there is nothing to resume.
     """
     values = [parse(word).value() for word in words if key_of(word) == "resume"]
     value: Any = values[-1] if values else None
@@ -54,7 +54,7 @@ def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] 
     check("train", config, by_key(words))
 
     def describe(folder: RunFolder) -> Mapping[Path, str]:
-        """Return the first files of a folder: the run, and what was typed."""
+        """Return the first files of a folder: the run's config and its overrides."""
         run = {**move(config, str(wanted), str(folder.path)), "choices": choices}
         texts = {folder.config: run, folder.overrides: list(words)}
         return {p: yaml.safe_dump(t, sort_keys=False, allow_unicode=True) for p, t in texts.items()}

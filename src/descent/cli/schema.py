@@ -1,6 +1,6 @@
-"""`python -m descent.cli.schema` writes JSON schemas of conf/, from the signatures that a run is checked by.
+"""`python -m descent.cli.schema` writes JSON schemas of conf/, from the signatures used to check a run.
 
-An editor that reads .vscode/settings.json then completes these files, and marks what is wrong in them.
+An editor that reads .vscode/settings.json then completes these files and marks errors in them.
 """
 
 import json
@@ -21,12 +21,12 @@ from descent.paths import CONF, ROOT, list_groups
 Schema = dict[str, Any]
 FOLDER = ROOT / ".vscode/schemas"
 PLAIN = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string", type(None): "null"}
-REFERENCE: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # to another value, or to what is typed
+REFERENCE: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # to another or a typed value
 LINES: Schema = {key: {} for key in ("defaults", *WORDS)}
 
 
 def describe_type(hint: Any) -> Schema:
-    """Return the schema of a type, as `descent.cli.hints.accepts` has it; {} takes all."""
+    """Return the schema of a type, consistent with `descent.cli.hints.accepts`; {} accepts everything."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in PLAIN:
         return {"type": PLAIN[hint]}
@@ -44,7 +44,7 @@ def describe_type(hint: Any) -> Schema:
 
 
 def describe_fields(hints: Mapping[str, Any], more: Schema = LINES, closed: bool = True) -> Schema:
-    """Return the schema of fields, each with its type or a reference such as `${seed}`, and of no others."""
+    """Return the schema of exactly these fields, each of its type or a reference such as `${seed}`."""
     values: Schema = {}
     for name, hint in hints.items():
         known = describe_fields(hint) if isinstance(hint, dict) else describe_type(hint)
@@ -53,14 +53,14 @@ def describe_fields(hints: Mapping[str, Any], more: Schema = LINES, closed: bool
 
 
 def describe_node(node: Mapping[str, Any]) -> tuple[Schema, Schema]:
-    """Return how a node with a `_target_` is known, and the schema of its arguments."""
+    """Return how to recognise a node with a `_target_`, and the schema of its arguments."""
     known: Schema = {"_target_": {"const": node["_target_"]}}
     for name, inner in node.items():
         if isinstance(inner, Mapping) and inner.get("_partial_"):  # such as the scheduler of a schedule
             known[name] = {"properties": {"_target_": {"const": inner["_target_"]}}, "required": ["_target_"]}
     try:
         signature = read_arguments("", node)
-    except ConfigError:  # a library that is not there, or ??? that is to be typed
+    except ConfigError:  # a library that is not installed, or ??? that must be typed
         signature = Signature(set(), {}, open_ended=True)
     hints = {name: signature.hints.get(name, Any) for name in sorted(signature.names)}
     schema = describe_fields(hints, closed=not signature.open_ended)
@@ -70,7 +70,7 @@ def describe_node(node: Mapping[str, Any]) -> tuple[Schema, Schema]:
 def describe_group(nodes: Iterable[Mapping[str, Any]], several: bool) -> Schema:
     """Return the schema of a group's files, from the nodes that they contain.
 
-    A node without a `_target_` adds to another file: it may set what any target of the group takes.
+    A node without a `_target_` extends another file: it may set any argument of any target in the group.
     """
     found = {json.dumps(known): (known, schema) for known, schema in map(describe_node, nodes)}
     every: Schema = {}
@@ -85,7 +85,7 @@ def describe_group(nodes: Iterable[Mapping[str, Any]], several: bool) -> Schema:
 
 
 def find_nodes(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the nodes with a `_target_` in nested values, but for those within such a node."""
+    """Yield the outermost nodes with a `_target_` in nested values."""
     if isinstance(value, Mapping) and value.get("_target_", "???") != "???":
         yield value
         return

@@ -1,1 +1,1 @@
-"""Data sets as batches: what a person's files or the bundled ones hold, split, scaled and put in order."""
+"""Turns the user's files and the bundled data sets into batches: split, scaled and in order."""

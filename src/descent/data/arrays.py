@@ -1,4 +1,4 @@
-"""NumPy's files: `data=arrays data.inputs=x.npy data.targets=y.npy`, mapped; and files to predict."""
+"""Memory-mapped NumPy files, for `data=arrays data.inputs=x.npy data.targets=y.npy` and for predictions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from descent.data.samples import Samples
 from descent.data.scaling import let_go
 from descent.errors import first_line
 
-if TYPE_CHECKING:  # half a second of import that only those who read files pay for
+if TYPE_CHECKING:  # takes half a second to import, so only code that reads files does
     import polars as pl
 
 BYTES = 1 << 30  # of an array in an .npz file, which is read whole
@@ -42,7 +42,7 @@ def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Sam
 
 
 class ArrayReader:
-    """A reader of NumPy's files: `.npy` with inputs, or `.npz` with `inputs` and `targets`."""
+    """Reads NumPy files: `.npy` with inputs, or `.npz` with `inputs` and `targets`."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         self.shape, self.targets = tuple(shape), ["class"]
@@ -52,7 +52,7 @@ class ArrayReader:
         return cls(description["shape"])
 
     def encoder(self) -> None:
-        """Return None: an array contains the numbers that are scaled."""
+        """Return None, because an array already contains the numbers to scale."""
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
         import polars as pl
@@ -86,10 +86,10 @@ class ArrayReader:
 
 
 def load_array(file: NamedPath, name: str) -> Any:
-    """Return an array of numbers with at least one dimension; that of an `.npy` file is mapped, not read."""
+    """Return an array of numbers with at least one dimension; an `.npy` file is mapped, not read."""
     path, alone = Path(file.path).expanduser(), name in ("inputs", file.key)
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # opening a pipe would block
             raise ValueError("there is no regular file")
         with path.open("rb") as stream:
             start = stream.read(6)
@@ -113,7 +113,7 @@ def load_array(file: NamedPath, name: str) -> Any:
 
 
 def to_tensor(array: Any) -> Tensor:
-    """Return a copy of an array of NumPy, of any byte order."""
+    """Return a copy of a NumPy array of any byte order as a tensor."""
     return torch.from_numpy(array.astype(array.dtype.name))
 
 

@@ -1,4 +1,4 @@
-"""Samples cut into batches: those of an epoch are a function of (seed, epoch), whoever reads them."""
+"""Cuts samples into batches that depend on (seed, epoch) alone, whatever reads them."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from descent.data.scaling import let_go
 
-Transform = Callable[[Tensor], Tensor]  # of a batch's inputs, such as the scaling of bytes
-CHUNK = 1 << 20  # numbers gathered at once: enough to amortise the call, few enough to stay in the cache
+Transform = Callable[[Tensor], Tensor]  # of a batch's inputs, such as scaling bytes
+CHUNK = 1 << 20  # numbers gathered at once: enough to amortise the call, few enough to fit in the cache
 
 
 class Order:
-    """The samples of each epoch, by row, and this process's share of them.
+    """The order of each epoch's samples, by row, and this process's share of them.
 
-    It depends on `(seed, epoch)` alone, never on the global random state, so an epoch can be run again on its
-    own, and begun in its middle. Without a seed it is that of `rows`, int64 `(n,)`.
+    It depends on `(seed, epoch)` alone, never on the global random state, so an epoch can be repeated on its
+    own and started in the middle. Without a seed, the order is that of `rows`, int64 `(n,)`.
     """
 
     def __init__(
@@ -43,20 +43,20 @@ class Order:
         return max(1, samples // self.batch_size) if self.drop_last else ceil(samples / self.batch_size)
 
     def draw(self) -> Tensor:
-        """Return the rows of this epoch and process."""
+        """Return the rows of this epoch for this process."""
         n = len(self.rows)
         if self.seed is None:
             return self.rows[self.rank :: self.world_size]
         # hashed, so that epoch 1 of seed 0 and epoch 0 of seed 1 have nothing in common
         key = random.Random(f"{self.seed}:{self.epoch}").getrandbits(63)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(key))
-        # processes get equally many, so that none waits for another: some samples come twice, as in torch
+        # all processes get equally many, so that none waits: some samples come twice, as in torch
         total = ceil(n / self.world_size) * self.world_size
         order = order.repeat(ceil(total / n))[:total]
         return self.rows[order[self.rank :: self.world_size]]
 
     def draw_rest(self) -> tuple[int, Tensor]:
-        """Return the number of the batch to begin at, which is used up, and the rows from there on."""
+        """Return the number of the batch to start at, and clear it; and the rows from there on."""
         first, self.first = self.first, 0
         return first, self.draw()[first * self.batch_size : len(self) * self.batch_size]
 
@@ -68,7 +68,7 @@ class Order:
 
 
 class Ordered:
-    """What Lightning and a resumed run ask of a loader, whatever it reads."""
+    """What Lightning and a resumed run require of a loader, whatever it reads."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
@@ -85,7 +85,7 @@ class Ordered:
         self.order.set_epoch(epoch)
 
     def start_at(self, batch: int) -> None:
-        """Have the next epoch, and no later one, begin at its batch of this number."""
+        """Start the next epoch, and only that one, at the batch with this number."""
         self.order.first = batch
 
 
@@ -103,7 +103,7 @@ class Batches(Ordered):
         batches_a_chunk = max(1, CHUNK // max(1, self.inputs[:1].numel() * size))
         _, rest = self.order.draw_rest()
         for rows in rest.to(self.inputs.device).split(batches_a_chunk * size):
-            # on one thread two to four times as fast as `inputs[rows]`
+            # on one thread, two to four times as fast as `inputs[rows]`
             inputs, targets = self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
             let_go(self.inputs)
             if self.transform is not None:

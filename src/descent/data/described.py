@@ -1,4 +1,4 @@
-"""What the rest of a run asks of its data, whatever class it has: each answer is optional."""
+"""What the rest of a run asks its data, whatever its class: each answer is optional."""
 
 from collections import Counter
 from typing import Any
@@ -8,21 +8,21 @@ from torch.nn.parameter import is_lazy
 
 from descent.task import Task
 
-LINES = 20  # of a preview that a terminal shows
+LINES = 20  # of a preview in the terminal
 
 
 def find_task(data: Any) -> Task:
-    """Return the task of the data; one that changes nothing where the data has none."""
+    """Return the data's task, or one that changes nothing if the data has none."""
     return getattr(data, "task", None) or Task()
 
 
 def find_sizes(data: Any) -> dict[str, Any]:
-    """Return what models and metrics may name, such as `input_shape`, `outputs` and `num_classes`."""
+    """Return sizes that models and metrics may name, such as `input_shape`, `outputs` and `num_classes`."""
     return {**find_task(data).sizes(), **getattr(data, "sizes", {})}
 
 
 def count_batches(data: Any) -> int | None:
-    """Return the number of training batches of an epoch in one process, or None if it is not known."""
+    """Return the number of training batches per epoch in one process, or None if it is unknown."""
     return data.count_batches() if hasattr(data, "count_batches") else None
 
 
@@ -36,7 +36,7 @@ def describe(data: Any, module: LightningModule, started: str, name: str) -> tup
 
 
 def shorten(preview: str) -> str:
-    """Return a preview as a terminal shows it: beyond the first lines, the others are only counted."""
+    """Return a preview for the terminal: its first lines, and a count of the others."""
     lines = preview.splitlines(keepends=True)
     rest = Counter(line[2:12].strip() for line in lines[LINES:])
     if rest.total() < 2:
@@ -46,13 +46,13 @@ def shorten(preview: str) -> str:
 
 
 def describe_data(trainer: Trainer) -> dict[str, Any]:
-    """Return the part "data" of a checkpoint; nothing where the data has no `describe`."""
+    """Return the "data" part of a checkpoint; nothing if the data has no `describe`."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     return {"data": {**data.describe(), "examples": data.examples}} if hasattr(data, "describe") else {}
 
 
 def compare_data(trainer: Trainer, before: dict[str, Any]) -> str:
-    """Return what differs from what `describe_data` returned once, in words; "" if nothing does."""
+    """Return, in words, what differs from an earlier result of `describe_data`; "" if nothing does."""
     now = describe_data(trainer).get("data", {})
     changed = [name for name in now if name != "examples" and before.get(name) != now[name]]
     named = [name for name in changed if name != "fingerprint"]

@@ -1,4 +1,4 @@
-"""442 patients and how their diabetes went on, which are part of this package."""
+"""442 patients and the progression of their diabetes, bundled with this package."""
 
 from pathlib import Path
 

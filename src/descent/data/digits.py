@@ -1,4 +1,4 @@
-"""1,797 handwritten digits, which are part of this package."""
+"""1,797 handwritten digits, bundled with this package."""
 
 from pathlib import Path
 

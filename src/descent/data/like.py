@@ -1,4 +1,4 @@
-"""What is taken over from the run whose weights are the start, so that each weight means the same."""
+"""What a run adopts from the run whose weights it starts from, so that each weight keeps its meaning."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,8 +13,8 @@ from descent.errors import ConfigError
 def order_targets(samples: Samples, kind: str, like: Mapping[str, Any]) -> Samples:
     """Return the samples with their classes or target values in the other run's order.
 
-    Classes that it has and these samples have not are kept, without a sample. Targets that are not the
-    other run's stay as they are: the last layer has to start anew.
+    Classes that only the other run has are kept, without samples. If the targets are different ones, they
+    stay unchanged, because the last layer has to be initialised afresh.
     """
     theirs = str(like["task"]["_target_"]).rpartition(".")[2].lower()
     if kind != theirs:

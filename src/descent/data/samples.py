@@ -1,4 +1,4 @@
-"""A data set is a function that returns `Samples`, and `FromSamples` splits, scales and batches those."""
+"""A data set is a function that returns `Samples`; `FromSamples` splits, scales and batches them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -60,10 +60,10 @@ class Samples:
 
 
 class FromSamples(LightningDataModule):
-    """The samples that a function returns, as training, validation and test data.
+    """Training, validation and test data from the samples that a function returns.
 
     Numbers in memory are scaled here, once and in place. Bytes, inputs with an encoder and large mapped ones
-    stay as they are and are scaled as batches are gathered. `docs/data.md` explains the attributes.
+    stay unchanged and are scaled as batches are gathered. `docs/data.md` explains the attributes.
 
     Args:
         test_fraction: share of the samples for the test; None where they have a test split.
@@ -96,7 +96,7 @@ class FromSamples(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed, self.drop_last = seed, drop_last
         task = {"classification": "classes", "regression": "values"}.get(task, task)  # type: ignore[assignment]
-        with suppress(ValueError):  # of a function of C, whose arguments are not known
+        with suppress(ValueError):  # a C function, whose arguments are unknown
             arguments |= {"task": task} if "task" in signature(source).parameters else {}
         samples = source(**arguments)
         if not isinstance(samples, Samples):
@@ -112,7 +112,7 @@ class FromSamples(LightningDataModule):
         given: Rows = {"train": torch.arange(len(samples.targets)), **samples.rows}
         if fold is not None:
             given = hold_out(given, classes, fold, folds, deepcopy(generator))
-        fractions = {"test": test_fraction, "val": val_fraction}  # in the order in which they are drawn
+        fractions = {"test": test_fraction, "val": val_fraction}  # in the order of drawing
         self.rows = draw_splits(given, classes, fractions, generator)
         train = self.rows["train"]
         if samples.fit is not None:
@@ -164,22 +164,22 @@ class FromSamples(LightningDataModule):
         return f"{sizes} samples of shape {self.sizes['input_shape']}, {len(self.names)} {kind}"
 
     def describe(self) -> dict[str, Any]:
-        """Return plain values for a checkpoint: all that it takes to read new files and to name outputs."""
+        """Return plain values for a checkpoint: everything needed to read new files and to name outputs."""
         kept = {name: getattr(self, name) for name in ("names", "class_counts", "fingerprint", "reader")}
         return {"task": self.task.describe(), "input_shape": list(self.sizes["input_shape"]), **kept}
 
     def take(self, split: str) -> tuple[Tensor, Tensor]:
-        """Return a copy of the inputs, as they are kept, and of the targets of a split, in a fixed order."""
+        """Return copies of a split's inputs, as stored, and of its targets, in a fixed order."""
         rows = self.rows[split]
         return pick(self.inputs, rows), self.targets[rows]
 
     def count_batches(self) -> int:
-        """Return the training batches of an epoch in one process."""
+        """Return the number of training batches per epoch in one process."""
         return ceil(len(self.rows["train"]) / self.batch_size)
 
     @property
     def ends_with_one(self) -> bool:
-        """Whether an epoch's last training batch has a single sample."""
+        """Whether an epoch's last training batch contains a single sample."""
         return not self.drop_last and len(self.rows["train"]) % self.batch_size == 1 < self.batch_size
 
     def train_dataloader(self) -> Ordered:
@@ -193,7 +193,7 @@ class FromSamples(LightningDataModule):
         return self._load("test", self.eval_batch_size, None)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Return a batch on a device; Lightning would look into each one, which takes 20 µs."""
+        """Return a batch on a device; Lightning would inspect each one, which takes 20 µs."""
         if batch[0].device == device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -220,7 +220,7 @@ class FromSamples(LightningDataModule):
 
 
 def find_kind(samples: Samples, task: str) -> str:
-    """Return the kind of the task that was asked for: "classes", "values" or "labels"."""
+    """Return the requested kind of task: "classes", "values" or "labels"."""
     targets = samples.targets
     if not targets.is_floating_point():
         require(task in ("auto", "classes"), "task", task, "classes, because the targets are class indices")
@@ -261,7 +261,7 @@ def pick(inputs: Any, rows: Tensor) -> Tensor:
 
 
 def take_fingerprint(inputs: Any, targets: Tensor, scaling: Scaling) -> str:
-    """Hash the targets, rows spread over the inputs, and the mean and deviation that all of them have."""
+    """Hash the targets, evenly spaced rows of the inputs, and the mean and deviation of all inputs."""
     step = 1 + len(inputs) * inputs[0].numel() // FINGERPRINT
     digest = blake2b(digest_size=16)
     for part in (targets, *scaling.buffers(), pick(inputs, torch.arange(0, len(inputs), step))):

@@ -1,15 +1,15 @@
-"""What stands between raw inputs and the network: an encoder, then the mean and deviation of training."""
+"""Scales raw inputs for the network: an encoder, then the training split's mean and deviation."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-COARSE = (torch.uint8, torch.int8, torch.float16, torch.bfloat16)  # numbers that float32 centres exactly
+COARSE = (torch.uint8, torch.int8, torch.float16, torch.bfloat16)  # types that float32 centres exactly
 
 
 class Precise(nn.Module):
-    """A module whose buffers stay float64 in a run of any precision; for MPS, without float64, on the CPU."""
+    """A module whose buffers stay float64 at any precision; on the CPU for MPS, which lacks float64."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Precise":
         for module in self.modules():
@@ -51,7 +51,7 @@ def find_moments(
 ) -> tuple[Tensor, Tensor]:
     """Return mean and variance of some rows over `dims`, float64, shaped to broadcast against one sample.
 
-    Blocks are summed about the first row, so nothing cancels, and what does not vary has exactly 0.
+    Sums are taken relative to the first row, so nothing cancels, and a constant gets a variance of exactly 0.
     """
     shift, n = None, 0
     total = square = torch.zeros(1, dtype=torch.float64)
@@ -73,6 +73,6 @@ def to_deviation(variance: Tensor) -> Tensor:
 
 
 def let_go(values: Tensor) -> None:
-    """Give back the memory that pages of a mapped file take, which were read by now; see `data.arrays`."""
+    """Release the memory of a mapped file's pages that have been read; see `data.arrays`."""
     if release := getattr(values, "release", None):
         release()

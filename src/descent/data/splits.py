@@ -1,4 +1,4 @@
-"""Which samples are trained on, validated on and tested on: as given, or drawn by a seed."""
+"""Decides which samples are for training, validation and test: as given, or drawn by a seed."""
 
 from collections.abc import Mapping
 
@@ -15,10 +15,10 @@ def draw_splits(
 ) -> dict[str, Tensor]:
     """Return the rows of "train", "val" and "test", drawn at random and evenly over the classes of all rows.
 
-    Where "val" or "test" are not given, or empty, these fractions of "train" become them.
+    If "val" or "test" is missing or empty, a fraction of "train" takes its place.
     """
     rows = {"val": torch.arange(0), "test": torch.arange(0), **given}
-    n = len(rows["train"])  # of which shares are taken
+    n = len(rows["train"])  # the fractions refer to this number
     rest = rows["train"][torch.randperm(n, generator=generator)]
     for name, fraction in fractions.items():
         if len(rows[name]) == 0:
@@ -33,7 +33,7 @@ def draw_splits(
 
 
 def deal(order: Tensor, classes: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
-    """Take n of the rows in `order`, evenly over the classes; return those and the others."""
+    """Take n of the rows in `order`, evenly over the classes; return them and the rest."""
     by_class = torch.arange(len(order)) if classes is None else classes[order].argsort(stable=True)
     taken = torch.zeros(len(order), dtype=torch.bool)
     taken[by_class[((torch.arange(n) + 0.5) * (len(order) / n)).long()]] = True

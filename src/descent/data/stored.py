@@ -1,4 +1,4 @@
-"""Samples that are read one by one, because they do not fit in memory or are augmented."""
+"""Reads samples one by one, because they do not fit in memory or are augmented."""
 
 import random
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from descent.data.batches import Order, Ordered, Transform
 
 
 class StoredInputs(Protocol):
-    """What `Samples.inputs` that are read one by one have."""
+    """The interface of `Samples.inputs` that are read one by one."""
 
     augment: Transform | None  # a random change of one training sample, by torch, numpy or random
     workers: int  # processes that read
 
     def __len__(self) -> int: ...
     def __getitem__(self, row: int) -> Tensor: ...
-    def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]: ...  # as `descent.data.scaling.find_moments`
+    def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]: ...  # like `descent.data.scaling.find_moments`
 
 
 class StoredSamples(Dataset[tuple[Tensor, Tensor]]):
-    """One stored input and its target by row; augmented ones are those of training."""
+    """One stored input and its target, by row; only training samples are augmented."""
 
     def __init__(self, inputs: StoredInputs, targets: Tensor, augmented: bool) -> None:
         self.inputs, self.targets = inputs, targets
@@ -37,10 +37,10 @@ class StoredSamples(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Loader(Ordered):
-    """Batches of samples that are read, and perhaps augmented, one by one, by workers ahead of the training.
+    """Batches of samples that workers read, and perhaps augment, one by one, ahead of the training.
 
-    torch's DataLoader draws its order from the global random state, and lets what a worker draws depend on
-    how many batches that worker has made; neither can be resumed. Here every batch has a key of its own, and
+    torch's DataLoader draws its order from the global random state, and a worker's random numbers depend on
+    how many batches that worker has made; neither can be resumed. Here every batch has its own key, and
     the number of workers changes nothing.
     """
 
@@ -58,22 +58,22 @@ class Loader(Ordered):
             KeyedBatches(dataset),
             batch_size=None,
             sampler=order,
-            collate_fn=tuple,  # leaves a batch as it is; torch's own would make tensors of its arrays
+            collate_fn=tuple,  # leaves a batch unchanged; torch's own would turn its arrays into tensors
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             persistent_workers=workers > 0,
-            generator=torch.Generator(),  # else each epoch would draw a seed from the global one
+            generator=torch.Generator(),  # otherwise each epoch would draw a seed from the global one
         )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # a generator begins at its first batch, when Lightning has told the order its epoch
+        # a generator starts only at its first batch, when Lightning has set the order's epoch
         for batch in self.loader:
             inputs, targets = (torch.from_numpy(part).to(self.device) for part in batch)
             yield inputs if self.transform is None else self.transform(inputs), targets
 
 
 class KeyedBatches(Dataset[Any]):
-    """Whole batches, each made while the random generators of this process are set by the batch's key."""
+    """Whole batches, each made with this process's random generators seeded by the batch's key."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -85,7 +85,7 @@ class KeyedBatches(Dataset[Any]):
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)
-            # arrays are sent through a pipe; tensors need a socket, shared memory and open files, and where a
-            # worker gets none of these, the process that trains waits for ever
+            # arrays are sent through a pipe; tensors need a socket, shared memory and open files, and if a
+            # worker gets none of these, the training process waits forever
             inputs, targets = zip(*(self.dataset[row] for row in rows), strict=True)
             return torch.stack(inputs).numpy(), torch.stack(targets).numpy()

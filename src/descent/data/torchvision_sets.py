@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR-10 and their like: torchvision downloads them once, to a folder of all runs."""
+"""MNIST, Fashion-MNIST, CIFAR-10 and the like: torchvision downloads them once, to a shared folder."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +19,7 @@ def torchvision_set(name: str, folder: str, download: bool) -> Samples:
     require(constructor is not None, "name", name, "a class of torchvision.datasets, such as MNIST")
     path = Path(folder).expanduser().resolve()
     try:
-        if download:  # else nothing is written
+        if download:  # otherwise nothing is written
             path.mkdir(parents=True, exist_ok=True)
         with FileLock(path / f".{name}.lock") if download else nullcontext():  # two runs download once
             train = constructor(str(path), train=True, download=download)
@@ -43,7 +43,7 @@ def to_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
 
 
 def import_torchvision(key: str, value: str) -> Any:
-    """Return torchvision, or raise a `ConfigError` of a key and value that need it."""
+    """Return torchvision, or raise a `ConfigError` for the key and value that need it."""
     try:
         import torchvision.datasets
         import torchvision.transforms.v2

@@ -1,1 +1,1 @@
-"""`trainer=fast`: a loop without idle hooks and kernels without what surrounds them, for small models."""
+"""`trainer=fast`: a loop without idle hooks and kernels called directly, for small models."""

@@ -1,7 +1,7 @@
-"""Torch's kernels for Adam, AdamW and SGD, called without what surrounds them in `Optimizer.step`.
+"""Torch's kernels for Adam, AdamW and SGD, called without the rest of `Optimizer.step`.
 
-Of the time of a small model's `Adam.step`, three quarters are spent around its one kernel. Builds on
-private names of torch; a test holds it, bit for bit, against the torch that is installed.
+For a small model, `Adam.step` spends three quarters of its time outside its one kernel. This relies on
+private names of torch; a test compares it, bit for bit, with the installed torch.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim import optimizer as hooks
 
-# settings that the kernels are called for
+# the settings for which the kernels are called
 ADAM = {"amsgrad": False, "maximize": False, "capturable": False, "differentiable": False, "fused": True}
 PLAIN: dict[type, dict[str, Any]] = {
     Adam: ADAM,
@@ -22,16 +22,16 @@ ONE = torch.tensor(1.0)
 
 
 class Stepper:
-    """Steps an optimizer of torch, with the same bits and the same state as its own `step` and `zero_grad`.
+    """Steps a torch optimizer, with the same bits and the same state as its own `step` and `zero_grad`.
 
-    Its own `step` runs wherever anything is unusual: another class, hooks, several parameter groups, settings
-    other than `PLAIN`, tensors as rates, parameters of several kinds, and the first step, which makes the
-    state. What the optimizer holds is never kept here, so schedulers and checkpoints may change all of it.
+    The optimizer's own `step` runs whenever anything is unusual: another class, hooks, several parameter
+    groups, settings other than `PLAIN`, tensor learning rates, mixed parameters, and the first step, which
+    creates the state. Nothing of the optimizer is cached here, so schedulers and checkpoints may change it.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        own = getattr(optimizer.step, "_wrapped_by_lr_sched", False)  # a scheduler's, which notes the call
+        own = getattr(optimizer.step, "_wrapped_by_lr_sched", False)  # a scheduler's, which records the call
         kinds = {(p.device, p.dtype) for group in optimizer.param_groups for p in group["params"]}
         known = type(optimizer) in PLAIN and ("step" not in vars(optimizer) or own) and len(kinds) == 1
         self.settings = PLAIN[type(optimizer)] if known else None
@@ -39,7 +39,7 @@ class Stepper:
         self.clears = type(optimizer).zero_grad is Optimizer.zero_grad and "zero_grad" not in vars(optimizer)
 
     def zero_grad(self) -> None:
-        """Let go of the gradients."""
+        """Release the gradients."""
         if not self.clears:
             self.optimizer.zero_grad()
             return
@@ -48,12 +48,12 @@ class Stepper:
                 p.grad = None
 
     def step(self) -> None:
-        """One step with the gradients that are there."""
+        """Take one step with the current gradients."""
         if self.settings is None or is_hooked(self.optimizer) or not self._update():
             self.optimizer.step()
 
     def _update(self) -> bool:
-        """Call the kernel; False where that is not possible."""
+        """Call the kernel, or return False if that is not possible."""
         groups, state = self.optimizer.param_groups, self.optimizer.state
         group = groups[0]
         assert self.settings is not None
@@ -66,7 +66,7 @@ class Stepper:
         with torch.no_grad():
             done = self.update(group, params, [p.grad for p in params], [state.get(p, {}) for p in params])
         if done:
-            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # what a scheduler asks about
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # a scheduler checks this
         return done
 
 
@@ -76,7 +76,7 @@ def update_adam(group: dict[str, Any], params: list[Any], grads: list[Any], stat
         return False
     first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
     if params[0].device.type == "cpu":
-        torch._foreach_add_(steps, ONE, alpha=1.0)  # so that no tensor is made of a number first
+        torch._foreach_add_(steps, ONE, alpha=1.0)  # avoids making a tensor from a number first
     else:
         torch._foreach_add_(steps, 1)
     kernel: Any = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
@@ -97,7 +97,7 @@ def update_sgd(group: dict[str, Any], params: list[Any], grads: list[Any], state
         fixed: dict[str, Any] = {"nesterov": False, "maximize": False, "is_first_step": False}
         torch._fused_sgd_(params, grads, buffers, **settings, **fixed)
         return True
-    if params[0].device.type != "cpu":  # where torch's own choice may round otherwise
+    if params[0].device.type != "cpu":  # torch's own choice may round differently there
         return False
     if decay:
         grads = list(torch._foreach_add(grads, params, alpha=decay))
@@ -110,7 +110,7 @@ def update_sgd(group: dict[str, Any], params: list[Any], grads: list[Any], state
 
 
 def is_hooked(optimizer: Optimizer) -> bool:
-    """Whether something is to be called around each step."""
+    """Whether hooks have to be called around each step."""
     return bool(
         optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks

@@ -28,7 +28,7 @@ from descent.trainer import Quiet
 
 HELD_AGAINST = ("2.6.6",)  # whose private names this builds on; with another Lightning, its own loop runs
 
-# around each training batch, of callbacks and of the module
+# hooks of callbacks and the module around each training batch
 HOOKS = (
     "on_train_batch_start",
     "on_before_zero_grad",
@@ -38,7 +38,7 @@ HOOKS = (
     "on_train_batch_end",
 )
 VALIDATION = ("on_validation_batch_start", "on_validation_batch_end")
-# a module, or data, that overrides one of these gets Lightning's own `advance`
+# a module, or data, that overrides any of these gets Lightning's own `advance`
 TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 BACKWARD = ("optimizer_zero_grad", "backward", "configure_gradient_clipping", "optimizer_step")
 STEP = (*TRANSFER, "on_train_batch_start", *BACKWARD)
@@ -48,13 +48,13 @@ class LeanLoop(_TrainingEpochLoop):
     """The training batches of an epoch; validation, schedulers, counters and checkpoints are Lightning's.
 
     Lightning 2.6 calls about 25 hooks of callbacks, module and strategy around each batch, whether or not
-    anything overrides them, which costs 0.6 ms of a small model's 1.1 ms a step (docs/performance.md).
-    This does the same in the same order and calls those that are overridden. Where a run needs more than
-    that, such as several devices or gradient accumulation, Lightning's own `advance` runs in its place.
+    anything overrides them, which costs 0.6 ms of a small model's 1.1 ms per step (docs/speed.md).
+    This loop does the same in the same order but calls only overridden hooks. If a run needs more than
+    that, such as several devices or gradient accumulation, Lightning's own `advance` runs instead.
     """
 
-    plain = False  # whether it does what Lightning's own `advance` would
-    checked: LightningModule | None = None  # whose hooks were looked at
+    plain = False  # whether this loop replaces Lightning's own `advance`
+    checked: LightningModule | None = None  # whose hooks were inspected
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
         super().__init__(trainer, min_steps, max_steps)
@@ -64,12 +64,12 @@ class LeanLoop(_TrainingEpochLoop):
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
         trainer, module = self.trainer, self.trainer.lightning_module
-        if self.checked is not module:  # to look at 50 methods takes 0.1 ms
+        if self.checked is not module:  # inspecting 50 methods takes 0.1 ms
             self.listeners = {name: list_listeners(name, trainer, module) for name in HOOKS}
             self.takes_index = "batch_idx" in signature(module.training_step).parameters
             self.checked = module
         self.plain = not self._is_unusual(data_fetcher)
-        # then nothing is to be done between two batches but to look whether the run is to stop
+        # then nothing happens between two batches but checking whether the run should stop
         self.uninterrupted = (
             self.max_steps == -1
             and trainer.val_check_batch in (trainer.num_training_batches, float("inf"))
@@ -78,9 +78,9 @@ class LeanLoop(_TrainingEpochLoop):
         )
         loader: Any = data_fetcher.combined_loader
         if self.plain and loader.iterables is loader.flattened[0]:
-            # a single loader: no tree of batches to be put together again around each one
+            # a single loader: no tree of batches to reassemble around each batch
             data_fetcher.iterator = zip(loader._iterator.iterators[0], count(), repeat(0), strict=False)
-        # torch's optimizers call the closure first of all, but for the one that calls it several times
+        # torch's optimizers call the closure first, except the one that calls it several times
         kind = type(trainer.optimizers[0]) if self.plain else LBFGS
         self.module, precision = module, trainer.precision_plugin
         self.autocast = precision.train_step_context if isinstance(precision, MixedPrecision) else None
@@ -88,10 +88,10 @@ class LeanLoop(_TrainingEpochLoop):
         self.of_optimizer = blame("optimizer")
         self.device, self.optimizer = trainer.strategy.root_device, trainer.optimizers[0]
         self.stepper = Stepper(self.optimizer)
-        self.names = vars(module)  # where `self.log` looks for the hook that it is in
+        self.names = vars(module)  # `self.log` looks up the current hook here
 
     def _is_unusual(self, data_fetcher: _DataFetcher) -> bool:
-        """Whether there is anything in this run that this loop leaves to Lightning's own `advance`."""
+        """Whether anything in this run requires Lightning's own `advance`."""
         trainer, module = self.trainer, self.trainer.lightning_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         precision = trainer.precision_plugin
@@ -112,8 +112,8 @@ class LeanLoop(_TrainingEpochLoop):
         )
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
-        """Train on one batch, and on those that follow until Lightning has more to do than the next one."""
-        resumes = self.restarting  # what follows of it is how Lightning's own `advance` begins
+        """Train on one batch, and on the following ones until Lightning has other work to do."""
+        resumes = self.restarting  # what follows is how Lightning's own `advance` begins
         validates = resumes and self._should_check_val_fx(data_fetcher)
         midway = validates and (self.val_loop.restarted_mid_evaluation or self.restarted_on_last)
         if not self.plain or midway:
@@ -137,7 +137,7 @@ class LeanLoop(_TrainingEpochLoop):
         if self.device.type != "cpu":
             batch = move_data_to_device(batch, self.device)
         self.batch_progress.increment_ready()
-        # logger.on_batch_start, which first searches the results of which loop it is to tell
+        # logger.on_batch_start, which first searches for the loop whose results to notify
         logger, self._results.batch, self._results.batch_size = trainer._logger_connector, batch, None
         logger._first_loop_iter = logger._first_loop_iter is None
         self._call("on_train_batch_start", batch, batch_idx)
@@ -160,14 +160,14 @@ class LeanLoop(_TrainingEpochLoop):
             if self._num_ready_batches_reached():
                 self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
         self._call("on_train_batch_end", outputs, batch, batch_idx)
-        if self._results:  # something was given to self.log
+        if self._results:  # something was logged by self.log
             logger.on_batch_end()
         self.batch_progress.increment_completed()
         if self._results:
             logger.update_train_step_metrics()
 
     def _differentiate(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
-        """Do what an optimizer's closure does, and fill `outputs` with what the module's step returned."""
+        """Do what an optimizer's closure does, and fill `outputs` with the module's step output."""
         self.names["_current_fx_name"] = "training_step"
         with self.autocast() if self.autocast else nullcontext():
             output = self.module.training_step(batch, batch_idx)
@@ -180,7 +180,7 @@ class LeanLoop(_TrainingEpochLoop):
         progress.increment_started()
         self.stepper.zero_grad()
         progress.increment_completed()
-        if loss is not None:  # else the step says that this batch is to be skipped
+        if loss is not None:  # None: the step asks to skip this batch
             self._call("on_before_backward", loss)
             loss.backward()
             outputs["loss"] = loss.detach()
@@ -191,7 +191,7 @@ class LeanLoop(_TrainingEpochLoop):
         return loss
 
     def _call(self, name: str, *arguments: Any) -> None:
-        """Call a hook of all that override it."""
+        """Call a hook on everything that overrides it."""
         for hook in self.listeners[name]:
             self.names["_current_fx_name"] = name
             hook(*arguments)
@@ -199,9 +199,9 @@ class LeanLoop(_TrainingEpochLoop):
 
 
 class LeanValidation(_EvaluationLoop):
-    """The validation batches of an epoch, unless `LeanLoop` leaves the run to Lightning's own `advance`."""
+    """The validation batches of an epoch, unless the run requires Lightning's own `advance`."""
 
-    checked: LightningModule | None = None  # whose hooks were looked at
+    checked: LightningModule | None = None  # whose hooks were inspected
     plain = False
 
     def on_run_start(self) -> None:
@@ -215,7 +215,7 @@ class LeanValidation(_EvaluationLoop):
         super().on_run_start()
 
     def _verify_dataloader_idx_requirement(self) -> None:
-        """Do nothing, because it is done once; at each epoch it would take 0.1 ms."""
+        """Do nothing: checking once is enough, and each check takes 0.1 ms."""
 
     def _evaluation_step(
         self, batch: Any, batch_idx: int, dataloader_idx: int, dataloader_iter: Iterator[Any] | None
@@ -249,7 +249,7 @@ class LeanValidation(_EvaluationLoop):
 
 
 def list_listeners(name: str, trainer: Trainer, module: LightningModule) -> list[Callable[..., Any]]:
-    """Return what is to be called for a hook, in the order in which Lightning would call it."""
+    """Return the functions to call for a hook, in the order in which Lightning would call them."""
     callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
     heard = [partial(getattr(c, name), trainer, module) for c in callbacks if overridden(c, name, Callback)]
     return [*heard, *([getattr(module, name)] if overridden(module, name, LightningModule) else [])]

@@ -9,7 +9,7 @@ from descent.trainer import Trainer
 
 
 class FastTrainer(Trainer):
-    """A Trainer whose loop calls only those hooks that something overrides, with the same bits."""
+    """A Trainer whose loop calls only overridden hooks, with the same bits."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)

@@ -1,1 +1,1 @@
-"""A person's own images, a folder for each class: found, decoded by Pillow, brought to one size."""
+"""The user's images, one folder per class: found, decoded by Pillow and resized."""

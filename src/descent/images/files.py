@@ -1,4 +1,4 @@
-"""Image files in folders that have the names of their classes. What is passed over is counted."""
+"""Finds image files in folders named after their classes, and counts the files it skips."""
 
 import os
 import re
@@ -13,49 +13,49 @@ from PIL import ExifTags, Image, ImageOps
 from descent.data.named_path import NamedPath
 
 Image.init()
-# none of these has Pillow start another program, as EPS does
+# for none of these does Pillow start another program, as it does for EPS
 KINDS = sorted({"AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"} & {*Image.OPEN})
 SUFFIXES = sorted(suffix for suffix, kind in Image.registered_extensions().items() if kind in KINDS)
 SPLIT = re.compile(r"(?:^|[^a-z])(train|val|test)(?:ing|id|idation)?(?:set|data|images)?(?:[^a-z]|$)")
 
 
 def show(path: str | Path) -> str:
-    """Return a path as text: bytes of a name that are not UTF-8 become `\\xb0`, so two names stay two."""
+    """Return a path as text: bytes that are not UTF-8 become `\\xb0`, so different names stay different."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @contextmanager
 def open_image(file: Path) -> Iterator[Image.Image]:
-    """Open an image of the kinds that are taken, whatever its name is."""
-    if not file.is_file():  # a pipe would be waited for
+    """Open an image of a supported format, whatever its name."""
+    if not file.is_file():  # opening a pipe would block
         raise ValueError("it is no regular file")
-    # by a stream, because Pillow 13 mixes up the pixels of a turned raw TIFF that it opens by a path
+    # as a stream, because Pillow 13 scrambles the pixels of a rotated raw TIFF opened by path
     with file.open("rb") as stream, Image.open(stream, formats=KINDS) as image:
         yield image
 
 
 def read_header(file: Path) -> tuple[tuple[int, int], str] | None:
-    """Return height and width, as the camera was held, and Pillow's mode; None where there is no image."""
+    """Return height and width after EXIF rotation, and Pillow's mode; None if it is not an image."""
     try:
         with open_image(file) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
             upright = ImageOps.exif_transpose(image) if turned else image
             return (upright.height, upright.width), upright.mode
-    except Exception:  # each of Pillow's formats raises what it likes
+    except Exception:  # each of Pillow's formats raises its own errors
         return None
 
 
 def count_passed(passed: Counter[str]) -> list[str]:
-    """Return a line that counts what is passed over, or no line."""
+    """Return a line that counts the skipped files, if there are any."""
     kinds = [f"{n:,} {kind}" for kind, n in passed.most_common() if n]
     return [f"passed over {passed.total():,}: {', '.join(kinds)}"] if kinds else []
 
 
 def find_images(root: Path, passed: Counter[str]) -> list[Path]:
-    """Return what is an image by name or content at any depth, in order, and count the rest in `passed`."""
+    """Return all images at any depth, by name or content, in order, and count the rest in `passed`."""
     images, folders, met = [], [root] if root.is_dir() else [], set()
-    for folder in folders:  # which grows meanwhile
-        if folder.resolve() in met:  # linked folders are read, each once
+    for folder in folders:  # the list grows during the loop
+        if folder.resolve() in met:  # linked folders are read too, each once
             passed["links to folders that were read"] += 1
             continue
         met.add(folder.resolve())
@@ -74,9 +74,10 @@ def find_images(root: Path, passed: Counter[str]) -> list[Path]:
 
 
 def find_labelled(root: Path, named: NamedPath, passed: Counter[str]) -> list[tuple[Path, str, str]]:
-    """Return images in a folder for each class, with their class and split: "train", "val" or "test".
+    """Return the images in class folders, with their class and split: "train", "val" or "test".
 
-    Folders of splits, such as `Training`, may be around. Names that only look alike (NFD) are one class.
+    Split folders, such as `Training`, may contain the class folders. Names that differ only in Unicode form
+    (NFD) are one class.
     """
     images = find_images(root, passed)
     folders = [path for path in sorted(root.glob("[!.]*")) if path.is_dir()]

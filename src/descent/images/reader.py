@@ -1,4 +1,4 @@
-"""Images as a trained model takes them: with the size, the channels and the pixels that it was trained on."""
+"""Reads images as a trained model expects them: the size, channels and pixel type of its training."""
 
 import os
 import warnings
@@ -21,26 +21,26 @@ from descent.data.named_path import NamedPath
 from descent.errors import first_line
 from descent.images.files import SUFFIXES, count_passed, find_images, find_labelled, open_image, show
 
-MANY = 1 << 24  # pixels of decoded images that are in memory at once
-alone = Lock()  # while an image with more pixels than those is decoded
-# Pillow refuses 178 million pixels, which a small file can claim, and warns of half as many, as cameras take
+MANY = 1 << 24  # pixels of decoded images in memory at once
+alone = Lock()  # held while decoding an image with more pixels than that
+# Pillow rejects 178 million pixels, which a small file can claim, and warns at half that, as cameras take
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def find_pixels(mode: str) -> str:
-    """Return what the pixels are in a mode of Pillow: uint8, int32 (16 bits and more) or float32."""
+    """Return the pixel type of one of Pillow's modes: uint8, int32 (16 bits and more) or float32."""
     return {"I": "int32", "F": "float32"}.get(mode[0], "uint8")
 
 
 @dataclass
 class ImageReader:
-    """A reader (see `descent.data.readers`) of image files."""
+    """Reads image files."""
 
-    path: str  # of the folder that the run learned from
+    path: str  # the folder that the run learned from
     size: list[int]  # height and width
     channels: int  # 1 for grey, 3 for colour
-    pixels: str  # as of `find_pixels`; an image of others cannot be decoded
-    corrupt: str  # "skip" leaves out images that cannot be decoded, "fail" ends with a list of them
+    pixels: str  # as from `find_pixels`; images of another type cannot be decoded
+    corrupt: str  # "skip" omits images that cannot be decoded, "fail" ends with a list of them
 
     def __post_init__(self) -> None:
         self.targets, self.left_out, self.passed = ["class"], list[str](), Counter[str]()
@@ -51,13 +51,13 @@ class ImageReader:
         return cls(*(description[part.name] for part in fields(cls)))
 
     def encoder(self) -> None:
-        """Return None: an image's pixels are the numbers that are normalised."""
+        """Return None, because an image's pixels are already the numbers to scale."""
 
     def decode(self, file: Path) -> Tensor | str:
         """Return an image `(channels, height, width)`, or a line that says why it cannot be decoded.
 
-        It is turned as its camera says, laid on white where it is transparent, and scaled so that it fills
-        the size; what sticks out on two sides is cut off.
+        It is rotated according to EXIF, put on white where it is transparent, and scaled so that it fills
+        the size; what extends beyond it on two sides is cropped.
         """
         try:
             with open_image(file) as opened, alone if opened.width * opened.height > MANY else nullcontext():
@@ -80,7 +80,7 @@ class ImageReader:
         return pixels.expand(self.channels, *self.size).contiguous()
 
     def decode_all(self, files: Sequence[Path], named: NamedPath) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield blocks of the images that can be decoded, in order, and which of the files they are."""
+        """Yield blocks of the images that can be decoded, in order, and the indices of their files."""
         at_once = min(256, 1 + MANY // (self.channels * self.size[0] * self.size[1]))
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases Python's lock while it decodes
             for first in range(0, len(files), at_once):
@@ -105,7 +105,7 @@ class ImageReader:
             yield pl.DataFrame({"file": [show(name.as_posix()) for name in names]}), images
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield blocks of images and of class indices, int64, from a folder with a folder for each class."""
+        """Yield blocks of images and of class indices, int64, from a folder with one folder per class."""
         files, labels, splits = zip(*find_labelled(file.locate("folder"), file, self.passed), strict=True)
         if unknown := {*labels} - {*classes} or {*splits} - {"train"}:
             raise file.error(f"folders of the classes {', '.join(classes)}, not {min(unknown)}")
@@ -114,5 +114,5 @@ class ImageReader:
             yield images, targets[rows]
 
     def notes(self) -> list[str]:
-        """Return a line that counts what was passed over, and one for each image that was left out."""
+        """Return a line that counts the skipped files, and one for each image that was left out."""
         return count_passed(self.passed) + [f"left out {line}" for line in self.left_out]

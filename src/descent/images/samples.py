@@ -1,4 +1,4 @@
-"""A folder of images as samples: in memory where they fit, else decoded by workers."""
+"""A folder of images as samples: in memory if they fit, otherwise decoded by workers."""
 
 import os
 from collections import Counter
@@ -21,13 +21,13 @@ from descent.errors import require
 from descent.images.files import count_passed, find_labelled, read_header, show
 from descent.images.reader import ImageReader, find_pixels
 
-LARGEST = 224  # pixels of a side, unless a person gives the size
+LARGEST = 224  # pixels per side, unless the user sets the size
 MEMORY = 2 << 30  # bytes of decoded images that in_memory=auto keeps
 Augment = Literal["none", "light", "flip", "strong"]
 
 
 def build_augmentation(augment: Augment, fill: float = 0) -> Callable[[Tensor], Tensor] | None:
-    """Return a random change of one image, with `fill` where it leaves no image, or None for "none"."""
+    """Return a random change of one image, which fills empty areas with `fill`; None for "none"."""
     if augment == "none":
         return None
     v2 = import_torchvision("augment", augment).transforms.v2
@@ -52,12 +52,12 @@ class StoredImages:
 
     def __getitem__(self, row: int) -> Tensor:
         image = self.kept[row] if len(self.kept) else self.reader.decode(self.files[row])
-        if isinstance(image, str):  # it has changed since the run began
+        if isinstance(image, str):  # the file has changed since the run began
             raise OSError(f"{show(self.files[row])} can not be decoded ({image})")
         return image
 
     def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance as `find_moments` does: of bytes, whose sums are exact, bit for bit."""
+        """Return mean and variance like `find_moments`; for bytes, whose sums are exact, bit for bit."""
         first, total, square = self.sums[rows].unbind(1)
         each, apart = self.reader.size[0] * self.reader.size[1], first - first[0]
         square = (square + 2 * apart * total + each * apart.square()).sum(0) / (each * len(rows))
@@ -74,13 +74,13 @@ def images(
     in_memory: bool | Literal["auto"],
     workers: int | Literal["auto"],
 ) -> Samples:
-    """Return the images in folders that have the names of their classes.
+    """Return the images in folders named after their classes.
 
-    All are decoded once at the start, so that damaged ones show before training, and mean and deviation of
-    the training split are exact: the one scale of 8-bit images, and of 16-bit and float images as well.
+    All are decoded once at the start, so that damaged ones are found before training, and the training
+    split's mean and deviation are exact: the one scale for 8-bit, 16-bit and float images alike.
     """
     require(bool(path), "path", path, "a folder with a folder of images for each class")
-    build_augmentation(augment)  # what it lacks is reported before an hour of decoding
+    build_augmentation(augment)  # reports a missing library before an hour of decoding
     processes = min(8, max(1, (os.cpu_count() or 1) - 1)) if workers == "auto" else workers
     require(processes >= 0, "workers", workers, "auto, or a whole number of at least 0")
     named, passed = NamedPath("path", str(path)), Counter[str]()

@@ -1,4 +1,4 @@
-"""A trained run, put to use: predictions, an evaluation, an export."""
+"""Uses a trained run: predictions, evaluation, export."""
 
 from descent.inference.predictor import Predictor, load
 

@@ -1,4 +1,4 @@
-"""What a trained run does well and what it does badly: its own metrics, a table and a picture."""
+"""Reports what a trained run does well and badly: its own metrics, a table and a picture."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -27,10 +27,10 @@ from descent.metrics import count_samples
 from descent.run.folder import RunFolder, make
 from descent.task import IGNORED
 
-REPORT = "_report"  # the name, among the run's metrics, of the one that the report is made from
+REPORT = "_report"  # the name, among the run's metrics, of the one behind the report
 PICTURES = {"classes": "confusion_matrix.svg", "values": "predicted_against_true.svg"}
-COUNTS, NAMES, POINTS = 20, 60, 2_000  # most classes whose counts and names are drawn; most points
-NAME = 24  # most letters of a name
+COUNTS, NAMES, POINTS = 20, 60, 2_000  # maximum classes to draw with counts, and with names; maximum points
+NAME = 24  # maximum characters of a name
 
 
 def read_split(model: Predictor, split: str) -> Iterable[Any]:
@@ -38,11 +38,11 @@ def read_split(model: Predictor, split: str) -> Iterable[Any]:
     run = model.run
     require(bool(run.config["data"]), "input", None, "a file, because this folder is without the run's data")
     node = dict(run.config["data"])
-    if "path" in node:  # the absolute one, because the run may have started in another folder
+    if "path" in node:  # absolute, because the run may have started in another folder
         node["path"] = run.data["reader"].get("path", node["path"])
     if "eval_batch_size" in node:
         node["eval_batch_size"] = model.batch_size
-    # read by the run's own rules, so that how another machine rounds is no change
+    # read by the run's own rules, so that another machine's rounding is not a change
     data = build_node("data", node, {"like": run.like()}, run.allowed)
     data.prepare_data()
     data.setup("test" if split == "test" else "fit")
@@ -55,7 +55,7 @@ def read_split(model: Predictor, split: str) -> Iterable[Any]:
 
 
 def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of a file or folder, scaled; samples without a target are left out."""
+    """Yield scaled batches of a file or folder; samples without a target are left out."""
     task: Any = model.task
     classes = task.names if task.kind == "classes" else []
     for inputs, targets in model.reader.read_with_targets(NamedPath("input", path), classes):
@@ -69,14 +69,14 @@ def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict[str, Any], str]:
-    """Test a run's module as a run does, write a report into its folder, and return it as values and text."""
+    """Test a run's module as training does, write a report to its folder, and return values and text."""
     sizes: list[int] = []  # of the batches
     module, precision = build_module(model), model.run.config.get("trainer", {}).get("precision")
     trainer = Trainer(
         accelerator=model.device.type, devices=1, precision=precision, inference_mode=False, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip  # `Supervised` tries a batch with gradients
-    with redirect_stdout(StringIO()) as said, blame("run"):  # why a metric is not defined
+    with redirect_stdout(StringIO()) as said, blame("run"):  # why a metric is undefined
         logged = trainer.test(module, count(batches, sizes), verbose=False)[0]
     metrics = {name.removeprefix("test/"): value for name, value in logged.items() if REPORT not in name}
     shown = ", ".join(f"{n} {f'{v:.4f}' if isfinite(v) else 'not defined'}" for n, v in metrics.items())
@@ -98,7 +98,7 @@ def count(batches: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
 
 
 def build_module(model: Predictor) -> LightningModule:
-    """Return the run's module with its weights, its loss, its metrics, and one more for the report."""
+    """Return the run's module with its weights, loss and metrics, and one more metric for the report."""
     run, task, n = model.run, model.task, len(model.names)
     build = builder({"metrics": {}, **run.config}, run.allowed)
     with refuse_misfits(run):
@@ -114,7 +114,7 @@ def build_module(model: Predictor) -> LightningModule:
             model=model.model,
             criterion=build("loss", task=task, **weights),
             metrics={**metrics, **({REPORT: reports[task.kind]} if task.kind in reports else {})},
-            task=deepcopy(task),  # the trainer moves its own to the device
+            task=deepcopy(task),  # the trainer moves its copy to the device
             scaling=deepcopy(model.scaling),
             optimizer=None,
         )
@@ -123,25 +123,25 @@ def build_module(model: Predictor) -> LightningModule:
 
 
 class Pairs(CatMetric):
-    """Keeps predicted and true values, `(n, 2, outputs)`."""
+    """Collects predicted and true values, `(n, 2, outputs)`."""
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:  # type: ignore[override]
         super().update(torch.stack([outputs, targets], 1))
 
 
 def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], str, dict[str, str]]:
-    """Return what a tested module collected: values, NaN where one is not defined; a table; and pictures."""
+    """Return what a tested module collected: values, NaN if undefined; a table; and pictures."""
     metric = getattr(getattr(module, "test_metrics", None), "metrics", {}).get(REPORT)
-    if metric is None:  # a task, or a module, of which no more is known
+    if metric is None:  # a task or module of which no more is known
         return {}, "", {}
     found, kind = metric.compute().cpu(), model.task.kind
     if kind == "values":
         error, true = found[:, 0] - found[:, 1], found[:, 1]
-        # torchmetrics squares the values themselves, and large ones such as Unix seconds lose their digits
+        # torchmetrics squares the raw values, and large ones such as Unix times lose digits
         square, variance = error.square().mean(0), true.var(0, correction=0)
         r2 = torch.where(variance > 0, 1 - square / variance, torch.nan)
         columns = {"R²": r2, "MAE": error.abs().mean(0), "RMSE": square.sqrt()}
-    else:  # a matrix of true and predicted classes, or one for each label
+    else:  # a matrix of true and predicted classes, or one per label
         right, taken, samples = found.diagonal(), found.sum(0), found.sum(1)
         if kind == "labels":
             right, taken, samples = found[:, 1, 1], found[:, :, 1].sum(1), found[:, 1].sum(1)
@@ -161,15 +161,15 @@ def draw(metric: Any, found: Tensor, names: list[str]) -> str:
     from matplotlib.figure import Figure
 
     stream, labels, size = BytesIO(), [name[:NAME] for name in names], min(16.0, max(4.0, 0.6 * len(names)))
-    # text stays text, the same evaluation gives the same file, and a $ in a name is a $
+    # keep text as text, files reproducible, and a $ in a name a $
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "descent", "text.parse_math": False}
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about letters that matplotlib's font lacks but a browser has
+        warnings.simplefilter("ignore")  # about characters that matplotlib's font lacks but a browser has
         if isinstance(metric, Pairs):
             figure = Figure(figsize=(4, 4 * len(names)), layout="constrained")
             for place, (predicted, true) in enumerate(found[:: ceil(len(found) / POINTS)].movedim(2, 0).mT):
                 axes = figure.add_subplot(len(names), 1, place + 1)
-                axes.axline((float(true[0]),) * 2, slope=1, color="tab:red")  # where all are right
+                axes.axline((float(true[0]),) * 2, slope=1, color="tab:red")  # where predictions are right
                 axes.scatter(true, predicted, s=9, alpha=0.4, zorder=2)
                 axes.set(xlabel=f"true {labels[place]}", ylabel=f"predicted {labels[place]}")
         else:

@@ -1,4 +1,4 @@
-"""A run's whole model for elsewhere: a file that needs no descent, or a folder for Hugging Face's hub."""
+"""Exports a run's whole model: a file that works without descent, or a folder for Hugging Face's hub."""
 
 import json
 import logging
@@ -20,13 +20,13 @@ from descent.run.trust import read_text
 
 Files = dict[Path, bytes]
 FORMATS = {"onnx": "model.onnx", "torch_export": "model.pt2", "hub": "hub"}
-TOLERANCE = 1e-3  # of the largest output: float32 sums in another order, over many layers
-# of the config, by which a run is loaded and evaluated
+TOLERANCE = 1e-3  # relative to the largest output: float32 sums in another order, over many layers
+# keys of the config that loading and evaluating a run need
 PARTS = ("name", "model", "loss", "metrics", "module")
 
 
 def export(model: Predictor, form: str, output: str | None, overwrite: bool) -> str:
-    """Write a model in one of `FORMATS`, once it is known to give the same, and return a line about it."""
+    """Write a model in one of `FORMATS`, after checking that it gives the same, and return a line on it."""
     folder, convert = model.run.folder.path, to_hub if form == "hub" else to_file
     place = Path(output or folder / FORMATS[form]).expanduser()
     with warnings.catch_warnings(), torch.no_grad(), blame("format"):
@@ -44,24 +44,24 @@ def export(model: Predictor, form: str, output: str | None, overwrite: bool) -> 
 
 
 def describe(model: Predictor) -> dict[str, Any]:
-    """Return what a model takes and returns, and how a file becomes what it takes."""
+    """Return a model's inputs and outputs, and how to turn a file into its inputs."""
     inputs, outputs = (
         {"type": str(values.dtype).removeprefix("torch."), "shape": ["batch", *values.shape[1:]]}
         for values in (model.examples, model(model.examples[:1]))
     )
     outputs |= {"names": model.names, "values": UNITS.get(model.task.kind, "predictions")}
-    reader = {**model.run.data["reader"], "path": ""}  # which is of the machine that trained
+    reader = {**model.run.data["reader"], "path": ""}  # the path belongs to the machine that trained
     return {"task": model.task.kind, "inputs": inputs, "outputs": outputs, "reader": reader}
 
 
 def to_file(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
-    """Return one file that takes raw inputs, and its description; it gives what the original gives."""
+    """Return one file that takes raw inputs, and its description; it gives the original's outputs."""
     description, sizes = to_json(describe(model)), {"inputs": {0: torch.export.Dim("batch", min=1)}}
     program = torch.export.export(model, (model.examples[[0, 0]],), dynamic_shapes=sizes)
     content, exported = (to_onnx if form == "onnx" else to_torch_export)(program, description)
     inputs, expected = model.examples, model(model.examples)
     found = torch.cat([exported(inputs), *map(exported, inputs[:8].split(1))])
-    # targets may all be large, so that their deviation is what counts
+    # all targets may be large, so their deviation counts
     unit = getattr(model.task, "std", expected.abs().max().clamp(min=1e-12))
     difference = float(((found - torch.cat([expected, expected[:8]])) / unit).abs().max())
     same = f"outputs within {TOLERANCE:g} of the run's, not {difference:.2g}; nothing is written"
@@ -75,19 +75,19 @@ def to_file(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
 
 
 def to_torch_export(program: torch.export.ExportedProgram, description: str) -> tuple[bytes, Any]:
-    """Return a file for `torch.export.load`, and what is loaded from it."""
+    """Return a file for `torch.export.load`, and the model loaded from it."""
     buffer = BytesIO()
     torch.export.save(program, buffer, extra_files={"model.json": description})
     return buffer.getvalue(), torch.export.load(BytesIO(buffer.getvalue())).module()
 
 
 def to_onnx(program: torch.export.ExportedProgram, description: str) -> tuple[bytes, Any]:
-    """Return a file for onnxruntime, and what runs it."""
+    """Return a file for onnxruntime, and a function that runs it."""
     runtime = find_package("onnx", "onnxruntime", "onnxscript")
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     names: Any = {"input_names": ["inputs"], "output_names": ["outputs"], "verbose": False, "dynamo": True}
-    # the program has the dimension, this gives it its name
+    # the program has the dimension already; this names it
     onnx = torch.onnx.export(program, **names, dynamic_shapes={"inputs": {0: "batch"}})
     assert onnx is not None
     onnx.model.metadata_props.update(model=description)
@@ -97,7 +97,7 @@ def to_onnx(program: torch.export.ExportedProgram, description: str) -> tuple[by
 
 
 def to_hub(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
-    """Return weights, a model card and the config, which comes last: without it a folder is no model."""
+    """Return weights, a model card and, last, the config, without which a folder is not a model."""
     run, safetensors = model.run, find_package("hub", "safetensors.torch")
     result = json.loads(read_text(run.folder.result)).get("test", {}) if run.folder.result.exists() else {}
     metrics = "\n".join(f"- {n}: {'not defined' if v is None else f'{v:.4g}'}" for n, v in result.items())
@@ -118,13 +118,13 @@ def to_hub(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
 
 
 def read_hub(folder: Path) -> SavedRun:
-    """Return the run that a folder for the hub contains; a `ConfigError` where it is of something else."""
+    """Return the run in a folder for the hub; a `ConfigError` if it contains something else."""
     safetensors = find_package("hub", "safetensors.torch")
     try:
         config, tensors = json.loads(read_text(folder / "config.json")), safetensors.load_file(folder / HUB)
         data = {**config.pop("described"), "examples": tensors.pop("examples", None)}
         fault = find_fault({"state_dict": tensors, "data": data})
-    except Exception as error:  # a crafted file makes safetensors and json stumble in ways of their own
+    except Exception as error:  # a crafted file can make safetensors and json raise anything
         fault = first_line(error)
     if fault:
         raise ConfigError("run", str(folder), expected=f"a folder that export.py wrote ({fault})")
@@ -132,7 +132,7 @@ def read_hub(folder: Path) -> SavedRun:
 
 
 def find_package(extra: str, *names: str) -> Any:
-    """Return the first package of an extra, once all that are needed are there."""
+    """Return the first package of an extra, after checking that all its packages are installed."""
     try:
         return next(iter([import_module(name) for name in names]))
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The file that a command is to write: a new one, or one that may be replaced."""
+"""The file that a command writes: a new one, or one that may be replaced."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from descent.run.folder import RunFolder
 
 
 def require_free(path: str, overwrite: bool, run: str, input: str = "") -> None:
-    """Raise a `ConfigError` where `output=path` is no file, or one of the run, the input, or one to keep."""
+    """Raise a `ConfigError` if `output=path` is not a file, or is the run's, the input, or one to keep."""
     file, folder = Path(path).expanduser(), RunFolder(Path(run).expanduser())
     require(file.parent.is_dir(), "output", path, f"a folder that exists, not {file.parent}")
     if os.path.lexists(file):
@@ -36,7 +36,7 @@ def require_free(path: str, overwrite: bool, run: str, input: str = "") -> None:
 
 @contextmanager
 def open_output(path: str) -> Iterator[IO[bytes]]:
-    """Open a stream to a file that `require_free` allowed; it is there whole in the end, or not at all."""
+    """Open a stream to a file that `require_free` allowed; in the end it is complete or absent."""
     try:
         with open_atomically(Path(path).expanduser()) as stream:
             yield stream
@@ -47,7 +47,7 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
 
 
 def count_rows(path: str) -> int | None:
-    """Return the rows of a file that states their number, or the files of a folder; None for text."""
+    """Return the number of rows that a file states, or of files in a folder; None for text."""
     file = Path(path).expanduser()
     if file.is_dir():
         return sum(1 for other in file.rglob("*") if other.is_file())
@@ -55,12 +55,12 @@ def count_rows(path: str) -> int | None:
         if file.is_file() and file.suffix == ".parquet":
             return pl.scan_parquet(file).select(pl.len()).collect().item()
         return len(np.load(file, mmap_mode="r")) if file.is_file() and file.suffix == ".npy" else None
-    except Exception:  # the reader reports what is wrong with it
+    except Exception:  # the reader will report the error
         return None
 
 
 def write(frames: Iterable[pl.DataFrame], stream: IO[bytes], suffix: str) -> Iterator[pl.DataFrame]:
-    """Write frames as a CSV, one after another, or as Parquet, in the end; and yield each of them."""
+    """Write frames to a CSV one by one, or to Parquet at the end; and yield each of them."""
     kept: list[pl.DataFrame] = []
     for number, frame in enumerate(frames):
         if suffix == ".csv":
@@ -78,5 +78,5 @@ def to_json(values: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text that can be written as UTF-8: names of files and folders may not be UTF-8."""
+    """Return a text that can be written as UTF-8, because names of files and folders may not be UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -19,12 +19,12 @@ from descent.run.saved import SavedRun, read_run
 from descent.run.trust import list_allowed
 from descent.task import Task
 
-READERS = {  # imported by name, so that each room can be taken out
+READERS = {  # imported by name, so that each room can be removed
     "array": "descent.data.arrays.ArrayReader",
     "images": "descent.images.reader.ImageReader",
     "table": "descent.table.reader.TableReader",
 }
-HUB = "model.safetensors"  # makes a folder one for the hub
+HUB = "model.safetensors"  # marks a folder for the hub
 UNITS = {"classes": "probabilities", "labels": "probabilities", "values": "values in their own units"}
 
 
@@ -33,7 +33,7 @@ class Predictor(nn.Module):
 
     batch_size = 1024  # samples that go through the network at once
     device = torch.device("cpu")  # of the network; scaling and task stay on the CPU, which has float64
-    sizes: dict[str, Any]  # that the model and the metrics may name
+    sizes: dict[str, Any]  # sizes that the model and the metrics may name
 
     def __init__(self, run: SavedRun, model: nn.Module, scaling: Scaling, task: Task, reader: Any) -> None:
         super().__init__()
@@ -53,9 +53,9 @@ class Predictor(nn.Module):
         """Yield predictions in the order of the rows or images, in constant memory.
 
         Args:
-            source: a file or folder like that of the run, an array of raw inputs, or a frame of polars.
+            source: a file or folder like the run's own, an array of raw inputs, or a polars frame.
             keep: columns of the file to copy, before `predicted_<target>` and the probabilities
-                `p(<class>)`. Of images, "file" is always copied.
+                `p(<class>)`. For images, "file" is always copied.
         """
         for rows, inputs in self._read(source):
             batches = (self.scaling(batch).to(self.device) for batch in inputs.split(self.batch_size))
@@ -78,7 +78,7 @@ class Predictor(nn.Module):
             yield pl.DataFrame(), inputs
 
     def _frame(self, rows: pl.DataFrame, keep: Sequence[str], answers: Tensor) -> pl.DataFrame:
-        """Put kept columns and predictions beside each other, by names that depend on the kind of task."""
+        """Join kept columns and predictions, under names that depend on the kind of task."""
         kind, values = self.task.kind, answers.unsqueeze(-1).flatten(1)
         names = [f"p({n})" if UNITS.get(kind) == "probabilities" else f"predicted_{n}" for n in self.names]
         if len(names) != values.shape[1]:
@@ -103,10 +103,10 @@ def load(
     """Return the model of a run, or of a folder for the hub; no code from the folder runs.
 
     Args:
-        folder: of it.
-        weights: of a run, "best" (by what it monitored) or "last".
+        folder: the run's, or the one for the hub.
+        weights: of a run: "best" (by what it monitored) or "last".
         device: where the network goes, "cpu", "cuda" or "mps".
-        allow: names that its config may use beside those in conf/, or modules, such as "my_models".
+        allow: names that its config may use in addition to those in conf/, or modules, such as "my_models".
 
     Raises:
         ConfigError: no such folder or checkpoint, a name that is not allowed, or parts that do not fit.
@@ -138,7 +138,7 @@ def load(
 
 @contextmanager
 def refuse_misfits(run: SavedRun) -> Iterator[None]:
-    """Turn into a `ConfigError` what files that do not fit each other raise where they are put together."""
+    """Turn the exceptions that mismatched files cause into a `ConfigError`."""
     try:
         with torch.no_grad():
             yield
