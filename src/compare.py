@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def compare(config: Config) -> None:
-    """Print the runs in some folders side by side, and write a table and pictures to `output`."""
+    """Print the runs of some folders side by side, and write table and pictures where `output` says."""
     from descent.sweep.comparison import compare as compare_runs
 
     print(compare_runs(list(config.runs), config.by, config.output))

@@ -1,4 +1,4 @@
-"""Turns the overrides of a sweep into its plan: what varies and where it goes; checks every override."""
+"""From the words of a sweep to its plan: what varies, where it goes, and that every word of it exists."""
 
 import math
 import os
@@ -157,7 +157,7 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
 
 
 def root_of(word: str) -> str:
-    """Return the first part of an override's key."""
+    """Return the first part of a word's key."""
     return key_of(word).partition(".")[0]
 
 
@@ -167,7 +167,7 @@ def merge(first: Sequence[str], then: Sequence[str]) -> list[str]:
 
 
 def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
-    """Reject saved overrides that do more than set a key to a plain value, unless they are also typed."""
+    """Refuse saved words that do more than set a key to a plain value, unless they are typed."""
     groups = list_groups()
     keys = {*FIELDS["train"], *groups} - {"executor", "jobs"}
     values = [f"{key}={value}" for key, texts in plan.values.items() for value in texts]
@@ -193,7 +193,7 @@ def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], Space]
     space: Space = {}
     for word in (*(before.typed() if before else ()), *words):
         override, text = parse(word), word.partition("=")[2]
-        override.config_loader = loader  # glob(*) asks it for a group's words
+        override.config_loader = loader  # glob(*) asks it for the words of a group
         key, several = override.get_key_element(), override.is_sweep_override()
         if several and not override.is_discrete_sweep():
             space[key] = read_range(key, text, override.value())
@@ -210,7 +210,7 @@ def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], Space]
 
 
 def read_range(key: str, text: str, interval: Any) -> Range:
-    """Parse one of Hydra's intervals, such as `tag(log,interval(1e-4,1))` or `int(interval(1,8))`."""
+    """Return an interval of Hydra's, such as `tag(log,interval(1e-4,1))` or `int(interval(1,8))`."""
     log, low, high = "log" in interval.tags, interval.start, interval.end
     numbers = isinstance(low, int | float) and isinstance(high, int | float)
     good = numbers and (0 if log else -math.inf) < low < high < math.inf
@@ -237,7 +237,7 @@ def name_sweep(fixed: Sequence[str], space: Collection[str]) -> str:
 def check_points(plan: Plan, space: Space, more: Sequence[str]) -> dict[str, Any]:
     """Compose and check a run with each value of each key, and return the config of the first one.
 
-    Of several numbers, only the least and the greatest are tried.
+    Of several numbers the least and the greatest are tried.
     """
     tried = {}
     for key, part in space.items():
