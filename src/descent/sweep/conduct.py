@@ -1,4 +1,4 @@
-"""A sweep from its plan to its answer: what is missing is run, and then all is ranked."""
+"""Runs what is missing from a sweep's plan, and then ranks all its runs."""
 
 import shlex
 import sys
@@ -18,22 +18,22 @@ from descent.sweep.engines import run_apart
 from descent.sweep.plan import STOP, Point, read_json
 from descent.sweep.ranking import choose_measure, collect, list_figures, publish, rank, show
 
-POLL = 0.1  # seconds between two looks at what the runs have come to
+POLL = 0.1  # seconds between checks on the runs
 
 
 class Queue:
-    """The points of a sweep, and those that are still to be run; a search proposes them as it goes."""
+    """A sweep's points, and those still to run; a search proposes them as it goes."""
 
     def __init__(self, points: Iterable[Point]) -> None:
         self.all = list(points)
         self.waiting = deque(point for point in self.all if not point.is_over())
 
     def left(self) -> int:
-        """Return how many are to come."""
+        """Return how many are still to come."""
         return len(self.waiting)
 
     def take(self) -> Point | None:
-        """Return the next point to run; one that a sweep that was killed left at work waits for its end."""
+        """Return the next point to run; one left running by a killed sweep waits for its end."""
         for _ in range(len(self.waiting)):
             point = self.waiting.popleft()
             if point.is_live():
@@ -45,31 +45,31 @@ class Queue:
         return None
 
     def look(self, point: Point) -> None:
-        """See how far a run at work has come."""
+        """Check the progress of an active run."""
 
     def ended(self, point: Point, code: int) -> None:
-        """Learn with which exit code a run has ended."""
+        """Record the exit code of a run that has ended."""
 
 
 @dataclass
 class Sweeping:
-    """A sweep that runs."""
+    """A running sweep."""
 
     folder: Path
     queue: Queue
     engine: Any  # see `descent.sweep.engines`
     config: Mapping[str, Any]  # of one of the runs, plain values
-    command: str  # as a person types it in this shell, such as `uv run python src/train.py`
-    apart: tuple[list[str], str]  # the same for a machine, and the folder in which it was typed
+    command: str  # as typed in this shell, such as `uv run python src/train.py`
+    apart: tuple[list[str], str]  # the same as arguments, and the folder in which it was typed
 
     def __post_init__(self) -> None:
         self.threads = self.config["threads"]  # "auto" until the first run reports them
-        self.running: dict[Point, Any] = {}  # and their futures
-        self.done, self.failed = 0, dict[Point, str]()  # how many, and which and why
+        self.running: dict[Point, Any] = {}  # the active runs and their futures
+        self.done, self.failed = 0, dict[Point, str]()  # how many, and which ones and why
         self.signals = Signals()
         tqdm.monitor_interval = 0  # no thread of its own, because runs are forked
         self.before = len(self.queue.all) - len(self.queue.waiting)  # runs that were done already
-        total = self.before + self.queue.left()  # shown on a terminal alone
+        total = self.before + self.queue.left()  # shown only on a terminal
         self.bar = tqdm(
             total=total, initial=self.before, unit="run", file=sys.stdout, disable=None, leave=False
         )
@@ -78,7 +78,7 @@ class Sweeping:
         """Run what is missing, rank all runs, and return the exit code.
 
         Raises:
-            Stopped: by a signal; every run that was at work has saved.
+            Stopped: by a signal; every active run has saved.
         """
         begun, before, total = time.monotonic(), self.before, self.before + self.queue.left()
         print(
@@ -97,7 +97,7 @@ class Sweeping:
         return 0 if good and not self.failed else 1
 
     def run(self) -> int | None:
-        """Run what is missing, and return the number of the signal that ended it before, if one did."""
+        """Run what is missing, and return the number of the signal that ended it early, if one did."""
         stop = self.folder / STOP
         stop.unlink(missing_ok=True)
         self.signals.catch()
@@ -108,7 +108,7 @@ class Sweeping:
                 elif not stop.exists():
                     stop.touch()
                     for point, future in self.running.items():
-                        if not point.is_live():  # it waits in its engine's queue
+                        if not point.is_live():  # it is waiting in its engine's queue
                             future.cancel()
                 time.sleep(POLL)
                 self._look()
@@ -119,7 +119,7 @@ class Sweeping:
         return self.signals.received
 
     def _start(self) -> None:
-        """Start as many runs as there are places for."""
+        """Start as many runs as there are free places."""
         while len(self.running) < self._count_places() and (point := self.queue.take()) is not None:
             try:
                 self.running[point] = self.engine.submit(run_apart, point, *self.apart)
@@ -132,11 +132,11 @@ class Sweeping:
         reports = [read_json(point.folder.environment) for point in self.running]
         if self.threads == "auto":
             self.threads = next((r["threads"] for r in reports if isinstance(r.get("threads"), int)), "auto")
-        unknown = 1 if self.done or self.failed else None  # a run may end before anybody looks
+        unknown = 1 if self.done or self.failed else None  # a run may end before the next check
         return self.engine.places(unknown if self.threads == "auto" else self.threads)
 
     def _look(self) -> None:
-        """See which runs have ended, and what the others have come to."""
+        """Check which runs have ended, and the progress of the others."""
         for point, future in list(self.running.items()):
             if not future.done():
                 self.queue.look(point)
@@ -158,7 +158,7 @@ class Sweeping:
         self.bar.write(self.failed[point])
 
     def conclude(self) -> bool:
-        """Rank all runs, in words and in the sweep's folder; return whether any could be ranked."""
+        """Rank all runs, on the terminal and in the sweep's folder; return whether any could be ranked."""
         rows = collect(self.queue.all)
         if not rows:
             print("No run has come to its end.")

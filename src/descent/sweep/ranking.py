@@ -1,4 +1,4 @@
-"""Which choice is the best: means over seeds, and what their spread allows to say."""
+"""Ranks choices: means over seeds, and which differences their spread supports."""
 
 import math
 import shutil
@@ -14,34 +14,34 @@ from descent.sweep.pictures import draw
 from descent.sweep.plan import Point, read_json
 
 if TYPE_CHECKING:
-    import polars as pl  # not before the runs are over: a process that is forked from one with it may hang
+    import polars as pl  # only after the runs: a process forked after this import may hang
 
-REPEATS = ("seed", "data.seed", "fold", "data.fold")  # what does not make another choice
-LOWER = ("loss", "mae", "mse", "rmse", "mape", "calibration_error")  # metrics of which less is better
-FEW = 5  # seeds in common, below which their spread is too uncertain to call a difference noise
+REPEATS = ("seed", "data.seed", "fold", "data.fold")  # keys that distinguish repetitions, not choices
+LOWER = ("loss", "mae", "mse", "rmse", "mape", "calibration_error")  # metrics for which lower is better
+FEW = 5  # with fewer seeds in common, the spread is too uncertain to call a difference noise
 # Student's t that 2.5 % lie above, by degrees of freedom from 4
 T = (2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101)
-SHOWN, ENDLESS = 20, 10_000  # rows on the terminal; columns of a file
+SHOWN, ENDLESS = 20, 10_000  # rows on the terminal; characters across in a file
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What runs are ranked by: a figure of their best epoch."""
+    """The figure of their best epoch by which runs are ranked."""
 
     metric: str
     lower: bool  # is better
     note: str = ""  # what it is, in words
-    without: str = ""  # a figure that does not compare
+    without: str = ""  # a figure that is not comparable
 
 
 @dataclass
 class Row:
-    """A choice, and what came of its runs."""
+    """A choice, and the results of its runs."""
 
     values: dict[str, str]
     points: dict[tuple[str, ...], Point]  # its runs that have ended, by seed and fold
     figures: dict[tuple[str, ...], dict[str, float]]  # of each run, by the same
-    near: bool | None = False  # whether the best is within the noise; None where too few seeds can tell
+    near: bool | None = False  # whether it is within the noise of the best; None if there are too few seeds
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class Row:
 
 
 def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Iterable[str]) -> Measure:
-    """Return the monitored metric; where the loss is monitored and `varying`, another one of `figures`."""
+    """Return the monitored metric; if that is the loss and the loss is `varying`, another of `figures`."""
     of_loss = monitor.endswith("/loss") and any(key.partition(".")[0] == "loss" for key in varying)
     others = [name for name in figures if name.startswith("val/") and name != "val/loss"]
     if not of_loss or not others:
@@ -68,7 +68,7 @@ def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Ite
 
 
 def is_less_better(metric: str) -> bool:
-    """Return whether of a metric's values the lower one is better, by its name."""
+    """Return whether lower is better for a metric, by its name."""
     return metric.partition("/")[2] in LOWER
 
 
@@ -81,7 +81,7 @@ def best_figures(folder: RunFolder) -> dict[str, float]:
 
 
 def collect(points: Iterable[Point]) -> list[Row]:
-    """Return a row for each choice that has runs that are done."""
+    """Return a row for each choice with finished runs."""
     rows: dict[tuple[tuple[str, str], ...], Row] = {}
     for point in points:
         if point.state() == "done":
@@ -93,9 +93,9 @@ def collect(points: Iterable[Point]) -> list[Row]:
 
 
 def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
-    """Return the rows that have the figure, the best first, each compared with that one.
+    """Return the rows that have the figure, best first, each compared with the best.
 
-    Runs of one seed share their splits and their initial weights, so the differences are taken seed by seed.
+    Runs with the same seed share their splits and initial weights, so differences are taken seed by seed.
     """
     ranked = [row for row in rows if row.of(measure.metric)]
     ranked.sort(key=lambda row: mean(row.of(measure.metric)), reverse=not measure.lower)
@@ -106,9 +106,9 @@ def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
 
 
 def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
-    """Return whether two choices differ by no more than noise; None where too few seeds can tell.
+    """Return whether two choices differ by no more than noise; None if there are too few seeds.
 
-    They do not where each one's mean is outside the other's spread of one standard deviation. Otherwise a
+    If each one's mean is outside the other's spread of one standard deviation, they differ. Otherwise, a
     95 % interval of the mean difference, by Student's t, decides. The pairs are their values, seed by seed.
     """
     n, gaps = len(pairs), [one - other for one, other in pairs]
@@ -125,7 +125,7 @@ def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
 
 
 def show(rows: Sequence[Row], measure: Measure) -> str:
-    """Return the best rows as a table that fits the terminal, and what it means."""
+    """Return the best rows as a table that fits the terminal, and an explanation."""
     table, columns = tabulate(rows[:SHOWN], measure), shutil.get_terminal_size().columns
     while len(draw_table(table, ENDLESS).split("\n")[0]) > columns and table.columns[-1] != "runs":
         table = table.drop(table.columns[-1])
@@ -134,7 +134,7 @@ def show(rows: Sequence[Row], measure: Measure) -> str:
 
 
 def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
-    """Return the ranking as texts, a column for each thing that differs."""
+    """Return the ranking as texts, with a column for each key that varies."""
     import polars as pl
 
     tests = [name for name in list_figures(rows) if "test/" in name and name != measure.without]
@@ -148,7 +148,7 @@ def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
 
 
 def list_figures(rows: Sequence[Row]) -> list[str]:
-    """Return the names of all figures that runs have."""
+    """Return the names of all figures of the runs."""
     return list(dict.fromkeys(name for row in rows for found in row.figures.values() for name in found))
 
 
@@ -159,7 +159,7 @@ def write_spread(values: Sequence[float]) -> str:
 
 
 def draw_table(table: "pl.DataFrame", width: int, form: Any = "NOTHING") -> str:
-    """Return a table in so many columns; a longer text goes on below."""
+    """Return a table of limited width; longer texts wrap."""
     import polars as pl
 
     every = {"tbl_rows": -1, "tbl_cols": -1, "fmt_str_lengths": ENDLESS, "tbl_width_chars": width}
