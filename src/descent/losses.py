@@ -102,7 +102,7 @@ def weigh_targets(criterion: nn.Module, targets: Any) -> Tensor | None:
 def weigh_classes(node: Mapping[str, Any], data: Any) -> dict[str, Tensor]:
     """Return a loss's arguments that are the word "balanced", as tensors.
 
-    Balanced weights make all classes count equally: if n of N training samples belong to a class, one of K, its
+    Balanced weights make all classes count equally: if n of N training samples are in one of K classes, its
     weight is `N / (K * n)` (King & Zeng, 2001), and the `pos_weight` of its yes-or-no question `(N - n) / n`.
     """
     counts = getattr(data, "class_counts", [])
