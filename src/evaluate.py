@@ -1,4 +1,4 @@
-"""Metrics of a trained run on its own test split or on another file: `python src/evaluate.py run=logs/…`."""
+"""Evaluates a trained run on its own test split or on another file: `python src/evaluate.py run=logs/…`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def evaluate(config: Config) -> None:
-    """Test a run's weights as the run itself did, print a report, and write it into the run's folder."""
-    # imported here, so that --help need not wait for torch
+    """Test a run's weights as the run itself did, print a report, and write it to the run's folder."""
+    # imported here, so that --help does not wait for torch
     from descent.errors import require
     from descent.inference import evaluation, load
     from descent.machine import choose_device, quiet_libraries, set_threads

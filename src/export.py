@@ -1,4 +1,4 @@
-"""A trained run's whole model as one file: `python src/export.py run=logs/… format=onnx`."""
+"""Exports a trained run's whole model as one file: `python src/export.py run=logs/… format=onnx`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def export(config: Config) -> None:
-    """Write the model of a run in another format, once it is known to give the same."""
-    # imported here, so that --help need not wait for torch
+    """Write a run's model in another format, after checking that it gives the same outputs."""
+    # imported here, so that --help does not wait for torch
     from descent.inference import exporting, load
 
     model = load(config.run, config.weights, allow=config.allow)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def predict(config: Config) -> None:
-    """Write a row of predictions for each row of the input, block by block, in its order."""
-    # imported here, so that --help need not wait for torch
+    """Write one row of predictions per row of the input, block by block, in order."""
+    # imported here, so that --help does not wait for torch
     from pathlib import Path
 
     from tqdm import tqdm

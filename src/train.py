@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def train(config: Config, run: Run) -> Any:
     """Train what the config describes, test its best weights, and return the recorder and the trainer."""
-    # imported here, so that --help and --cfg need not wait for torch
+    # imported here, so that --help and --cfg do not wait for torch
     from lightning.pytorch import seed_everything
 
     from descent.build import builder
@@ -29,10 +29,10 @@ def train(config: Config, run: Run) -> Any:
     with blame("seed"):
         seed_everything(config.seed, verbose=False)
 
-    if starts := bool(config.init_from or config.freeze):  # from other weights
+    if starts := bool(config.init_from or config.freeze):  # starts from or freezes given weights
         from descent.run.initial_weights import read_origin, start_from
     origin = read_origin(config.init_from) if starts else None
-    data = build("data", like=origin and origin.like())  # everything below is sized by it
+    data = build("data", like=origin and origin.like())  # it determines the sizes of everything below
     task, sizes = find_task(data), find_sizes(data)
     model = build("model", **sizes)
     started = start_from(model, origin, data, config.freeze) if starts else ""

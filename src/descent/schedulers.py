@@ -1,4 +1,4 @@
-"""How the learning rate changes: any scheduler of torch, made as long as the run."""
+"""Learning rate schedules: any torch scheduler, made as long as the run."""
 
 from collections.abc import Callable
 from math import cos, isinf, pi
@@ -13,7 +13,7 @@ LENGTHS = ("T_max", "total_steps", "total_iters")  # torch's words for the lengt
 
 
 class Schedule:
-    """A scheduler, and when it steps.
+    """A scheduler, and when to step it.
 
     Args:
         scheduler: takes `(optimizer, **arguments)`; a class of `torch.optim.lr_scheduler`, or a function.
@@ -30,11 +30,11 @@ class Schedule:
         self.scheduler, self.interval, self.monitor, self.arguments = scheduler, interval, monitor, arguments
 
     def build(self, optimizer: Optimizer, steps: float, epochs: int, validates_every: int) -> dict[str, Any]:
-        """Return the settings that Lightning's `configure_optimizers` names "lr_scheduler".
+        """Return the settings that Lightning's `configure_optimizers` calls "lr_scheduler".
 
         Args:
             steps, epochs: of the whole run; steps are infinite if it has no end.
-            validates_every: epochs from one validation to the next; a plateau is looked for as often.
+            validates_every: epochs between validations; a plateau is checked as often.
         """
         arguments = dict(self.arguments)
         for name in LENGTHS:

@@ -1,4 +1,4 @@
-"""What targets mean, in one place: for the loss, for the metrics, and for a person who reads a prediction."""
+"""What targets mean, in one place: for the loss, the metrics, and people who read a prediction."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from descent.data.scaling import Precise
 from descent.errors import ConfigError
 
-IGNORED = -100  # the class of a target that does not count, as `torch.nn.CrossEntropyLoss` has it
+IGNORED = -100  # the class of a target that does not count, as in `torch.nn.CrossEntropyLoss`
 
 
 class Task(nn.Module):
-    """Any task: outputs and targets reach the loss and the metrics as they are.
+    """Any task: outputs and targets reach the loss and the metrics unchanged.
 
-    One of your own overrides what it needs; its `kind` chooses the default in conf/loss and conf/metrics.
+    Your own task overrides what it needs; its `kind` selects the default in conf/loss and conf/metrics.
     """
 
     KINDS: ClassVar[tuple[str, ...]] = ("classes", "values", "labels", "tokens")
@@ -28,23 +28,23 @@ class Task(nn.Module):
         self.names = list(names)
 
     def sizes(self) -> dict[str, int]:
-        """Return what models and metrics may name: `num_classes`, `num_labels`, `num_outputs`, …"""
+        """Return the sizes that models and metrics may name: `num_classes`, `num_labels`, `num_outputs`, …"""
         return {}
 
     def for_loss(self, outputs: Any, targets: Any, takes: str | None = None) -> tuple[Any, Any]:
-        """Return what a criterion gets that compares what `takes` says; see `descent.losses`."""
+        """Return the arguments of a criterion that compares `takes`; see `descent.losses`."""
         return outputs, targets
 
     def for_metrics(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
-        """Return what metrics get: predictions and targets as a person reads them."""
+        """Return predictions and targets for metrics, as people read them."""
         return outputs, targets
 
     def predict(self, outputs: Any) -> Any:
-        """Return what a person gets: probabilities, or values in their own units."""
+        """Return predictions for people: probabilities, or values in their own units."""
         return outputs
 
     def describe(self) -> dict[str, Any]:
-        """Return plain values from which the task of a saved run is made again."""
+        """Return plain values from which a saved run's task can be rebuilt."""
         return {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", "names": self.names}
 
 
@@ -107,7 +107,7 @@ class Labels(Task):
 class Tokens(Task):
     """The next token at each position: logits `(n, length, vocabulary)`, targets int64 `(n, length)`.
 
-    The token `pad` fills up short lines and does not count.
+    The token `pad` fills short lines and does not count.
     """
 
     kind = "tokens"
@@ -126,7 +126,7 @@ class Tokens(Task):
         return (flat.log_softmax(1) if takes == "log_probabilities" else flat), targets.flatten()
 
     def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits `(n, length, vocabulary)`, as `torchmetrics.text.Perplexity` has them, and tokens."""
+        """Return logits `(n, length, vocabulary)`, as for `torchmetrics.text.Perplexity`, and tokens."""
         return outputs.float(), targets.masked_fill(targets == self.pad, IGNORED)
 
     def predict(self, outputs: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Tokens(Task):
 
 
 class Values(Precise, Task):
-    """Real values `(n, outputs)`, which the network learns standardised by mean and std `(outputs,)`."""
+    """Real values `(n, outputs)`; the network learns them standardised by mean and std `(outputs,)`."""
 
     kind = "values"
     dtype = torch.float64

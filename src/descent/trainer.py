@@ -1,4 +1,4 @@
-"""Lightning's Trainer, with what this project changes in it in one place."""
+"""Lightning's Trainer, with this project's changes in one place."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -21,9 +21,9 @@ from descent.machine import compile_in_place
 from descent.run.checkpoints import CheckpointFiles
 from descent.run.folder import RunFolder
 
-EPOCHS, BATCHES = 40, 800  # of a run, at least
-PEERS = ("gloo", "pair closure")  # words of gloo's messages, which raise nothing of a type of their own
-LEAST = {  # numbers that Lightning does not look at, or only when it is too late
+EPOCHS, BATCHES = 40, 800  # minimum length of a run
+PEERS = ("gloo", "pair closure")  # words of gloo's messages, because gloo has no exception type of its own
+LEAST = {  # numbers that Lightning does not check, or checks too late
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
     "gradient_clip_val": 0,
@@ -35,7 +35,7 @@ LEAST = {  # numbers that Lightning does not look at, or only when it is too lat
 
 
 class Quiet(PassThroughProfiler):
-    """No profiler: Lightning's own, which measures nothing either, takes 1 µs a hook to say so."""
+    """No profiler: Lightning's own, which measures nothing either, takes 1 µs per hook."""
 
     context = nullcontext()
 
@@ -48,9 +48,9 @@ class Trainer(lightning.pytorch.Trainer):
 
     Args:
         compile: whether torch compiles the model.
-        max_epochs: as Lightning's, or "auto": 40, and more where those have fewer than 800 batches, because a
-            table of a hundred rows has learned little by then (docs/accuracy.md).
-        batches: training batches of an epoch, where they are known.
+        max_epochs: as in Lightning, or "auto": 40, or more if those have fewer than 800 batches, because a
+            model of a table with a hundred rows has learned little by then (docs/accuracy.md).
+        batches: training batches per epoch, if known.
         arguments: those of `lightning.pytorch.Trainer`.
     """
 
@@ -94,9 +94,9 @@ class Trainer(lightning.pytorch.Trainer):
         self.strategy.checkpoint_io = CheckpointFiles(self.root)
 
     def fit(self, model: LightningModule, *arguments: Any, **more: Any) -> None:  # type: ignore[override]
-        """Train; what Lightning refuses only now becomes a `ConfigError` of `trainer`."""
+        """Train; what Lightning rejects only now becomes a `ConfigError` for `trainer`."""
         if self.strategy.root_device.type == "cpu":
-            # which Lightning sets: Adam would look for a GPU's driver at each step, which takes 0.1 ms
+            # Lightning sets it, which makes Adam look for a GPU driver at each step, 0.1 ms each
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         if self.compile:
             compile_in_place(getattr(model, "model", model), self.strategy.root_device)
@@ -110,7 +110,7 @@ class Trainer(lightning.pytorch.Trainer):
             raise
 
     def _explain(self, error: Exception) -> None:
-        """Raise what a person can act on, where the cause of a library's error is known."""
+        """Raise an error that the user can act on, if the cause of a library's error is known."""
         text, line, advice = str(error), first_line(error), RunFolder(self.root).advise()
         known, files = isinstance(error, ConfigError | Stopped), list_files(error)
         if isinstance(error, RuntimeError) and "gradient clipping" in text:
@@ -126,7 +126,7 @@ class Trainer(lightning.pytorch.Trainer):
                 raise ConfigError(key, expected=f"values that it takes ({line})") from error
         if isinstance(error, ValueError) and not known and "val_check_interval" in text:
             raise ConfigError("trainer.val_check_interval", expected=line) from error
-        if isinstance(error, RuntimeError) and "DataLoader worker" in text:  # which was killed
+        if isinstance(error, RuntimeError) and "DataLoader worker" in text:  # the worker was killed
             raise Stopped(f"{line}. {advice}", 1) from error
         lost = isinstance(error, DistError) or any(words in text for words in PEERS)
         if lost and self.world_size > 1 and isinstance(error, RuntimeError):
@@ -134,7 +134,7 @@ class Trainer(lightning.pytorch.Trainer):
             raise Stopped(message, 1) from error
 
     def test(self, model: Any, *arguments: Any, **more: Any) -> Any:  # type: ignore[override]
-        """Test; where module or data have none in them, as is usual in plain Lightning, a line says so."""
+        """Test; if the module or data defines no test, as is usual in plain Lightning, a line says so."""
         parts = {"test_step": model, "test_dataloader": more.get("datamodule")}
         missing = [name for name, part in parts.items() if part is not None and not is_overridden(name, part)]
         if missing and self.is_global_zero:
@@ -143,5 +143,5 @@ class Trainer(lightning.pytorch.Trainer):
 
 
 def ddp(timeout: int) -> DDPStrategy:
-    """Return a strategy of one process for each device, which waits `timeout` seconds for the others."""
+    """Return a strategy with one process per device, each waiting `timeout` seconds for the others."""
     return DDPStrategy(timeout=timedelta(seconds=timeout))

@@ -1,4 +1,4 @@
-"""One batch through the model, the criterion and the metrics, before a run trains."""
+"""Tries one batch on the model, the criterion and the metrics before a run trains."""
 
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def try_out(module: "Supervised", inputs: Any, targets: Any) -> None:
-    """Send one batch through everything, and leave no trace of it; what does not fit is a `ConfigError`."""
+    """Send one batch through everything without side effects; a mismatch raises a `ConfigError`."""
     modes = {part: part.training for part in module.modules()}
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
-        inputs, targets = map_tensors((inputs, targets), Tensor.clone)  # of inference mode there is no graph
+        inputs, targets = map_tensors((inputs, targets), Tensor.clone)  # inference mode makes no graph
         outputs = module.model.eval()(inputs)
         while isinstance(outputs, Tensor) and outputs.dim() > 1 and len(outputs) in (1, *outputs.shape[1:]):
             # as many samples as classes, or one, would hide that (n, classes) and (n,) are subtracted

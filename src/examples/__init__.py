@@ -1,1 +1,1 @@
-"""What a project of your own would add: a file and a word of conf/experiment each (docs/examples.md)."""
+"""Examples of what your project would add: each one file and one experiment (docs/examples.md)."""

@@ -1,4 +1,4 @@
-"""A small network learns from the answers of a run's network, beside the truth."""
+"""A small network learns from the outputs of another run's network, in addition to the true classes."""
 
 import torch
 from torch import Tensor
@@ -16,10 +16,10 @@ class Distilled(Supervised):
 
     Args:
         teacher: folder of a run on the same data.
-        temperature: by which logits are divided, so that the small probabilities count.
-        share: of the loss that is the teacher's.
-        data: of this run.
-        parts: what `Supervised` takes.
+        temperature: divides the logits, so that small probabilities count.
+        share: the teacher's share of the loss.
+        data: this run's data.
+        parts: the arguments of `Supervised`.
     """
 
     def __init__(self, teacher: str, temperature: float, share: float, data: object, **parts) -> None:
@@ -27,7 +27,7 @@ class Distilled(Supervised):
         run = read_run(teacher, "best", key="module.teacher")
         network = build_node("module.teacher", run.config["model"], find_sizes(data), list_allowed())
         network.load_state_dict(run.weights("model"))
-        self.teacher = (network.eval(),)  # in a tuple, so that it is no part of this module's weights
+        self.teacher = (network.eval(),)  # in a tuple, so that its weights are not this module's
         self.temperature, self.share = temperature, share
 
     def compute_loss(self, inputs: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:

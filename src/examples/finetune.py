@@ -1,4 +1,4 @@
-"""A network that has learned before: its last layer alone at first, then all of it, at two rates."""
+"""Fine-tunes a pretrained network: its last layer alone at first, then all of it, at two rates."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from lightning.pytorch import Callback, Trainer
 
 
 class Unfreeze(Callback):
-    """Keeps all but the network's head as it is for the first epochs.
+    """Freezes all but the network's head for the first epochs.
 
-    What is frozen is a function of the epoch, so a run that resumes needs no state of this callback; and the
-    optimizer has had all parameters from the start, so it needs no new ones.
+    What is frozen depends only on the epoch, so a resumed run needs no state from this callback; and the
+    optimizer has all parameters from the start, so none are added later.
 
     Args:
         head: name of the last layer.
-        epochs: that it learns alone.
+        epochs: how many epochs it learns alone.
     """
 
     def __init__(self, head: str, epochs: int) -> None:

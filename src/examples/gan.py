@@ -1,4 +1,4 @@
-"""Two networks against each other in plain Lightning, which has never heard of `descent`."""
+"""Two competing networks in plain Lightning, without any import of `descent`."""
 
 from math import pi
 
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Ring(LightningDataModule):
-    """Points of the plane near a circle of radius 1."""
+    """Points in the plane near a circle of radius 1."""
 
     def __init__(self, points: int, batch_size: int) -> None:
         super().__init__()
@@ -36,9 +36,9 @@ class GAN(LightningModule):
     """A generative adversarial network (Goodfellow et al., 2014), by manual optimization.
 
     Args:
-        latent: numbers from which a point is made.
+        latent: numbers from which a point is generated.
         hidden: units of the two hidden layers of either network.
-        lr: learning rate of both.
+        lr: learning rate of both networks.
     """
 
     def __init__(self, latent: int, hidden: int, lr: float) -> None:
@@ -71,7 +71,7 @@ class GAN(LightningModule):
         self.log("test/distance", energy_distance(batch[0], self(len(batch[0]))))
 
     def forward(self, count: int) -> Tensor:
-        """Return so many new points, `(count, 2)`."""
+        """Return `count` new points, `(count, 2)`."""
         return self.generator(torch.randn(count, self.latent, device=self.device))
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -86,11 +86,11 @@ def network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def judge(logits: Tensor, real: bool) -> Tensor:
-    """Return the loss of calling points real or made."""
+    """Return the loss of classifying points as real or generated."""
     return binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
 def energy_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Return how far two clouds of points are from each other, 0 if they are one (Székely & Rizzo, 2013)."""
+    """Return the distance between two sets of points, 0 if they are the same (Székely & Rizzo, 2013)."""
     within = torch.cdist(one, one).mean() + torch.cdist(other, other).mean()
     return 2 * torch.cdist(one, other).mean() - within

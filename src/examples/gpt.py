@@ -1,4 +1,4 @@
-"""A language model of characters that learns Python's own help texts and writes some at the end."""
+"""A character language model that learns Python's own help texts and writes some text at the end."""
 
 from pydoc_data.topics import topics
 from typing import Any
@@ -16,21 +16,21 @@ class Characters(LightningDataModule):
     """The text cut into windows; the target at each position is the character that follows.
 
     Args:
-        length: characters of a window.
-        batch_size: windows of a batch.
-        seed: of the order of the windows.
+        length: characters per window.
+        batch_size: windows per batch.
+        seed: for the order of the windows.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int) -> None:
         super().__init__()
         text = "".join(topics.values())
-        self.task = Tokens(sorted(set(text)))  # what targets mean: for the loss, the metrics and the model
-        self.sizes = {"length": length}  # what the model may name; `vocabulary` is the task's
+        self.task = Tokens(sorted(set(text)))  # what targets mean, for the loss, the metrics and the model
+        self.sizes = {"length": length}  # the model may name it; `vocabulary` comes from the task
         self.batch_size, self.seed = batch_size, seed
         number = {letter: i for i, letter in enumerate(self.task.names)}
         codes = torch.tensor([number[letter] for letter in text])
         self.windows = codes[: len(codes) // (length + 1) * (length + 1)].view(-1, length + 1)
-        tenth = len(self.windows) // 10  # the last tenth is the test, the one before it the validation
+        tenth = len(self.windows) // 10  # the last tenth is for test, the one before it for validation
         self.rows = torch.arange(len(self.windows)).split([8 * tenth + len(self.windows) % 10, tenth, tenth])
 
     def train_dataloader(self) -> Batches:
@@ -70,11 +70,11 @@ class GPT(nn.Module):
 
     Args:
         vocabulary: number of characters.
-        length: of the longest text that it looks back on.
+        length: the longest text that it looks back on, in characters.
         width: numbers that describe a position.
         depth: blocks.
-        heads: of the attention.
-        dropout: share of what is set to zero in training.
+        heads: attention heads.
+        dropout: share of activations set to zero in training.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class GPT(nn.Module):
 
     @torch.inference_mode()
     def write(self, letters: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Return characters `(length,)` with so many drawn ones behind them."""
+        """Return characters `(length,)`, followed by `count` drawn ones."""
         for _ in range(count):
             logits = self(letters[None, -self.places.num_embeddings :])[0, -1]
             drawn = torch.multinomial(logits.softmax(0).cpu(), 1, generator=generator)

@@ -1,4 +1,4 @@
-"""Several yes-or-no answers for each sample: which digits are on a picture of several?"""
+"""Several yes-or-no answers for each sample: which digits does a picture of several show?"""
 
 import torch
 from torch.nn import functional as F
@@ -8,11 +8,11 @@ from descent.data.samples import Samples
 
 
 def overlays(count: int, most: int) -> Samples:
-    """Return pictures `(count, 1, 8, 8)` of up to `most` digits over one another, and which ones are there.
+    """Return pictures `(count, 1, 8, 8)` of up to `most` overlaid digits, and which digits they show.
 
     The targets are 0 or 1 for each of the ten digits, `(count, 10)`.
     """
-    generator = torch.Generator().manual_seed(0)  # the data set is one, whatever the seed of a run
+    generator = torch.Generator().manual_seed(0)  # the data set is the same, whatever a run's seed
     one = digits()
     rows = torch.randint(len(one.targets), (count, most), generator=generator)
     there = torch.rand(count, most, generator=generator) < 0.5

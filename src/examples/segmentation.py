@@ -1,4 +1,4 @@
-"""A class for each pixel: discs and squares on a noisy ground, a small U-Net, Dice and cross entropy."""
+"""A class for each pixel: discs and squares on noise, a small U-Net, Dice and cross entropy."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from descent.data.samples import Samples
 
 def shapes(count: int, size: int, noise: float) -> Samples:
     """Return images `(count, 1, size, size)`, each with a disc and a square, and a class for each pixel."""
-    generator = torch.Generator().manual_seed(0)  # the data set is one, whatever the seed of a run
+    generator = torch.Generator().manual_seed(0)  # the data set is the same, whatever a run's seed
     down, right = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     # centre and half the width of each of the two shapes, `(2, count, 1, 1)`
     y, x = (torch.randint(size // 5, size - size // 5, (2, count, 1, 1), generator=generator) for _ in "yx")
@@ -27,7 +27,7 @@ def shapes(count: int, size: int, noise: float) -> Samples:
 class DiceAndCrossEntropy(nn.Module):
     """Cross entropy, plus one minus how far prediction and truth overlap (Milletari et al., 2016).
 
-    Cross entropy counts pixels, so a large ground outweighs small shapes; the overlap counts classes alike.
+    Cross entropy counts pixels, so a large background outweighs small shapes; overlap counts classes alike.
     """
 
     def __init__(self, dice: float) -> None:
@@ -43,7 +43,7 @@ class DiceAndCrossEntropy(nn.Module):
 
 
 class UNet(nn.Module):
-    """Down to see far, and up again with what each size has seen (Ronneberger et al., 2015).
+    """A U-Net: down for context, and up again with the features of each size (Ronneberger et al., 2015).
 
     Args:
         input_shape: `(channels, height, width)`; the last two are multiples of `2 ** (len(channels) - 1)`.

@@ -1,4 +1,4 @@
-"""A variational autoencoder: pictures from a few numbers, and new ones from numbers that are drawn."""
+"""A variational autoencoder: encodes pictures as a few numbers, and draws new ones from random numbers."""
 
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
@@ -15,8 +15,8 @@ class AutoEncoder(nn.Module):
     """From a picture to mean and log variance of each latent number, and from latent numbers to a picture.
 
     Args:
-        input_shape: of a picture.
-        hidden: units of the one hidden layer on either side.
+        input_shape: shape of a picture.
+        hidden: units of the one hidden layer on each side.
         latent: how many numbers describe a picture.
     """
 
@@ -31,7 +31,7 @@ class AutoEncoder(nn.Module):
         )
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pictures again, by latent numbers that are drawn; and the mean and log variance of those."""
+        """Return pictures rebuilt from drawn latent numbers, and the latent mean and log variance."""
         mean, log_variance = self.encoder(pictures).chunk(2, dim=1)
         latent = mean + torch.randn_like(mean) * (log_variance / 2).exp()
         return self.decoder(latent), mean, log_variance
@@ -62,7 +62,7 @@ class VAE(LightningModule):
         self.step(batch, "test")
 
     def step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
-        """Return the loss, a bound of the log likelihood; the digits' classes stay out of it."""
+        """Return the loss, a bound on the log likelihood; it ignores the digits' classes."""
         pictures, _ = batch
         again, mean, log_variance = self.model(pictures)
         error = F.mse_loss(again, pictures, reduction="sum") / (2 * len(pictures))

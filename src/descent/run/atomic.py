@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Writes files that are either complete or absent, whatever happens during writing."""
 
 import os
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from typing import IO
 
 from descent.errors import ConfigError
 
-MARK = ".part"  # ends the name of what is still being written
+MARK = ".part"  # ends the name of a file that is still being written
 
 
 def require_inside(path: Path, folder: Path) -> Path:
     """Return a path that is about to be written, renamed or removed, resolved.
 
     Raises:
-        ConfigError: it leads out of the folder, such as by a link or `..`, or is there and no regular file.
+        ConfigError: it leads out of the folder, such as by a link or `..`, or it is not a regular file.
     """
     found = path.resolve()
     if not found.is_relative_to(folder.resolve()) or (path.exists() and not path.is_file()):
@@ -25,16 +25,17 @@ def require_inside(path: Path, folder: Path) -> Path:
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """Open a stream of bytes to a new file beside `path`, which replaces `path` at the end, synced.
+    """Open a byte stream to a new file next to `path`, which is synced and replaces `path` at the end.
 
-    The old file stays whole until the new one is; a kill leaves at most a `*.part`, which nothing reads.
+    The old file stays intact until the new one is complete; a kill leaves at most a `*.part`, which nothing
+    reads.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written to; `path` is as it was.
+        OSError: the disk is full, or the folder cannot be written to; `path` is unchanged.
     """
-    # in the same folder: a rename across file systems would be a copy
+    # in the same folder, because a rename across file systems would be a copy
     part = path.with_name(f".{path.name[:100]}.{os.getpid()}{MARK}")
-    part.unlink(missing_ok=True)  # never through a link that somebody has left there
+    part.unlink(missing_ok=True)  # never through a link that somebody left there
     stream = Stream(part)
     try:
         try:
@@ -51,13 +52,13 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by a text in UTF-8, atomically."""
+    """Replace a file atomically with a UTF-8 text."""
     with open_atomically(path) as stream:
         stream.write(text.encode())
 
 
 class Stream:
-    """A file whose own error is raised in place of what a library makes of it.
+    """A file whose original error is raised instead of the library's version of it.
 
     `torch.save` turns a full disk into a RuntimeError about its archive.
     """
@@ -82,16 +83,16 @@ class Stream:
     def close(self) -> None:
         try:
             self.file.close()
-        except OSError as error:  # what was still buffered did not fit either
+        except OSError as error:  # the remaining buffer did not fit either
             self.error = self.error or error
         if self.error is not None:
             raise self.error
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a loss of power."""
+    """Make renames in a folder survive a power loss."""
     if os.name == "nt":
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, checked when read, never able to run code, and never outside their run."""
+"""Checkpoint files: written atomically, checked on reading, never running code or leaving the folder."""
 
 import os
 import warnings
@@ -16,14 +16,14 @@ from descent.run.atomic import open_atomically, require_inside, sync_folder
 
 
 class DamagedError(ConfigError):
-    """A checkpoint that is torn, truncated, or no checkpoint at all."""
+    """A checkpoint is torn, truncated, or not a checkpoint at all."""
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Lightning's reading and writing of checkpoints: whatever it writes or removes lies in the run's folder.
+    """Reads and writes checkpoints for Lightning, and writes or removes only files in the run's folder.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
     """Save tensors and plain values, atomically and synced.
 
     Raises:
-        Stopped: the disk is full, or the folder is gone or read-only; the file that was there is intact.
+        Stopped: the disk is full, or the folder is gone or read-only; the old file is intact.
     """
     try:
         path.parent.mkdir(exist_ok=True)
@@ -59,7 +59,7 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Load a checkpoint, after its checksums have been compared; runs nothing that the file may contain.
+    """Load a checkpoint after comparing its checksums; run no code that the file may contain.
 
     Raises:
         DamagedError: truncated, torn, changed since it was written, or of another format.
@@ -67,7 +67,7 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(str(path), expected="a checkpoint; there is no such regular file")
-    with path.open("rb") as file:  # opened once: a run that trains may replace it meanwhile
+    with path.open("rb") as file:  # opened once, because an active run may replace it meanwhile
         compare_checksums(file, path)
         try:
             with warnings.catch_warnings():
@@ -77,7 +77,7 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error)).strip()
             expected = f"tensors and plain values alone; nothing of it was run ({reason.split('. ')[0]})"
             raise ConfigError(str(path), expected=expected) from error
-        except Exception as error:  # a crafted file makes torch stumble in many ways
+        except Exception as error:  # a crafted file can make torch raise anything
             raise DamagedError(str(path), expected=f"a checkpoint of torch ({first_line(error)})") from error
     if not isinstance(checkpoint, dict):
         raise DamagedError(str(path), expected=f"a checkpoint of a run, not a {type(checkpoint).__name__}")
@@ -85,11 +85,11 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 def compare_checksums(file: Any, path: Path) -> None:
-    """Read each record of the file once, whose CRC-32 has to be that of the archive's table."""
+    """Read each record of the file once, and compare its CRC-32 with the archive's table."""
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
-    # a file that is cut or overwritten anywhere makes zipfile stumble in any of these ways
+    # a file that is cut or overwritten anywhere makes zipfile raise any of these
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         expected = f"a whole checkpoint; this file is damaged ({first_line(error)})"
         raise DamagedError(str(path), expected=expected) from error
@@ -99,9 +99,9 @@ def compare_checksums(file: Any, path: Path) -> None:
 
 
 def find_newest_whole(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
-    """Return the first checkpoint that can be read, and what it contains; None if there is none.
+    """Return the first readable checkpoint, and its contents; None if there is none.
 
-    Names the damaged ones that it passes over.
+    It names the damaged ones that it skips.
 
     Args:
         paths: where checkpoints may be, the newest first.
@@ -130,7 +130,7 @@ def find_newest_whole(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]] | No
 def rotate(new: Path, last: Path, previous: Path) -> None:
     """Make the new checkpoint the last one, and the last one the previous one.
 
-    There is a whole `last` at every moment, because a command may read it while a run trains.
+    A complete `last` exists at every moment, because a command may read it while a run trains.
     """
     if last.exists():
         spare = previous.with_suffix(".spare")

@@ -1,4 +1,4 @@
-"""A run's folder: the names of its files, and how it is claimed, found, resumed and given up again."""
+"""A run's folder: the names of its files, and how to claim, find, resume and give up the folder."""
 
 import os
 import shlex
@@ -14,35 +14,35 @@ from uuid import uuid4
 from descent.errors import FULL, ConfigError, Stopped
 from descent.run.atomic import MARK
 
-SHARED = "DESCENT_FOLDER"  # where the processes that Lightning starts for a run find its folder
+SHARED = "DESCENT_FOLDER"  # tells the processes that Lightning starts for a run where its folder is
 
 
 class RunFolder:
-    """The files of a run, by what is in them.
+    """The files of a run, by their contents.
 
     Args:
-        path: of the folder.
+        path: the folder's path.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config = self.path / "config.yaml"  # the run: resolved, complete, read back as it is
+        self.config = self.path / "config.yaml"  # the run: resolved, complete, read back unchanged
         self.overrides = self.path / "overrides.yaml"  # what was typed
         self.environment = self.path / "environment.json"
         self.revision, self.changes = self.path / "git.txt", self.path / "git.diff"
         self.data = self.path / "data.txt"
         self.metrics = self.path / "metrics.csv"
         self.result = self.path / "result.json"
-        self.log = self.path / "log.txt"  # what a run of a sweep printed
+        self.log = self.path / "log.txt"  # the output of a sweep's run
         self.evaluation = self.path / "evaluation"
         self.checkpoints = self.path / "checkpoints"
         self.last, self.previous = self.checkpoints / "last.ckpt", self.checkpoints / "previous.ckpt"
-        self.new = self.checkpoints / "new.ckpt"  # about to become the last one
+        self.new = self.checkpoints / "new.ckpt"  # about to become last.ckpt
         self.tracking = self.path / "wandb.txt"  # the id of the run in Weights & Biases
         self.lock = self.path / ".lock"
 
     def __str__(self) -> str:
-        """Return the path as a person types it."""
+        """Return the path as a user types it."""
         return os.path.relpath(self.path)
 
     def weights(self, name: str) -> Path:
@@ -50,38 +50,38 @@ class RunFolder:
         return self.checkpoints / f"{name}.ckpt"
 
     def events(self) -> list[Path]:
-        """Return the files that TensorBoard reads, at any depth; they only ever grow."""
+        """Return the files that TensorBoard reads, at any depth; they only grow."""
         return sorted(path for path in self.path.rglob("events.out.tfevents.*") if path.is_file())
 
     def advise(self) -> str:
-        """Return a sentence on how to go on with the run."""
+        """Return a sentence on how to continue the run."""
         if not self.last.exists():
             return "There is no checkpoint before it"
         return f"Go on with: {command('src/train.py')} {shlex.quote(f'resume={self}')}"
 
     def worth_keeping(self) -> bool:
-        """Whether there is something to show or to go on from."""
+        """Whether there is a result to show or a checkpoint to resume from."""
         return self.metrics.exists() or any(self.path.rglob("*.ckpt"))
 
 
 def command(script: str) -> str:
-    """Return how this shell runs a script: `uv run python src/train.py` where uv started this process."""
+    """Return how this shell runs a script: `uv run python src/train.py` if uv started this process."""
     return f"{'uv run ' if 'UV' in os.environ else ''}python {script}"
 
 
 @dataclass
 class Run:
-    """A run that has its folder: what `train` needs to know beside its config.
+    """A run with its folder: what `train` needs to know in addition to its config.
 
     Attributes:
         folder: claimed for this process.
-        resumed: whether it goes on with what the folder contains.
+        resumed: whether it continues from the folder's contents.
         files: the texts of its config and its overrides; a resumed run writes them once it trains.
-        allowed: names that its config may use; None for a config of one's own.
-        changes: values that were typed for a resumed run, by key.
+        allowed: names that its config may use; None for the user's own config.
+        changes: values typed for a resumed run, by key.
         choices: the word of each group, such as {"loss": "mae"}.
-        taken: whether the name that was asked for is another run's.
-        trim: cuts off what TensorBoard got after the checkpoint that is resumed.
+        taken: whether the requested name belongs to another run.
+        trim: cuts off what TensorBoard received after the checkpoint being resumed.
     """
 
     folder: RunFolder
@@ -99,7 +99,7 @@ class Run:
         return self.folder.path
 
     def rewind(self) -> Path | None:
-        """Return the checkpoint to go on from, with the folder as it was then; None for a new run."""
+        """Return the checkpoint to resume from, and restore the folder to that point; None for a new run."""
         if not self.resumed:
             return None
         from descent.run.rewind import rewind
@@ -110,23 +110,23 @@ class Run:
 
 @contextmanager
 def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, str]]) -> Iterator[RunFolder]:
-    """Make a folder, with a number after its name if that is taken, and keep other processes out of it.
+    """Create a folder, numbered if its name is taken, and keep other processes out of it.
 
-    The folder appears with its first files in it, so that a run that is killed a moment later can be
-    resumed. A run that fails before it has a metric or a checkpoint to show takes back what it made; files
-    that it did not make, and folders that were there before, are never removed. Of several processes that
-    share a run, the first one claims.
+    The folder appears with its first files already in it, so that a run killed a moment later can be
+    resumed. A run that fails before it has a metric or a checkpoint removes what it created, but never
+    files that it did not create or folders that existed before. Among several processes that share a run,
+    the first one claims.
 
     Args:
-        path: the folder to make, with its parents; to be resumed, it is there.
-        resume: go on in the folder as it is.
+        path: the folder to create, with its parents; for resuming, it exists.
+        resume: continue in the existing folder.
         write: returns the first files' texts.
 
     Raises:
-        ConfigError: the folder cannot be made, or the run in it has not ended.
+        ConfigError: the folder cannot be created, or the run in it has not ended.
         Stopped: a file of the folder can no longer be written.
     """
-    # imported here, so that finding and reading runs needs neither
+    # imported here, so that finding and reading runs does not need them
     from filelock import FileLock, Timeout  # comes with torch
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
@@ -139,9 +139,9 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
         folder = make(folder, write)
         made = [folder.path, *made]
     os.environ[SHARED] = str(folder.path)
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # from here on there is something to take back
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # from here on there is something to undo
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    lock = FileLock(folder.lock, timeout=0)  # the system lifts it when the process ends, however it ends
+    lock = FileLock(folder.lock, timeout=0)  # the system releases it however the process ends
     try:
         lock.acquire()
     except Timeout as error:
@@ -156,7 +156,7 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
     except BaseException as error:
         gone = not folder.path.is_dir()
         give_up(folder, made)
-        if isinstance(error, ConfigError):  # nothing came of it
+        if isinstance(error, ConfigError):  # the run never started
             for file in set(folder.events()) - set(there):
                 file.unlink()
         if isinstance(error, OSError) and (error.errno in FULL or gone):
@@ -168,7 +168,7 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
 
 
 def make(folder: RunFolder, write: Callable[[RunFolder], Mapping[Path, str]]) -> RunFolder:
-    """Make the first free one of `folder`, `folder-2`, `folder-3`, … with its files in it, all at once."""
+    """Create the first free one of `folder`, `folder-2`, `folder-3`, … with its files, atomically."""
     parent, name = folder.path.parent, folder.path.name
     part = parent / f".{name[:100]}.{uuid4().hex[:8]}{MARK}"
     try:
@@ -194,7 +194,7 @@ def make(folder: RunFolder, write: Callable[[RunFolder], Mapping[Path, str]]) ->
 
 
 def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
-    """Remove what a new run made, unless it has something to show, and then the folders that are empty."""
+    """Remove what a new run created, unless it is worth keeping, and then the empty folders."""
     if not made or not folder.path.is_dir() or folder.worth_keeping():
         return
     own = (folder.config, folder.overrides, folder.environment, folder.revision, folder.changes, folder.data)
@@ -203,12 +203,12 @@ def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
         file.unlink(missing_ok=True)
     below = sorted((path for path in folder.path.rglob("*") if path.is_dir()), reverse=True)
     for empty in (*below, *made):
-        with suppress(OSError):  # somebody else's file is in it
+        with suppress(OSError):  # it contains somebody else's file
             empty.rmdir()
 
 
 def move(node: Any, old: str, new: str) -> Any:
-    """Return nested values in which paths of a run's old folder are those of its new one."""
+    """Return nested values with the paths of a run's old folder replaced by those of its new one."""
     if isinstance(node, dict):
         return {move(name, old, new): move(value, old, new) for name, value in node.items()}
     if isinstance(node, list):
@@ -218,12 +218,12 @@ def move(node: Any, old: str, new: str) -> Any:
 
 
 def list_sizes(folder: RunFolder) -> dict[str, int]:
-    """Return how long each of TensorBoard's files is, by its path in the folder; `rewind` cuts it there."""
+    """Return the length of each TensorBoard file, by its path in the folder; `rewind` cuts it there."""
     return {p.relative_to(folder.path).as_posix(): p.stat().st_size for p in folder.events()}
 
 
 def find_runs(parent: Path) -> list[RunFolder]:
-    """Return the runs in a folder, at any depth, the newest first."""
+    """Return the runs in a folder, at any depth, newest first."""
     files = [path for path in parent.rglob(RunFolder(parent).config.name) if path.is_file()]
     files = [path for path in files if RunFolder(path.parent).overrides.exists()]  # W&B has such a file too
     files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)

@@ -1,4 +1,4 @@
-"""Where a run starts from: another run's weights, and the weights that it does not change."""
+"""The weights that a run starts from, and those that it keeps frozen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def read_origin(folder: str | None) -> SavedRun | None:
-    """Return the run whose best weights another one starts from, as `init_from` names it, or None."""
+    """Return the run, named by `init_from`, whose best weights this run starts from, or None."""
     if folder is None:
         return None
     from descent.run.saved import read_run
@@ -25,22 +25,22 @@ def read_origin(folder: str | None) -> SavedRun | None:
 
 
 def start_from(model: nn.Module | None, origin: SavedRun | None, data: Any, freeze: Sequence[str]) -> str:
-    """Copy weights of another run's best checkpoint where name and shape match, then freeze some.
+    """Copy weights from another run's best checkpoint where name and shape match, then freeze some.
 
-    A layer whose weights are all frozen goes to evaluation mode as well, so that batch normalisation keeps
+    A layer whose weights are all frozen also switches to evaluation mode, so that batch normalisation keeps
     its statistics and dropout is off; Lightning leaves it there.
 
     Args:
-        model: with its initial weights, which stay where nothing matches; None if the module makes its own.
-        origin: where weights come from, or None.
-        data: whose targets' names decide whether the last layer starts anew.
+        model: with its initial weights, which stay if nothing matches; None if the module makes its own.
+        origin: the run that the weights come from, or None.
+        data: the names of its targets decide whether the last layer is initialised afresh.
         freeze: patterns of names, such as "0.*"; `*` stands for anything.
 
     Returns:
         Lines that name what matched and what is frozen.
 
     Raises:
-        ConfigError: not one weight that matches, a pattern without a match, or nothing left to train.
+        ConfigError: no weight matches, a pattern has no match, or nothing is left to train.
     """
     if model is None:
         if origin or freeze:
@@ -63,14 +63,14 @@ def start_from(model: nn.Module | None, origin: SavedRun | None, data: Any, free
         if own and not any(parameter.requires_grad for parameter in own):
             module.eval()
     if frozen:
-        # Lightning asks whether those layers are meant to be in evaluation mode
+        # Lightning would warn that those layers are in evaluation mode
         warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training.*")
         lines.append(f"freeze: {len(frozen)} of {len(names)} weights stay as they are: {', '.join(frozen)}")
     return "".join(line + "\n" for line in lines)
 
 
 def copy_weights(model: nn.Module, run: SavedRun, targets: Sequence[str]) -> list[str]:
-    """Copy what matches, and return lines that name what matches and what does not, on either side."""
+    """Copy matching weights, and return lines that name the matches and mismatches on both sides."""
     theirs, ours, names = run.weights("model"), model.state_dict(), run.data["names"]
     matched = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
     if not matched:
@@ -92,5 +92,5 @@ def copy_weights(model: nn.Module, run: SavedRun, targets: Sequence[str]) -> lis
 
 
 def first_names(names: Sequence[str]) -> str:
-    """Return names as text, the first few where there are many."""
+    """Return names as text, only the first few if there are many."""
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

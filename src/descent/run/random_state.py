@@ -20,7 +20,7 @@ def take_random_state() -> dict[str, Any]:
 
 
 def put_back_random_state(state: dict[str, Any]) -> None:
-    """Have every generator go on from what `take_random_state` returned."""
+    """Restore every generator to the state that `take_random_state` returned."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))

@@ -1,4 +1,4 @@
-"""A resumed run's folder, brought back to what it contained at its newest whole checkpoint."""
+"""Restores a resumed run's folder to its contents at the newest undamaged checkpoint."""
 
 import json
 import os
@@ -18,16 +18,16 @@ from descent.run.trust import list_texts, read_text
 
 
 def rewind(folder: RunFolder) -> tuple[Path | None, Callable[[], None]]:
-    """Return a folder's newest whole checkpoint, and what cuts off the points that TensorBoard got after it.
+    """Return a folder's newest undamaged checkpoint, and a function that trims TensorBoard's files to it.
 
-    Those points will come again; they are cut off once the run has taken up the checkpoint. The checkpoint is
-    None where the run had come to none: it begins anew. Of several processes, the first one does this.
+    Points after the checkpoint will be logged again, so they are cut off once the run has loaded it. The
+    checkpoint is None if the run had not saved any: it starts afresh. Only the first process does this.
 
     Raises:
-        ConfigError: there are checkpoints, and not one of them can be read; nothing was changed.
+        ConfigError: there are checkpoints, but none can be read; nothing was changed.
     """
     path, checkpoint = find_newest_whole((folder.new, folder.last, folder.previous)) or (None, {})
-    # a kill may have come between writing the new one and giving it its name
+    # a kill may have come between writing the new one and renaming it
     newest = folder.last if path == folder.new else path
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return newest, lambda: None
@@ -49,7 +49,7 @@ def rewind(folder: RunFolder) -> tuple[Path | None, Callable[[], None]]:
 
 
 def cut(files: Sequence[Path], folder: RunFolder, sizes: Mapping[str, int]) -> None:
-    """Cut files to the sizes that a checkpoint knows, and remove those that it does not know."""
+    """Cut files to the sizes recorded in a checkpoint, and remove those that it does not list."""
     for file in files:
         if size := sizes.get(file.relative_to(folder.path).as_posix(), 0):
             os.truncate(file, min(size, file.stat().st_size))
@@ -58,20 +58,20 @@ def cut(files: Sequence[Path], folder: RunFolder, sizes: Mapping[str, int]) -> N
 
 
 def name_other_torch(folder: RunFolder) -> str:
-    """Return a line if the run was begun with another torch than this one, whose results may differ."""
+    """Return a line if the run began with a different torch version, whose results may differ."""
     try:
         before = str(json.loads(read_text(folder.environment))["packages"]["torch"])
-    except (ConfigError, ValueError, LookupError, TypeError):  # no such file, or one that no run wrote
+    except (ConfigError, ValueError, LookupError, TypeError):  # no such file, or not one that a run wrote
         return ""
     same = before.partition("+")[0] == torch.__version__.partition("+")[0]
     return "" if same else f"\nThe run was begun with torch {before}, and goes on with {torch.__version__}"
 
 
 def read_sizes(path: Path, checkpoint: Mapping[str, Any], folder: RunFolder) -> dict[str, int]:
-    """Return how long a checkpoint says that TensorBoard's files were, by their paths in the folder.
+    """Return the lengths of TensorBoard's files as recorded in a checkpoint, by their paths in the folder.
 
     Raises:
-        ConfigError: it is none from which a run can go on, or it names files outside of the folder.
+        ConfigError: a run cannot resume from it, or it names files outside the folder.
     """
     parts: Any = checkpoint.get("parts")
     sizes: Any = parts.get("folder") if isinstance(parts, dict) else None

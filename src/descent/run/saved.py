@@ -1,4 +1,4 @@
-"""A run as it is read back: its config and its weights, checked for what everything else relies on."""
+"""Reads a run back: its config and its weights, checked for everything that other code relies on."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ DATA = {"task": dict, "input_shape": list, "names": list, "class_counts": list, 
 
 @dataclass
 class SavedRun:
-    """A run as it was read: its config, and one of its checkpoints, both plain values and tensors.
+    """A run read from disk: its config and one of its checkpoints, both plain values and tensors.
 
-    `allowed` are the names that its config may use, once somebody has said so.
+    `allowed` lists the names that its config may use, once they have been set.
     """
 
     folder: RunFolder
@@ -29,16 +29,16 @@ class SavedRun:
 
     @property
     def data(self) -> dict[str, Any]:
-        """Return what `FromSamples.describe` said of the data, with raw "examples"."""
+        """Return the data's description from `FromSamples.describe`, with raw "examples"."""
         return self.checkpoint["data"]
 
     def weights(self, of: str) -> dict[str, Any]:
-        """Return the weights of "model", "criterion", "scaling" or "task", by their own names."""
+        """Return the weights of "model", "criterion", "scaling" or "task", by name."""
         state = self.checkpoint["state_dict"]
         return {name.removeprefix(f"{of}."): t for name, t in state.items() if name.startswith(f"{of}.")}
 
     def like(self) -> dict[str, Any]:
-        """Return the argument of data that is to be read as this run's was; see `FromSamples`."""
+        """Return the argument `like` for data to read in the same way as this run's; see `FromSamples`."""
         parts = {part: self.weights(part) for part in ("scaling", "task")}
         return {
             **self.data,
@@ -52,7 +52,7 @@ def read_config(folder: RunFolder, key: str = "resume") -> dict[str, Any]:
     """Return the config of a run, plain values.
 
     Raises:
-        ConfigError: no run's folder, or a file of something else.
+        ConfigError: not a run's folder, or a file of another kind.
     """
     if not folder.config.exists():
         siblings = [p.name for p in folder.path.parent.glob("*") if p.is_dir()]
@@ -69,12 +69,12 @@ def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
     """Return a run's config and one of its checkpoints.
 
     Args:
-        path: of the folder.
+        path: the folder's path.
         weights: "best" or "last".
-        key: of the config that names the folder, for errors.
+        key: the config key that names the folder, for errors.
 
     Raises:
-        ConfigError: no run's folder, one without that checkpoint, or files of something else.
+        ConfigError: not a run's folder, one without that checkpoint, or files of another kind.
     """
     folder = RunFolder(Path(path).expanduser())
     config, file = read_config(folder, key), folder.weights(weights)
@@ -92,7 +92,7 @@ def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
 
 
 def find_fault(checkpoint: Mapping[str, Any]) -> str | None:
-    """Return what a checkpoint lacks of what a run's checkpoint contains; None if it is whole."""
+    """Return what is missing from a checkpoint that a run's checkpoint contains; None if nothing is."""
     state, data = checkpoint.get("state_dict"), checkpoint.get("data")
     if not isinstance(state, dict) or not all(is_plain_tensor(t) for t in state.values()):
         return "its weights are not tensors"
@@ -114,7 +114,7 @@ def find_fault(checkpoint: Mapping[str, Any]) -> str | None:
 
 
 def is_plain_tensor(value: object) -> bool:
-    """Whether something is a tensor that has its numbers, real ones, one after another."""
+    """Whether a value is a dense, contiguous tensor of real numbers."""
     if not isinstance(value, torch.Tensor) or value.is_meta or value.is_complex():
         return False
     return value.layout == torch.strided

@@ -8,15 +8,15 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-# Ctrl-C, kill, and a terminal that is closed, which Windows has no signal for
+# Ctrl-C, kill, and a closed terminal, for which Windows has no signal
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Signals:
     """Catches the signals that ask a run to end, so that it can do so between two steps.
 
-    Lightning raises KeyboardInterrupt wherever it stands, or saves inside the handler, neither of which
-    can be resumed exactly.
+    Lightning raises KeyboardInterrupt at any point, or saves inside the handler; a run cannot resume
+    exactly from either.
     """
 
     def __init__(self) -> None:
@@ -25,30 +25,30 @@ class Signals:
         self.before: dict[int, Any] = {}
 
     def catch(self) -> None:
-        """Take over the handlers, those of Lightning included; what is ignored, as under nohup, stays so."""
+        """Replace the handlers, including Lightning's; ignored signals, as under nohup, stay ignored."""
         if threading.current_thread() is not threading.main_thread():
-            return  # only the main thread may
+            return  # only the main thread may set handlers
         for number in [*ENDING, *([signal.SIGUSR1] if in_slurm() else [])]:  # sbatch --signal=USR1@90
             if signal.getsignal(number) != signal.SIG_IGN:
                 self.before[number] = signal.signal(number, self._handle)
 
     def release(self) -> None:
-        """Put back the handlers that were there."""
+        """Restore the previous handlers."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
 
     def asks_to_requeue(self) -> bool:
-        """Whether what came is SLURM's warning that the job's time is up."""
+        """Whether the received signal is SLURM's warning that the job's time is up."""
         return self.received is not None and signal.Signals(self.received).name == "SIGUSR1"
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.process:
-            return  # a worker of the data: the run will end it
+            return  # a data worker: the run will end it
         if self.received is not None:
             os._exit(128 + number)
         self.received = number
-        # not print: the signal may have come in the middle of one
+        # not `print`, because the signal may have interrupted one
         again = "; once more to stop at once" if number == signal.SIGINT else ""
         text = f"\n{signal.Signals(number).name}: finishing the step and saving{again}\n"
         with suppress(OSError):  # the terminal may be gone
@@ -56,12 +56,12 @@ class Signals:
 
 
 def in_slurm() -> bool:
-    """Whether this process is a job of SLURM."""
+    """Whether this process is a SLURM job."""
     return "SLURM_JOB_ID" in os.environ
 
 
 def requeue() -> str:
-    """Ask SLURM to run this job again; returns what came of it, to be told."""
+    """Ask SLURM to run this job again, and return a message about the result."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
     try:

@@ -1,7 +1,7 @@
-"""What a folder says is data: which names a handed-over config may use, and what its files may contain.
+"""Treats a folder from elsewhere as data: limits the names in its config and the contents of its files.
 
-A folder may name what conf/ names, what is typed, and what `allow=` lists. Weights load with
-`weights_only=True`. Whatever is written, renamed or removed for a run goes through
+A folder may use only names from conf/, names that the user types, and what `allow=` lists. Weights load with
+`weights_only=True`. Everything written, renamed or removed for a run goes through
 `descent.run.atomic.require_inside`. Nothing more is promised: a folder from elsewhere may exhaust memory.
 """
 
@@ -19,19 +19,19 @@ TARGET = re.compile(r"_target_[:=]\s*[\"']?([\w.]+)")
 OWN = ("descent.task.Classes", "descent.task.Values", "descent.task.Labels", "descent.task.Tokens")
 PLACES = re.compile(r"(?<!sub_)dir|path|uri|location|_args_")  # in keys whose values are paths
 FILES = (".yaml", ".json", ".csv", ".txt", ".ckpt", ".lock")
-BYTES = 1 << 26  # of the largest file of text that is read
+BYTES = 1 << 26  # maximum size of a text file to read
 YAML_BYTES, YAML_VALUES, YAML_DIGITS = 1 << 20, 50_000, 100  # of a config, its values, and a number in it
 
 
 def list_allowed(
     words: Iterable[str] = (), more: Iterable[str] = (), places: Iterable[Path] = ()
 ) -> set[str]:
-    """Return the names that a handed-over config may use.
+    """Return the names that a config from elsewhere may use.
 
     Args:
-        words: overrides that are typed, whose targets a person vouches for.
+        words: typed overrides, whose targets the user vouches for.
         more: what `allow=` lists: names, or modules whose own classes and functions are trusted.
-        places: folders of config files that are typed, as `--config-dir` has it.
+        places: folders of config files that the user names, as with `--config-dir`.
     """
     files = (path for place in (CONF, *places) for path in place.rglob("*.yaml"))
     texts = (path.read_text(encoding="utf-8") for path in files)
@@ -39,12 +39,12 @@ def list_allowed(
 
 
 def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[str] = ()) -> None:
-    """Refuse handed-over values by which callbacks, loggers or the trainer would write elsewhere.
+    """Reject values from elsewhere that would make callbacks, loggers or the trainer write elsewhere.
 
     Args:
         config: plain values.
-        folder: of the run.
-        typed: keys that the command line sets, whose values a person vouches for.
+        folder: the run's folder.
+        typed: keys set on the command line, whose values the user vouches for.
 
     Raises:
         ConfigError: naming the first such key.
@@ -59,7 +59,7 @@ def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[s
 
 
 def require_no_links(folder: Path) -> None:
-    """Refuse a folder with links, pipes or devices in it, before anything of it is touched.
+    """Reject a folder that contains links, pipes or devices, before anything in it is touched.
 
     Raises:
         ConfigError: naming the first one.
@@ -84,7 +84,7 @@ def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML of some length, without aliases: a few lines of those can stand for more than a memory holds."""
+    """Loads YAML of limited length, without aliases, a few lines of which could exhaust memory."""
 
     values = 0  # so far
 
@@ -103,7 +103,7 @@ def read_text(path: Path, most: int = BYTES) -> str:
     """Return the text of a file that a run wrote.
 
     Raises:
-        ConfigError: no regular file, because a pipe would be waited for; or one of more than so many bytes.
+        ConfigError: not a regular file, because opening a pipe would block; or one that is too large.
     """
     if not path.is_file() or path.stat().st_size > most:
         raise ConfigError(str(path), expected=f"a regular file that a run wrote, of at most {most:,} bytes")
@@ -114,11 +114,11 @@ def read_yaml(path: Path) -> Any:
     """Return the plain values of a YAML file that a run wrote.
 
     Raises:
-        ConfigError: no regular file, a large one, or one that is not plain YAML.
+        ConfigError: not a regular file, too large, or not plain YAML.
     """
     try:
         return yaml.load(read_text(path, YAML_BYTES), PlainLoader)
     except ConfigError:
         raise
-    except Exception as error:  # a crafted file makes yaml stumble in ways of its own
+    except Exception as error:  # a crafted file can make yaml raise anything
         raise ConfigError(str(path), expected=f"a file that a run wrote ({first_line(error)})") from error

@@ -1,1 +1,1 @@
-"""Many runs: a sweep is a folder of runs, and what the runs' folders hold is all the state there is."""
+"""Many runs: a sweep is a folder of runs, and these folders contain all of its state."""

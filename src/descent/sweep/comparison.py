@@ -1,4 +1,4 @@
-"""Any runs side by side: ranked, a row for each choice that was typed."""
+"""Compares any runs side by side: ranked, with a row for each typed choice."""
 
 from collections.abc import Sequence
 from glob import glob
@@ -10,12 +10,12 @@ from descent.run.trust import read_yaml
 from descent.sweep.plan import Point
 from descent.sweep.ranking import Measure, choose_measure, collect, is_less_better, publish, rank, show
 
-PLACES = ("name", "folder", "resume", "jobs", "hydra.mode")  # words that say nothing of what a run computes
+PLACES = ("name", "folder", "resume", "jobs", "hydra.mode")  # keys that do not affect what a run computes
 FILES = {"ranking.csv", "ranking.md", "curves.png", "line.png", "map.png"}
 
 
 def compare(paths: Sequence[str], by: str | None, output: str | None) -> str:
-    """Rank runs, write table and pictures into a folder where one is named, and return the ranking in words.
+    """Rank runs, write a table and pictures to a folder if one is named, and return the ranking in words.
 
     Args:
         paths: folders of runs, or with runs in them, or patterns.
@@ -70,7 +70,7 @@ def find_folders(paths: Sequence[str]) -> list[RunFolder]:
 
 
 def tell_apart(folders: Sequence[RunFolder]) -> list[dict[str, str]]:
-    """Return of each run the typed words that differ between runs, by key; `–` where it was not typed."""
+    """Return each run's typed values that differ between runs, by key; `–` if a run has none."""
     lines = [read_yaml(folder.overrides) if folder.overrides.is_file() else [] for folder in folders]
     typed = [dict(str(word).lstrip("+").partition("=")[::2] for word in line or ()) for line in lines]
     keys = [key for key in dict.fromkeys(key for run in typed for key in run) if key not in PLACES]

@@ -1,4 +1,4 @@
-"""A sweep from its plan to its answer: what is missing is run, and then all is ranked."""
+"""Runs what is missing from a sweep's plan, and then ranks all its runs."""
 
 import shlex
 import shutil
@@ -25,18 +25,18 @@ RARELY = 10.0  # seconds between two lines of progress where there is no termina
 
 
 class Queue:
-    """The points of a sweep, and those that are still to be run; a search proposes them as it goes."""
+    """A sweep's points, and those still to run; a search proposes them as it goes."""
 
     def __init__(self, points: Iterable[Point]) -> None:
         self.all = list(points)
         self.waiting = deque(point for point in self.all if not point.is_over())
 
     def left(self) -> int:
-        """Return how many are to come."""
+        """Return how many are still to come."""
         return len(self.waiting)
 
     def take(self) -> Point | None:
-        """Return the next point to run; one that a sweep that was killed left at work waits for its end."""
+        """Return the next point to run; one left running by a killed sweep waits for its end."""
         for _ in range(len(self.waiting)):
             point = self.waiting.popleft()
             if point.is_live():
@@ -48,22 +48,22 @@ class Queue:
         return None
 
     def look(self, point: Point) -> None:
-        """See how far a run at work has come."""
+        """Check the progress of an active run."""
 
     def ended(self, point: Point, code: int) -> None:
-        """Learn with which exit code a run has ended."""
+        """Record the exit code of a run that has ended."""
 
 
 @dataclass
 class Sweeping:
-    """A sweep that runs."""
+    """A running sweep."""
 
     folder: Path
     queue: Queue
     engine: Any  # see `descent.sweep.engines`
     config: Mapping[str, Any]  # of one of the runs, plain values
-    command: str  # as a person types it in this shell, such as `uv run python src/train.py`
-    apart: tuple[list[str], str]  # the same for a machine, and the folder in which it was typed
+    command: str  # as typed in this shell, such as `uv run python src/train.py`
+    apart: tuple[list[str], str]  # the same as arguments, and the folder in which it was typed
 
     def __post_init__(self) -> None:
         jobs, threads = (self.config[key] for key in ("jobs", "threads"))
@@ -81,7 +81,7 @@ class Sweeping:
             to_recipe: makes a file of the group experiment of a run's words and a comment.
 
         Raises:
-            Stopped: by a signal; every run that was at work has saved.
+            Stopped: by a signal; every active run has saved.
         """
         begun, done = time.monotonic(), len(self.queue.all) - len(self.queue.waiting)
         total = done + self.queue.left()
@@ -98,7 +98,7 @@ class Sweeping:
         return 0 if good and not self.failed else 1
 
     def run(self) -> int | None:
-        """Run what is missing, and return the number of the signal that ended it before, if one did."""
+        """Run what is missing, and return the number of the signal that ended it early, if one did."""
         stop = self.folder / STOP
         stop.unlink(missing_ok=True)
         self.signals.catch()

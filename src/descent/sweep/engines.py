@@ -24,14 +24,14 @@ from descent.errors import ConfigError
 from descent.run.signals import ENDING
 from descent.sweep.plan import Point
 
-POLL = 0.25  # seconds between two looks of a run at whether it is to end
+POLL = 0.25  # seconds between a run's checks on whether it should end
 Run = Callable[..., int]
 
 
 def run_apart(point: Point, command: Sequence[str], place: str) -> int:
-    """Run a point by a command of its own, typed in a `place`, on any machine, and return its exit code.
+    """Run a point by its own command in the folder `place`, on any machine, and return its exit code.
 
-    Where another process is at work on it, that one is waited for first.
+    If another process is working on it, wait for that one first.
     """
     while not point.claim():
         time.sleep(POLL)
@@ -51,7 +51,7 @@ def run_apart(point: Point, command: Sequence[str], place: str) -> int:
 def run_warm(
     point: Point, call: Callable[[list[str]], int], environment: Mapping[str, str], threads: int
 ) -> None:
-    """In a new process: run a point, until it ends, or is asked to, or the sweep's process is gone."""
+    """In a new process, run a point until it ends, is asked to end, or the sweep's process is gone."""
     import torch
 
     def follow() -> None:
@@ -61,7 +61,7 @@ def run_warm(
 
     parent = os.getppid()
     if hasattr(os, "setsid"):
-        os.setsid()  # Linux shares its cores among sessions first, and Ctrl-C is the sweep's own
+        os.setsid()  # Linux divides its cores among sessions first, and Ctrl-C reaches only the sweep
     for number in ENDING:
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, usual)
@@ -77,7 +77,7 @@ def run_warm(
 
 
 class Local:
-    """Processes of this machine, forked with everything imported; where there are GPUs, each has its own.
+    """Processes on this machine, forked with everything imported; if there are GPUs, each gets its own.
 
     The process that forks computes with one thread: children of one with more can wait for those for ever.
     Where nothing can be forked, processes are spawned. `call` runs a command line and returns its exit code;
@@ -87,26 +87,26 @@ class Local:
     def __init__(self, call: Callable[[list[str]], int], config: Mapping[str, Any]) -> None:
         import torch
 
-        trainer, devices = config["trainer"], torch.cuda.device_count()  # which leaves CUDA alone
+        trainer, devices = config["trainer"], torch.cuda.device_count()  # does not initialise CUDA
         names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
         on_gpu = devices and trainer.get("accelerator") in ("auto", "gpu", "cuda")
         self.gpus, count = names.split(",") if on_gpu else [], trainer.get("devices")
-        self.processes = count if isinstance(count, int) and count > 0 else 1  # of a run
+        self.processes = count if isinstance(count, int) and count > 0 else 1  # per run
         forks = sys.platform == "linux" and not torch.cuda.is_initialized()
         self.context: Any = multiprocessing.get_context("fork" if forks else "spawn")
         self.call, self.threads, self.jobs = call, torch.get_num_threads(), list[Any]()
         torch.set_num_threads(1)
-        gc.freeze()  # what is imported stays in pages that all processes share
+        gc.freeze()  # imported objects stay in pages that all processes share
 
     def places(self, threads: int | None) -> int:
-        """Return how many runs fit; one, while nobody knows how many threads each has."""
+        """Return how many runs fit; one, while the number of threads per run is unknown."""
         if self.gpus:
             return max(1, len(self.gpus) // self.processes)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // (threads * self.processes)) if threads else 1
 
     def submit(self, run: Run, point: Point, *apart: Any) -> Any:
-        """Start a run; the sweep's stop file ends it, and nothing else."""
+        """Start a run, which only the sweep's stop file ends."""
         self.jobs = [job for job in self.jobs if not job.done()]
         taken = [gpu for job in self.jobs for gpu in job.gpus]
         gpus = sorted(self.gpus, key=taken.count)[: self.processes]
@@ -120,13 +120,13 @@ class Local:
 
 
 class Slurm:
-    """Jobs of SLURM, by submitit; conf/executor/slurm.yaml says what the settings are."""
+    """SLURM jobs, by submitit; conf/executor/slurm.yaml explains the settings."""
 
     def __init__(
         self, folder: Path, cluster: str, jobs: int, partition: str | None, gpus: int | None,
         cpus: int | None, minutes: int | None, more: dict[str, Any],
     ) -> None:  # fmt: skip
-        place = folder / ".slurm" / uuid4().hex  # unforeseeable, because submitit reads pickles there
+        place = folder / ".slurm" / uuid4().hex  # unpredictable, because submitit reads pickles there
         self.engine, self.jobs = load("submitit", "slurm").AutoExecutor(place, cluster=cluster), jobs
         named = {"slurm_partition": partition, "gpus_per_node": gpus, "cpus_per_task": cpus}
         settings = {"name": "sweep", "timeout_min": minutes, **named, **more}
@@ -137,12 +137,12 @@ class Slurm:
         return self.jobs
 
     def submit(self, run: Run, *arguments: Any) -> Any:
-        """Start a run; what it returns is polled as a future is."""
+        """Start a run, and return a job that can be polled like a future."""
         return self.engine.submit(run, *arguments)
 
 
 class Ray:
-    """Tasks of a Ray cluster; conf/executor/ray.yaml says what the settings are."""
+    """Tasks of a Ray cluster; conf/executor/ray.yaml explains the settings."""
 
     def __init__(self, address: str | None, cpus: float, gpus: float) -> None:
         self.ray, self.share = load("ray", "ray"), {"CPU": cpus, "GPU": gpus}

@@ -1,4 +1,4 @@
-"""What a sweep looks like: the curves of its best choices, and a line or a map where numbers were varied."""
+"""Draws a sweep: the curves of its best choices, and a line or a map if numbers were varied."""
 
 import csv
 import io
@@ -15,12 +15,12 @@ from descent.run.trust import read_text
 if TYPE_CHECKING:
     from descent.sweep.ranking import Measure, Row
 
-WIDE = 30  # from the least to the largest number, above which an axis is logarithmic
+WIDE = 30  # ratio of the largest to the least number above which an axis is logarithmic
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito (2008)
 
 
 def read_curve(folder: RunFolder, metric: str) -> tuple[list[float], list[float]]:
-    """Return the epochs in which a run logged a metric, and its values; NaN is left out."""
+    """Return the epochs in which a run logged a metric, and its values, without NaN."""
     epochs, values = [], []
     with suppress(OSError, ValueError, csv.Error):
         for row in csv.DictReader(io.StringIO(read_text(folder.metrics))):
@@ -32,9 +32,9 @@ def read_curve(folder: RunFolder, metric: str) -> tuple[list[float], list[float]
 
 
 def draw(rows: "Sequence[Row]", measure: "Measure", folder: Path) -> None:
-    """Draw the curves of ranked choices, and what they come to where one or two numbers were varied."""
+    """Draw the curves of ranked choices, and their figures if one or two numbers were varied."""
     draw_curves(rows, measure, folder / "curves.png")
-    with suppress(ValueError):  # they are no numbers
+    with suppress(ValueError):  # the values are not numbers
         places = [tuple(map(float, row.values.values())) for row in rows]
         if len(places[0]) == 1:
             draw_line(rows, measure, folder / "line.png")
@@ -61,7 +61,7 @@ def plain(text: str) -> str:
 
 
 def draw_curves(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
-    """Draw the best choices' curves: the mean over their runs, and one standard deviation around it."""
+    """Draw the best choices' curves: the mean over their runs, with a band of one standard deviation."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = start_figure(8, 4.5)
@@ -87,7 +87,7 @@ def draw_curves(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
 
 
 def draw_line(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
-    """Draw the figure over the one number that was varied, the best marked."""
+    """Plot the figure against the one number that was varied, with the best marked."""
     values = {float(*row.values.values()): row.of(measure.metric) for row in rows}  # the best first
     best, xs = next(iter(values)), sorted(values)
     means = [mean(values[x]) for x in xs]
@@ -102,10 +102,10 @@ def draw_line(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
 
 
 def draw_map(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
-    """Draw the figure over the two numbers that were varied, the best marked.
+    """Map the figure over the two numbers that were varied, with the best marked.
 
-    The colours reach three times as far as the median is from the best: a run that diverged does not make
-    all others look the same.
+    The colour range is three times the distance from the best to the median, so that a diverged run does
+    not make all others look the same.
     """
     places = [(*map(float, row.values.values()), mean(row.of(measure.metric))) for row in rows]
     xs, ys = (sorted({place[axis] for place in places}) for axis in (0, 1))

@@ -1,4 +1,4 @@
-"""What a sweep consists of: the words that all its runs share, the values that differ, and who is at work."""
+"""A sweep's plan: the overrides that all its runs share, the values that vary, and the state of each."""
 
 import json
 import math
@@ -23,8 +23,8 @@ from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
 from descent.run.trust import read_text, read_yaml
 
-PLAN, STOP = "sweep.yaml", ".stop"  # the second one asks every run of a sweep to save and end
-DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended as it should; a search ends it early
+PLAN, STOP = "sweep.yaml", ".stop"  # the second file asks every run of a sweep to save and end
+DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended normally; a search ended it early
 MOST = 100_000  # runs of a sweep
 LONGEST = 120  # characters of a folder's name
 PATIENCE = 5.0  # seconds for the runs of a sweep that was killed to let go of it
@@ -33,7 +33,7 @@ STALE = 60.0  # seconds after which a process of another machine that shows no s
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One combination of values, and its run; processes on other machines get it as it is."""
+    """One combination of values, and its run; it is sent to processes on other machines unchanged."""
 
     values: Mapping[str, str]  # what differs from the other runs, as typed, by key
     words: tuple[str, ...]  # of the run's command line, without its folder
@@ -63,7 +63,7 @@ class Point:
             return "done"
         if not self.folder.config.exists():
             return "missing"
-        if "test" in read_json(self.folder.result):  # it was killed before it could note that
+        if "test" in read_json(self.folder.result):  # it was killed before it could record that
             return "done"
         return "pruned" if (self.folder.path / PRUNED).exists() else "begun"
 
@@ -118,7 +118,7 @@ class Plan:
     folder: Path
     words: list[str]  # that all runs share
     values: dict[str, list[str]]  # of each key that varies, as typed; a range that a search draws from
-    search: list[str] = field(default_factory=list)  # words about the search
+    search: list[str] = field(default_factory=list)  # overrides for the search
 
     def __post_init__(self) -> None:
         for key, values in self.values.items():
@@ -133,18 +133,18 @@ class Plan:
             yield self.point(dict(zip(self.values, chosen, strict=True)))
 
     def point(self, values: Mapping[str, str], number: int | None = None) -> Point:
-        """Return the run of some values, of a search with its number."""
+        """Return the run with some values; in a search, with its number."""
         varying = [f"{key}={value}" for key, value in values.items()]
         name = ("" if number is None else f"{number:03},") + name_folder(varying)
         return Point(values, (*self.words, *varying), RunFolder(self.folder / name))
 
     def typed(self) -> list[str]:
-        """Return the words of a command line that asks for it."""
+        """Return a command line that asks for this sweep."""
         values = [f"{key}={','.join(texts)}" for key, texts in self.values.items()]
         return [*self.words, *self.search, *values]
 
     def is_like(self, other: "Plan") -> bool:
-        """Return whether another sweep differs in the values alone, a search not even in those."""
+        """Return whether another sweep differs only in the values or, for a search, not even in those."""
         words = {*self.words, *self.search} ^ {*other.words, *other.search}
         same = (
             all(w.startswith(("hydra", "trials=")) for w in words)
@@ -160,7 +160,7 @@ class Plan:
 
 
 def read_plan(folder: Path) -> Plan:
-    """Return the plan in a folder; a ConfigError where it is none, or larger than a sweep may be."""
+    """Return the plan in a folder; a ConfigError if there is none, or it exceeds a sweep's maximum size."""
     content = read_yaml(folder / PLAN)
     parts = content if isinstance(content, dict) else {}
     words, values, search = (parts.get(key) for key in ("words", "values", "search"))
@@ -173,14 +173,14 @@ def read_plan(folder: Path) -> Plan:
 def find_plan(wanted: Plan, parent: Path) -> Plan | None:
     """Return the newest sweep in a folder that is like another one, or None."""
     for file in sorted(parent.glob(f"*/{PLAN}"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
-        with suppress(ConfigError):  # it is no sweep
+        with suppress(ConfigError):  # not a sweep
             if (plan := read_plan(file.parent)).is_like(wanted):
                 return plan
     return None
 
 
 def name_folder(words: Sequence[str]) -> str:
-    """Return `loss=mae,seed=0` of the words that vary: a name of its own for each, on every file system."""
+    """Return `loss=mae,seed=0` from the values that vary: a unique name, valid on every file system."""
     text = ",".join(re.sub(r"[\[\]'\"]", "", word.lstrip("+~")) for word in words)
     name = re.sub(r"[^\w.=+,-]+", "_", text)[:LONGEST] or "run"
     if name == text or not words:
@@ -189,7 +189,7 @@ def name_folder(words: Sequence[str]) -> str:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Return what a run wrote into a file; empty where it has not done so yet."""
+    """Return what a run wrote to a file; empty if it has not written it yet."""
     try:
         content = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError):
@@ -198,7 +198,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def hold(folder: Path) -> FileLock:
-    """Make a sweep's folder, and return the lock that keeps other sweeps out until it is released."""
+    """Create a sweep's folder, and return the lock that keeps other sweeps out until it is released."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -221,7 +221,7 @@ def take_lock(folder: RunFolder, patience: float = 0) -> FileLock | None:
 
 
 def require_plain(folder: Path) -> None:
-    """Refuse a folder to write to in which a link, a pipe or a device leads elsewhere."""
+    """Reject an output folder in which a link, a pipe or a device leads elsewhere."""
     for parent, folders, files in os.walk(folder):
         for path in (f"{parent}/{name}" for name in (*folders, *files)):
             with suppress(FileNotFoundError):  # a run at work has removed it

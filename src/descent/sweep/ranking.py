@@ -1,4 +1,4 @@
-"""Which choice is the best: means over seeds, and what their spread allows to say."""
+"""Ranks choices: means over seeds, and which differences their spread supports."""
 
 import math
 import shutil
@@ -14,34 +14,34 @@ from descent.sweep.pictures import draw
 from descent.sweep.plan import Point, read_json
 
 if TYPE_CHECKING:
-    import polars as pl  # not before the runs are over: a process that is forked from one with it may hang
+    import polars as pl  # only after the runs: a process forked after this import may hang
 
-REPEATS = ("seed", "data.seed", "fold", "data.fold")  # what does not make another choice
-LOWER = ("loss", "mae", "mse", "rmse", "mape", "calibration_error")  # metrics of which less is better
-FEW = 5  # seeds in common, below which their spread is too uncertain to call a difference noise
+REPEATS = ("seed", "data.seed", "fold", "data.fold")  # keys that distinguish repetitions, not choices
+LOWER = ("loss", "mae", "mse", "rmse", "mape", "calibration_error")  # metrics for which lower is better
+FEW = 5  # with fewer seeds in common, the spread is too uncertain to call a difference noise
 # Student's t that 2.5 % lie above, by degrees of freedom from 4
 T = (2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101)
-SHOWN, ENDLESS = 20, 10_000  # rows on the terminal; columns of a file
+SHOWN, ENDLESS = 20, 10_000  # rows on the terminal; characters across in a file
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What runs are ranked by: a figure of their best epoch."""
+    """The figure of their best epoch by which runs are ranked."""
 
     metric: str
     lower: bool  # is better
     note: str = ""  # what it is, in words
-    without: str = ""  # a figure that does not compare
+    without: str = ""  # a figure that is not comparable
 
 
 @dataclass
 class Row:
-    """A choice, and what came of its runs."""
+    """A choice, and the results of its runs."""
 
     values: dict[str, str]
     points: dict[tuple[str, ...], Point]  # its runs that have ended, by seed and fold
     figures: dict[tuple[str, ...], dict[str, float]]  # of each run, by the same
-    near: bool | None = False  # whether the best is within the noise; None where too few seeds can tell
+    near: bool | None = False  # whether it is within the noise of the best; None if there are too few seeds
 
     @property
     def name(self) -> str:
@@ -60,7 +60,7 @@ class Row:
 
 
 def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Iterable[str]) -> Measure:
-    """Return the monitored metric; where the loss is monitored and `varying`, another one of `figures`."""
+    """Return the monitored metric; if that is the loss and the loss is `varying`, another of `figures`."""
     of_loss = monitor.endswith("/loss") and any(key.partition(".")[0] == "loss" for key in varying)
     others = [name for name in figures if name.startswith("val/") and name != "val/loss"]
     if not of_loss or not others:
@@ -70,7 +70,7 @@ def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Ite
 
 
 def is_less_better(metric: str) -> bool:
-    """Return whether of a metric's values the lower one is better, by its name."""
+    """Return whether lower is better for a metric, by its name."""
     return metric.partition("/")[2] in LOWER
 
 
@@ -83,7 +83,7 @@ def best_figures(folder: RunFolder) -> dict[str, float]:
 
 
 def collect(points: Iterable[Point]) -> list[Row]:
-    """Return a row for each choice that has runs that are done."""
+    """Return a row for each choice with finished runs."""
     rows: dict[tuple[tuple[str, str], ...], Row] = {}
     for point in points:
         if point.state() == "done":
@@ -95,9 +95,9 @@ def collect(points: Iterable[Point]) -> list[Row]:
 
 
 def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
-    """Return the rows that have the figure, the best first, each compared with that one.
+    """Return the rows that have the figure, best first, each compared with the best.
 
-    Runs of one seed share their splits and their initial weights, so the differences are taken seed by seed.
+    Runs with the same seed share their splits and initial weights, so differences are taken seed by seed.
     """
     metric = measure.metric
     ranked = [row for row in rows if row.of(metric)]
@@ -111,9 +111,9 @@ def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
 
 
 def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
-    """Return whether two choices differ by no more than noise; None where too few seeds can tell.
+    """Return whether two choices differ by no more than noise; None if there are too few seeds.
 
-    They do not where each one's mean is outside the other's spread of one standard deviation. Otherwise a
+    If each one's mean is outside the other's spread of one standard deviation, they differ. Otherwise, a
     95 % interval of the mean difference, by Student's t, decides. The pairs are their values, seed by seed.
     """
     n, gaps = len(pairs), [one - other for one, other in pairs]
@@ -128,7 +128,7 @@ def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
 
 
 def show(rows: Sequence[Row], measure: Measure) -> str:
-    """Return the best rows as a table that fits the terminal, and what it means."""
+    """Return the best rows as a table that fits the terminal, and an explanation."""
     table, columns = tabulate(rows[:SHOWN], measure), shutil.get_terminal_size().columns
     while len(draw_table(table, ENDLESS).split("\n")[0]) > columns and table.columns[-1] != "runs":
         table = table.drop(table.columns[-1])
@@ -137,7 +137,7 @@ def show(rows: Sequence[Row], measure: Measure) -> str:
 
 
 def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
-    """Return the ranking as texts, a column for each thing that differs."""
+    """Return the ranking as texts, with a column for each key that varies."""
     import polars as pl
 
     tests = dict.fromkeys(name for row in rows for f in row.figures.values() for name in f if "test/" in name)
@@ -158,7 +158,7 @@ def write_spread(values: Sequence[float]) -> str:
 
 
 def draw_table(table: "pl.DataFrame", width: int, form: Any = "NOTHING") -> str:
-    """Return a table in so many columns; a longer text goes on below."""
+    """Return a table of limited width; longer texts wrap."""
     import polars as pl
 
     with pl.Config(

@@ -1,7 +1,7 @@
-"""Search: trials that Optuna proposes one after another, by what came of those before.
+"""Search: trials that Optuna proposes one after another, based on the results of earlier ones.
 
-Its journal in the sweep's folder is the state. Each proposal has a sampler of its own, whose seed is made of
-the run's seed and the trial's number, so a search that was killed goes on with what it would have proposed.
+Its journal in the sweep's folder is the state. Each proposal has its own sampler, seeded by the run's seed
+and the trial's number, so a killed search continues with the proposals that it would have made.
 """
 
 import math
@@ -19,7 +19,7 @@ from descent.sweep.plan import PRUNED, Plan, Point
 from descent.sweep.ranking import Measure, best_figures
 
 BOARD = "optuna.log"
-DIGITS = 4  # of a number that is drawn, so that it can be typed again
+DIGITS = 4  # of a drawn number, so that it can be typed again
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Range:
     text: str
 
     def divide(self, steps: int) -> list[str]:
-        """Return as many of them at equal distances, the ends included."""
+        """Return this many equally spaced values, including both ends."""
         require(steps >= 2, "search.steps", steps, "a whole number of at least 2")
         turn, back = (math.log, math.exp) if self.log else (float, float)
         low, high = turn(self.low), turn(self.high)
@@ -56,15 +56,15 @@ class Range:
 
 @dataclass
 class Grid:
-    """Every combination of values, with ranges cut into so many steps, their ends included."""
+    """Every combination of values, with each range divided into steps, both ends included."""
 
     steps: int
 
 
 class Search(Queue):
-    """The trials of a search: those that were begun, and then what a sampler of Optuna's proposes.
+    """The trials of a search: those already begun, and then the proposals of an Optuna sampler.
 
-    `sampler` makes one from a seed, a `pruner` ends trials early, and `space` is what each key is drawn from.
+    `sampler` makes one from a seed, `pruner` ends trials early, and `space` gives each key's possible values.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class Search(Queue):
         return point
 
     def left(self) -> int:
-        """Return how many are to come."""
+        """Return how many are still to come."""
         return len(self.waiting) + max(0, self.wanted - len(self.all))
 
     def take(self) -> Point | None:
-        """Return a trial that was begun, or the next one."""
+        """Return a trial that has begun, or the next one."""
         from optuna.distributions import CategoricalDistribution
 
         if (point := super().take()) is not None or self.waiting or not self.left():
@@ -129,7 +129,7 @@ class Search(Queue):
         return self._add(self.study.ask(space))
 
     def look(self, point: Point) -> None:
-        """Report the epochs that a run has come to, and mark it where the pruner ends it."""
+        """Report a run's epochs so far, and mark the run if the pruner ends it."""
         trial = self.trials[point]
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         for epoch, value in zip(*read_curve(point.folder, self.measure.metric), strict=True):
@@ -139,7 +139,7 @@ class Search(Queue):
                     (point.folder.path / PRUNED).touch()
 
     def ended(self, point: Point, code: int) -> None:
-        """Report a run; one that failed by itself counts as the worst, one that was killed runs again."""
+        """Report a run: a failed one counts as the worst, a killed one runs again."""
         from optuna.trial import TrialState
 
         value = best_figures(point.folder).get(self.measure.metric)

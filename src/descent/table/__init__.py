@@ -1,1 +1,1 @@
-"""A person's own table, CSV or Parquet: read by polars, understood column by column."""
+"""The user's table, CSV or Parquet: read by polars, interpreted column by column."""

@@ -1,4 +1,4 @@
-"""Columns of a table as numbers, by rules from the training rows that are the run's schema ever after."""
+"""Turns table columns into numbers, by rules from the training rows that become the run's schema."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,9 +11,9 @@ from descent.data.named_path import NamedPath
 from descent.errors import ConfigError
 from descent.table.files import ORDERS, Format, as_words
 
-TRUTHS = ["false", "true"]  # in any case of letters
-STRAY = 0.1  # share of the values that may be of another kind than the column; they are errors
-EXACT = 1 << 53  # whole numbers beyond lose digits in float64
+TRUTHS = ["false", "true"]  # in any letter case
+STRAY = 0.1  # share of values that may be of another kind than the column's; they are reported as errors
+EXACT = 1 << 53  # whole numbers beyond this lose digits in float64
 YEARS = (-30_610_224_000.0, 253_402_300_799.0)  # 1000 to 9999, in seconds; "20" is no year of "%Y"
 ISO = ["%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z"]
 DAY, MONTH = r"\d{1,4}", r"\p{L}{3,9}\.?"
@@ -25,14 +25,14 @@ UNREAD = (  # numbers such as $1,234.50 or 5 %, and dates such as 31.12.2020 10:
 
 @dataclass
 class Column:
-    """How one column of a file becomes one number a row.
+    """How one column of a file becomes one number per row.
 
     Attributes:
         kind: "number"; "date", seconds since 1970-01-01; "boolean" or, of a target, "class", the place in
             `words`; each is NaN where it is missing. "category": the place in `words`, len(words) where it
             is missing, -1 where training never saw it.
-        fill: what stands for a missing number or date: the median of the training rows.
-        flagged: values were missing in the training rows too, so that a feature of its own says where.
+        fill: replaces a missing number or date: the median of the training rows.
+        flagged: values were missing in the training rows too, so a separate feature marks them.
         words: false and true, the classes, or the categories of the training rows, the most frequent first.
     """
 
@@ -48,7 +48,7 @@ class Column:
         """Return the numbers, Float64; null where a value is missing, of another kind, or an unknown word."""
         if self.words:
             text, words = as_words(series), self.words
-            if sorted(word.lower() for word in words) == TRUTHS:  # True here may be true there
+            if sorted(word.lower() for word in words) == TRUTHS:  # True here may be true in another file
                 text, words = text.str.to_lowercase(), [word.lower() for word in words]
             return text.cast(pl.Enum(words), strict=False).to_physical().cast(pl.Float64)
         if self.kind == "date":
@@ -81,7 +81,7 @@ def to_numbers(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, 
 
 def as_numbers(series: pl.Series, decimal: str = "point") -> pl.Series:
     """Return the values as Float64; null where one is missing or no number."""
-    if series.dtype == pl.String and decimal == "comma":  # a point is no part of a number then
+    if series.dtype == pl.String and decimal == "comma":  # then a point is not part of a number
         series = series.str.replace(".", "?", literal=True).str.replace(",", ".", literal=True)
     if series.dtype.is_numeric() or series.dtype in (pl.String, pl.Boolean):
         return series.cast(pl.Float64, strict=False)
@@ -112,10 +112,10 @@ def find_kind(values: pl.Series, format: Format, named: bool = False) -> Column:
         raise ValueError("no values")
     if named:
         return Column(values.name, "category")
-    some = values.gather_every(len(values) // 1_000 + 1)  # a text of another kind is seen quickly
+    some = values.gather_every(len(values) // 1_000 + 1)  # a text of another kind is detected quickly
     numbers = Column(values.name, "number", decimal=format.decimal)
     dates, given = (Column(values.name, "date", dates=form) for form in ("auto", format.dates))
-    # a form such as %Y%m%d is that of numbers, too
+    # a format such as %Y%m%d also matches numbers
     for column in (given, Column(values.name, "boolean", words=TRUTHS), numbers, dates):
         if all(column.read(part).null_count() <= STRAY * len(part) for part in (some, values)):
             return column

@@ -18,8 +18,8 @@ import polars.selectors as cs
 from descent.data.named_path import NamedPath
 from descent.errors import first_line, require_one_of
 
-BLOCK = 1 << 22  # characters of a CSV, or numbers of a Parquet file, that are read at once
-LONGEST = 1 << 24  # characters of a row: a small compressed file may stand for more than a memory holds
+BLOCK = 1 << 22  # characters of a CSV, or numbers of a Parquet file, to read at once
+LONGEST = 1 << 24  # characters of a row: a small compressed file may expand beyond memory
 SEPARATORS = (",", ";", "\t", "|")
 ORDERS = {"day_first": "$3-$2-$1", "month_first": "$3-$1-$2"}  # of a date's day, month and year
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -28,7 +28,7 @@ DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error, OS
 
 @dataclass
 class Format:
-    """How the text of files is written, as conf/data/table.yaml has it; a separator of "" is found out."""
+    """The text format of files, as in conf/data/table.yaml; a separator of "" is detected."""
 
     missing: list[str]
     encoding: str = "utf-8"
@@ -75,7 +75,7 @@ def read_csv(file: Path, named: NamedPath, format: Format) -> Iterator[pl.DataFr
     with open_csv(file, format.encoding) as stream:
         lines = iter(lambda: stream.readline(LONGEST), "")
         names, separator = read_header(lines, named, format.separator)
-        # numbers stand for the names, because polars takes no quotes within a name
+        # numbers replace the names, because polars does not accept quotes in a name
         first, header = 0, separator.join(str(place) for place in range(len(names)))
         for rows in join_lines(lines, '""\n' if len(names) == 1 else ""):
             try:
@@ -138,7 +138,7 @@ def join_lines(lines: Iterator[str], blank: str) -> Iterator[str]:
 
 
 def tidy(frame: pl.DataFrame, missing: Sequence[str]) -> pl.DataFrame:
-    """Return rows with null for what is missing, and text without spaces around it."""
+    """Return rows with null for missing values, and text without surrounding spaces."""
     text = cs.by_dtype(pl.String, pl.Categorical, pl.Enum).cast(pl.String).str.strip_chars()
     frame = frame.with_columns(text, cs.float().fill_nan(None))
     numbers = any(re.fullmatch(r"-?\d+(\.\d+)?", word) for word in missing)

@@ -1,4 +1,4 @@
-"""New tables as a trained model takes them, by the rules that were fitted in training."""
+"""Reads new tables for a trained model, by the rules fitted in training."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +56,7 @@ def constant(values: Sequence[float], dtype: torch.dtype = torch.int64) -> nn.Bu
 
 
 class TableReader:
-    """A reader of CSV and Parquet files, and of frames; `path` is the file that its rules were fitted on."""
+    """Reads CSV and Parquet files, and frames; `path` is the file that its rules were fitted on."""
 
     def __init__(self, path: str, goals: list[Column], format: Format, columns: list[Column]) -> None:
         self.path, self.goals, self.format, self.columns = path, goals, format, columns
@@ -71,12 +71,12 @@ class TableReader:
 
     @classmethod
     def from_description(cls, values: Mapping[str, Any]) -> "TableReader":
-        """Return the reader that `describe` described."""
+        """Return the reader from the result of `describe`."""
         goals, columns = ([Column(**column) for column in values[part]] for part in ("targets", "columns"))
         return cls(values["path"], goals, Format(**values["format"]), columns)
 
     def encoder(self) -> Encoder:
-        """Return what makes features of the columns."""
+        """Return the module that turns columns into features."""
         return Encoder(self.columns)
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
@@ -100,7 +100,7 @@ class TableReader:
             first += len(frame)
 
     def take(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
-        """Return the inputs of rows as of `to_numbers`, and count words that training never saw."""
+        """Return the inputs of rows as from `to_numbers`, and count categories that training never saw."""
         inputs = to_numbers(self.columns, frame, file, first)
         for column, values in zip(self.columns, inputs.T, strict=True):
             self.unseen[column.name] += int((values < 0).sum()) if column.words else 0

@@ -1,4 +1,4 @@
-"""A table as samples: what is predicted, which rows are given to which split, and what is learned from."""
+"""A table as samples: its targets, the rows of each split, and the columns to learn from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,8 +19,8 @@ from descent.table.columns import Column, as_numbers, find_kind, fit_column, to_
 from descent.table.files import Format, as_words, read_blocks
 from descent.table.reader import TableReader
 
-FEW = 20  # whole numbers are classes where there are at most this many different ones
-SHOWN = 10  # classes or words that the preview shows
+FEW = 20  # whole numbers are classes if there are at most this many different ones
+SHOWN = 10  # classes or categories that the preview shows
 SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 
 
@@ -76,7 +76,7 @@ def table(
     rows = {name: (place == SPLITS[name]).nonzero().flatten() for name in ("train", "val", "test")}
     require(len(rows["train"]) > 0, "target", target, "rows to train on, but none has a target")
     fit = partial(fit_table, parts, reader, max_categories)
-    inputs = torch.empty(len(values), 0)  # filled by `fit`, when the training rows are known
+    inputs = torch.empty(len(values), 0)  # filled by `fit`, once the training rows are known
     names = goals[0].words if goals[0].kind == "class" else reader.targets
     return Samples(inputs, values, names, rows, fit=fit)
 
