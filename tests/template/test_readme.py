@@ -1,9 +1,12 @@
 """Every command of README and docs does what it says, and every list in them is the one in conf/."""
 
+import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import traceback
 from itertools import groupby
 from pathlib import Path
@@ -215,3 +218,12 @@ def test_the_lock_is_remade_by_its_command(tmp_path: Path) -> None:
         return [line.split(" ")[0] for line in text.splitlines() if "==" in line and not line.startswith("#")]
 
     assert pins(lock.read_text()) == pins((ROOT / "requirements.lock").read_text())
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    cells = json.loads((ROOT / "docs/notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code = code.replace('"loss=mae"', f'"folder={tmp_path}/run", "loss=mae"')
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    check = "\nassert run.metrics['test/acc'] > 0.3 and len(run.predict(digits)) == len(digits)"
+    subprocess.run([sys.executable, "-c", code + check], check=True, cwd=tmp_path, env=environment)
