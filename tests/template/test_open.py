@@ -260,3 +260,10 @@ def test_the_code_of_the_page_on_extending_runs(tmp_path: Path) -> None:
     assert [line for line in finished.out.splitlines() if line.startswith("refused")] == []
     assert finished.out.count("\nran ") == len(COMMANDS)
     assert len(list(tmp_path.glob("logs/*/result.json"))) == len(COMMANDS)
+
+
+def test_runs_of_a_plain_module_are_swept_and_ranked_by_what_it_logs(run: Run, tmp_path: Path) -> None:
+    words = write(tmp_path, {"module": f"{HERE}.Seven", "data": f"{HERE}.TwoLoaders"}, "sweep")
+    finished = run("-m", *words, "seed=0,1", "trainer.max_epochs=1")
+    assert finished.code == 0, finished.out + finished.err
+    assert "val_loss at each run's best epoch" in finished.out

@@ -8,11 +8,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
+from descent.callbacks.figures import DEFAULT, find_like
 from descent.data.described import describe_data
 from descent.errors import ConfigError, require
 from descent.run.folder import RunFolder
-
-DEFAULT = "val/loss"
 
 
 class BestWeights(Checkpoint):
@@ -121,7 +120,7 @@ class BestWeights(Checkpoint):
             raise ConfigError("monitor", self.monitor, expected=expected, choices=logged)
         if not logged:
             return DEFAULT
-        found = min(logged, key=lambda name: ("val" not in name, "loss" not in name))
+        found = find_like(logged)
         print(f"monitor={DEFAULT}: the module does not log it; {found} is monitored", flush=True)
         return found
 

@@ -1,9 +1,11 @@
 """What an epoch logged, as plain numbers, and the names to print."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch import Trainer
 
+DEFAULT = "val/loss"  # what is monitored unless something else is asked for
 TITLES = {"loss": "Loss", "acc": "Acc", "mae": "MAE", "r2": "R²"}  # as the tutorial prints them
 
 
@@ -26,3 +28,9 @@ def title_of(figure: str) -> str:
     if not slash:
         return TITLES.get(figure, figure)
     return f"{stage.capitalize()} {TITLES.get(name, name)}"
+
+
+def find_like(names: Iterable[str]) -> str:
+    """Return the name that is most like the default: of validation rather than training, and a loss."""
+    known = [name for name in names if name not in ("epoch", "step", "seconds")]
+    return min(known, key=lambda name: ("val" not in name, "loss" not in name))

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from descent.callbacks.figures import DEFAULT, find_like
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
 from descent.sweep.pictures import draw
@@ -60,7 +61,13 @@ class Row:
 
 
 def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Iterable[str]) -> Measure:
-    """Return the monitored metric; if that is the loss and the loss is `varying`, another of `figures`."""
+    """Return the monitored metric; if that is the loss and the loss is `varying`, another of `figures`.
+
+    Where a module of one's own logs no val/loss, it is what the run monitored in its place.
+    """
+    figures = list(figures)
+    if monitor == DEFAULT and monitor not in figures and any("val" in name for name in figures):
+        monitor = find_like(figures)
     of_loss = monitor.endswith("/loss") and any(key.partition(".")[0] == "loss" for key in varying)
     others = [name for name in figures if name.startswith("val/") and name != "val/loss"]
     if not of_loss or not others:
