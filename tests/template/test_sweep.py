@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import chdir
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,7 +18,7 @@ import conftest
 import pytest
 import torch
 import yaml
-from conftest import TRAIN, Run, finish, send
+from conftest import ROOT, TRAIN, Run, finish, send, server
 
 from descent.errors import ConfigError
 from descent.sweep.conduct import Queue, Sweeping
@@ -325,22 +326,30 @@ def report(words: list[str]) -> int:
     ],
 )
 def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, cores: int, processes: int, devices: list,
-    places: int,
-) -> None:  # fmt: skip
-    plan = Plan(tmp_path / "sweep", [], {"seed": ["0", "1", "2"]})
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus.split(",")) if gpus else 0)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    if not gpus:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    tmp_path: Path, gpus: str, cores: int, processes: int, devices: list[str], places: int
+) -> None:
+    # in a process of its own, as a sweep is: children of one that has computed with several threads may hang
+    process = server.Process(target=sweep_on, args=(tmp_path, gpus, cores, processes, devices, places))
+    with chdir(ROOT / "tests"):
+        process.start()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == 0
+
+
+def sweep_on(folder: Path, gpus: str, cores: int, processes: int, devices: list[str], places: int) -> None:
+    """In a new process: sweep three runs on a machine with these GPUs and cores."""
+    plan = Plan(folder / "sweep", [], {"seed": ["0", "1", "2"]})
+    torch.cuda.device_count = lambda: len(gpus.split(",")) if gpus else 0
+    os.sched_getaffinity = lambda pid: set(range(cores))  # type: ignore[assignment]
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    os.environ.update({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})
     before = torch.get_num_threads()
     engine = Local(report, {"trainer": {"accelerator": "auto", "devices": processes}})
     torch.mm(torch.ones(400, 400), torch.ones(400, 400))  # a child would hang where this had threads
     assert engine.places(1) == places
-    assert begin(plan, engine, tmp_path).run() is None
-    torch.set_num_threads(before)
-    said = [(tmp_path / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(3)]
+    assert begin(plan, engine, folder).run() is None
+    said = [(folder / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(3)]
     assert sorted({words[0] for words in said}) == devices
     assert all(words[1:] == [str(before), "tensor(True)", "True"] for words in said)
 
