@@ -76,7 +76,7 @@ def train(folder: Path, words: list[str]) -> tuple[Any, Any]:
     try:
         return start(load_job(), words if "resume=" in words[0] else [*words, f"folder={folder}"])
     except ConfigError as error:
-        if re.search("to be installed|Module not found|not met", error.expected):
+        if re.search("to be installed|Module not found|No module named|not met", error.expected):
             pytest.skip(str(error))
         raise
 

@@ -54,9 +54,10 @@ UNUSUAL = [
 def own_steps(monkeypatch: pytest.MonkeyPatch) -> list[Optimizer]:
     """The optimizers whose own `step` was called."""
     called: list[Optimizer] = []
-    for kind in (Adam, SGD, NAdam):  # AdamW has that of Adam
+    steps = {kind: kind.step for kind in (Adam, AdamW, SGD, NAdam)}  # AdamW may have that of Adam
+    for kind, theirs in steps.items():
 
-        def step(self: Optimizer, closure: Any = None, own: Any = kind.step) -> Any:
+        def step(self: Optimizer, closure: Any = None, own: Any = theirs) -> Any:
             called.append(self)
             return own(self, closure)
 

@@ -299,6 +299,7 @@ def test_of_two_processes_one_tells_what_is_wrong(run: Run) -> None:
 
 def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None:
     words = ["trainer.max_epochs=2", "callbacks.progress.interval=0.01", "data.batch_size=1"]
+    words += ["model.hidden=[2048,2048]", "trainer.limit_train_batches=300"]  # an epoch of more than a second
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
     command = [sys.executable, TRAIN, *words, f"folder={tmp_path}/run"]
@@ -312,7 +313,7 @@ def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None
             break
     assert process.wait() == 0
     screen = b"".join(chunks).decode()
-    assert re.search(r"\rEpoch 1/2:? +\d+%\|.* [\d,]+/1437, [\d:]+ left, loss \d", screen), screen[:2000]
+    assert re.search(r"\rEpoch 1/2:? +\d+%\|.* [\d,]+/300, [\d:]+ left, loss \d", screen), screen[:2000]
     assert "Epoch 2/2" in screen
     assert "Val Loss" in screen
 
