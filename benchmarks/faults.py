@@ -3,7 +3,7 @@
 Each job is run once without a fault; then again and again, killed at random moments and resumed with the
 same command and `resume=true`. An ending differs if a weight, a state of the optimizer, a line of
 metrics.csv or a point in TensorBoard is not the same, to the last bit. The table goes to
-docs/reliability.md.
+docs/runs.md.
 """
 
 import argparse
