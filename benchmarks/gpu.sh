@@ -38,7 +38,8 @@ train mae_cpu loss=mae optimizer=sgd trainer.accelerator=cpu
 train tutorial_gpu experiment=tutorial "trainer.accelerator=$ACCELERATOR"
 train tutorial_cpu experiment=tutorial trainer.accelerator=cpu
 # 2. what only a GPU can show
-part test_gpu 120 "$PYTHON" -m pytest -n 0 -q -p no:cacheprovider tests/template/test_gpu.py
+part test_gpu 120 "$PYTHON" -m pytest -n 0 -q -p no:cacheprovider \
+  tests/template/test_fast.py tests/template/test_module.py -k "the_gpu"
 # 3. speed, each job over a bare loop on the same tensors
 for words in "" "compile=true"; do
   part "speed${words:+_compile}" 70 "$PYTHON" benchmarks/speed.py --accelerator "$ACCELERATOR" --brief --repeats 1 \
