@@ -92,14 +92,7 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
     Raises:
         ConfigError: a word that does not exist, or a folder that contains something else.
     """
-    own = {key_of(word): parse(word).value() for word in words if root_of(word) in OWN}
-    for key, value in own.items():
-        require(not isinstance(value, Sweeps), key, by_key(words)[key], "one value, which all runs share")
-        if key in ("search", "executor"):
-            require_one_of(list_choices(key), key, str(value))
-    jobs = own.get("jobs", "auto")
-    good = jobs == "auto" or (type(jobs) is int and jobs >= 1)
-    require(good, "jobs", jobs, "auto, or how many runs at a time, at least 1")
+    own = read_own(words)
     resume = own.get("resume")
     place = Path(resume).expanduser().resolve() if isinstance(resume, str) else None
     if before is None and place is not None and (place / PLAN).exists():
@@ -132,11 +125,7 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
     expected = "a metric such as val/acc, and its mode, because values of different losses do not compare"
     require(not mixed, "monitor", config["monitor"], expected)
     texts = {key: list_values(key, part, search) for key, part in space.items()}
-    name = str(own.get("name") or name_sweep(fixed, space))
-    require(".." not in Path(name).parts, "name", name, "a name that leads nowhere else")
-    fresh = before.folder if before else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = Path(str(own.get("folder") or fresh)).expanduser().resolve()
-    require("${" not in str(folder), "folder", folder, "the folder of the sweep; its runs get folders in it")
+    folder = choose_folder(own, name_sweep(fixed, space), before)
     plan = Plan(folder, fixed, texts, of_search)
     saved = before
     if before is None and (plan.folder / PLAN).exists():
@@ -154,6 +143,33 @@ def plan_sweep(words: Sequence[str], multirun: bool, before: Plan | None = None)
             return plan_sweep(words, True, saved)
         plan.folder = before.folder
     return Sweep(plan, check_points(plan, space, about), space)
+
+
+def read_own(words: Sequence[str]) -> dict[str, Any]:
+    """Return the values of the words that are about the sweep, not about its runs.
+
+    Raises:
+        ConfigError: several values of such a word, or one that it does not take.
+    """
+    own = {key_of(word): parse(word).value() for word in words if root_of(word) in OWN}
+    for key, value in own.items():
+        require(not isinstance(value, Sweeps), key, by_key(words)[key], "one value, which all runs share")
+        if key in ("search", "executor"):
+            require_one_of(list_choices(key), key, str(value))
+    jobs = own.get("jobs", "auto")
+    good = jobs == "auto" or (type(jobs) is int and jobs >= 1)
+    require(good, "jobs", jobs, "auto, or how many runs at a time, at least 1")
+    return own
+
+
+def choose_folder(own: Mapping[str, Any], default: str, before: Plan | None) -> Path:
+    """Return the sweep's folder: the one asked for, or that of `before`, or a new one in `logs/`."""
+    name = str(own.get("name") or default)
+    require(".." not in Path(name).parts, "name", name, "a name that leads nowhere else")
+    fresh = before.folder if before else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(str(own.get("folder") or fresh)).expanduser().resolve()
+    require("${" not in str(folder), "folder", folder, "the folder of the sweep; its runs get folders in it")
+    return folder
 
 
 def root_of(word: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,10 +90,7 @@ def images(
     require(len(classes) >= 2, "path", path, f"at least two folders of classes, not {classes[0]} alone")
     if unknown := {*labels} - {*classes}:
         raise named.error(f"the classes of train, {', '.join(classes)}, in all splits, not {min(unknown)}")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        headers = [header for header in pool.map(read_header, files) if header]
-    require(bool(headers), "path", path, f"images, but not one of {len(files):,} can be read")
-    sizes, modes = zip(*headers, strict=True)
+    sizes, modes = zip(*read_headers(files, path), strict=True)
     height, width = size or (min(LARGEST, int(median(sides))) for sides in zip(*sizes, strict=True))
     require(min(height, width) >= 1, "size", size, "a height and a width of at least 1")
     pixels = Counter(map(find_pixels, modes)).most_common(1)[0][0]
@@ -102,15 +99,7 @@ def images(
     shape = torch.Size((len(files), 1 if grey else 3, height, width))
     reader = ImageReader(str(root.resolve()), [height, width], shape[1], pixels, corrupt)
     keep = shape.numel() * (1 if pixels == "uint8" else 4) <= MEMORY if in_memory == "auto" else in_memory
-    kept = torch.empty(shape if keep else 0, dtype=getattr(torch, pixels))
-    whole, sums = list[int](), list[Tensor]()
-    for rows, block in reader.decode_all(files, named):
-        if keep:
-            kept[len(whole) : len(whole) + len(rows)] = block
-        whole += rows
-        values = block.flatten(2).double()
-        apart = values - values[..., :1]
-        sums.append(torch.stack([values[..., 0], apart.sum(2), apart.square().sum(2)], 1))
+    kept, whole, sums = decode(reader, files, named, shape if keep else None)
     targets = torch.tensor([classes.index(labels[row]) for row in whole], dtype=torch.int64)
     counts = dict(zip(classes, targets.bincount(minlength=len(classes)).tolist(), strict=True))
     for name in classes:
@@ -122,8 +111,6 @@ def images(
         inputs = StoredImages([files[row] for row in whole], kept, reader, torch.cat(sums), change, processes)
     taken = np.array(splits)[whole]
     given = {name: torch.from_numpy((taken == name).nonzero()[0]) for name in ("train", "val", "test")}
-    seen = [min(h * width, w * height) / max(h * width, w * height) for h, w in sizes]
-    cut = f"{sum(share < 0.9 for share in seen):,} images are longer or wider: up to {1 - min(seen):.0%}"
     kind = ("grey" if grey else "colour") + ("" if pixels == "uint8" else f" {pixels}")
     others = f" and {len({*sizes}) - 1:,} other sizes" if len({*sizes}) > 1 else ""
     lines = [
@@ -131,12 +118,40 @@ def images(
         f"taken as {height}×{width}, {kind}, {'kept in memory' if keep else 'read from the files'}",
         f"  classes   {', '.join(f'{name} {n:,}' for name, n in [*counts.items()][:20])}",
         *(f"  {line}" for line in count_passed(passed)),
-        *(
-            [f"  cut off   {cut} of one, at two sides; data.size is [height, width]"]
-            if min(seen) < 0.9
-            else []
-        ),
+        *list_cut_off(sizes, height, width),
         *(f"  left out  {line}" for line in reader.left_out),
     ]
     description, preview = {"kind": "images", **asdict(reader)}, "".join(f"{line}\n" for line in lines)
     return Samples(inputs, targets, classes, given, per_channel=True, reader=description, preview=preview)
+
+
+def read_headers(files: Sequence[Path], path: str | None) -> list[tuple[tuple[int, int], str]]:
+    """Return height and width, in pixels, and Pillow's mode of each image that can be read."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        headers = [header for header in pool.map(read_header, files) if header]
+    require(bool(headers), "path", path, f"images, but not one of {len(files):,} can be read")
+    return headers
+
+
+def decode(
+    reader: ImageReader, files: Sequence[Path], named: NamedPath, shape: torch.Size | None
+) -> tuple[Tensor, list[int], list[Tensor]]:
+    """Return the pixels, kept where a shape is given, the rows that decode, and each row's sums."""
+    kept = torch.empty(shape or 0, dtype=getattr(torch, reader.pixels))
+    whole, sums = list[int](), list[Tensor]()
+    for rows, block in reader.decode_all(files, named):
+        if shape:
+            kept[len(whole) : len(whole) + len(rows)] = block
+        whole += rows
+        values = block.flatten(2).double()
+        apart = values - values[..., :1]
+        sums.append(torch.stack([values[..., 0], apart.sum(2), apart.square().sum(2)], 1))
+    return kept, whole, sums
+
+
+def list_cut_off(sizes: Iterable[tuple[int, int]], height: int, width: int) -> list[str]:
+    """Return the line on images that lose a tenth or more of themselves, where there are such."""
+    seen = [min(h * width, w * height) / max(h * width, w * height) for h, w in sizes]
+    cut = f"{sum(share < 0.9 for share in seen):,} images are longer or wider: up to {1 - min(seen):.0%}"
+    line = f"  cut off   {cut} of one, at two sides; data.size is [height, width]"
+    return [line] if min(seen) < 0.9 else []
