@@ -1,4 +1,4 @@
-"""What the defaults reach: small tables beside scikit-learn, and digits with every loss and optimizer.
+"""What the defaults reach: small tables compared with scikit-learn, and digits with every loss and optimizer.
 
 `uv run --group benchmark python benchmarks/accuracy.py` prints three Markdown tables: the test split of six
 tables, five seeds of two pairs, and final validation accuracy of every pair (the second with the seconds
@@ -44,7 +44,7 @@ def train(*words: str) -> None:
 
 
 def write_table(name: str, path: Path) -> None:
-    """Write a data set as a person has it, a CSV with the names of its classes."""
+    """Write a data set as a person would have it: a CSV with class names."""
     if name == "weather":  # of Seattle, 2012 to 2015; found without importing the package, and pandas with it
         spec = find_spec("vega_datasets")
         assert spec is not None and spec.submodule_search_locations, "needs --group benchmark"
@@ -121,7 +121,7 @@ def matrix() -> None:
 
 
 def seeds() -> None:
-    """One command a run, as a user types it: accuracy and wall time."""
+    """One command per run, as a user types it: accuracy and wall time."""
     print("| | " + " | ".join(f"seed {seed}" for seed in SEEDS) + " | mean | lowest | slowest |")
     print("|---|" + "--:|" * (len(SEEDS) + 3), flush=True)
     for loss, optimizer in PAIRS:

@@ -1,4 +1,4 @@
-"""Break runs on purpose and count what came of it: `python benchmarks/faults.py --kills 100`.
+"""Break runs on purpose and count how they end: `python benchmarks/faults.py --kills 100`.
 
 Each job is run once without a fault; then again and again, killed at random moments and resumed with the
 same command and `resume=true`. An ending differs if a weight, a state of the optimizer, a line of
@@ -73,7 +73,7 @@ JOBS = {
 
 @dataclass
 class Tally:
-    """What came of one kind of fault."""
+    """The outcome of one kind of fault."""
 
     faults: int = 0
     differing: int = 0
@@ -117,13 +117,13 @@ class Job:
 
 
 def find_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of a run's folder, and what it holds."""
+    """The newest undamaged checkpoint of a run's folder, and its contents."""
     run = RunFolder(folder)
     return find_newest_whole((run.new, run.last, run.previous))
 
 
 def ending(folder: Path) -> dict[str, Any]:
-    """All that a run leaves behind and that its time does not change."""
+    """Everything that a run leaves behind, except for times."""
     checkpoint = read(folder / "checkpoints" / "last.ckpt")
     result = json.loads((folder / "result.json").read_text())
     return {
@@ -138,7 +138,7 @@ def ending(folder: Path) -> dict[str, Any]:
 
 
 def points(folder: Path) -> list[tuple[str, int, float]]:
-    """Every scalar in every event file, doubled ones twice."""
+    """Every scalar in every event file, duplicates included."""
     from tensorboard.backend.event_processing import event_file_loader
 
     return sorted(
@@ -151,7 +151,7 @@ def points(folder: Path) -> list[tuple[str, int, float]]:
 
 
 def differences(one: Any, other: Any, name: str = "") -> list[str]:
-    """The names of what is not equal to the last bit."""
+    """The names of the parts that differ in any bit."""
     if isinstance(one, torch.Tensor):
         same = one.dtype == other.dtype and torch.equal(one, other)
         return [] if same else [name]
@@ -167,7 +167,7 @@ def differences(one: Any, other: Any, name: str = "") -> list[str]:
 
 
 def kills(words: list[str], number: int, folder: Path, chance: random.Random) -> Tally:
-    """SIGKILL at random moments, two runs out of three more than once, until each has ended by itself."""
+    """SIGKILL at random moments, two runs out of three more than once, until each has ended on its own."""
     tally = Tally()
     whole = Job(words, folder / "whole")
     assert whole.finish() == 0, whole.error()
@@ -192,7 +192,7 @@ def kills(words: list[str], number: int, folder: Path, chance: random.Random) ->
             process.kill()
             process.join()
             tally.faults += 1
-            if not job.began():  # nothing to go on with: the command is simply given again
+            if not job.began():  # nothing to resume: the command is repeated
                 shutil.rmtree(job.folder / "run", ignore_errors=True)
         code = job.finish(*(["resume=true"] if job.began() else []))
         if code != 0:
@@ -206,7 +206,7 @@ def kills(words: list[str], number: int, folder: Path, chance: random.Random) ->
 
 
 def truncations(folder: Path, parts: int) -> Tally:
-    """A last checkpoint cut at every 1/parts of its length, or with one byte changed there."""
+    """A last checkpoint truncated at every 1/parts of its length, or with one byte changed there."""
     tally = Tally()
     job = Job(["trainer.max_epochs=2", "checkpoint.every=1epoch"], folder / "cut")
     assert job.finish() == 0, job.error()
@@ -313,7 +313,7 @@ def not_a_number(folder: Path, number: int, chance: random.Random) -> Tally:
 
 
 def crafted(folder: Path) -> Tally:
-    """Checkpoints that would run a command when unpickled: refused, and nothing was run."""
+    """Checkpoints that would run a command when unpickled: rejected, and nothing ran."""
     tally = Tally()
     path, proof = folder / "crafted.ckpt", folder / "was_run"
     for function in (os.system, eval, exec, os.popen):
@@ -335,7 +335,7 @@ def crafted(folder: Path) -> Tally:
 
 
 def wrong_words(folder: Path) -> Tally:
-    """Command lines that ask for what can not be: one line and no folder, or a run."""
+    """Impossible command lines: each gives one line and no folder, or a run."""
     import fuzz
 
     tally = Tally()
@@ -354,7 +354,7 @@ def wrong_words(folder: Path) -> Tally:
 
 
 def cost(folder: Path, repeats: int) -> None:
-    """Print what saving costs a run by default: its seconds over those of a run with one save, at its end."""
+    """Print the cost of saving by default: a run's seconds over those of a run that saves once, at its end."""
     jobs = {
         "digits, MLP": ["trainer.max_epochs=100"],
         "digits, MLP of 4.4 million weights": ["model.hidden=[2048,2048]", "trainer.max_epochs=8"],

@@ -1,4 +1,4 @@
-"""The large jobs' data as the template takes data: `data=samples data.source._target_=for_descent.images`."""
+"""The large jobs' data in the template's form: `data=samples data.source._target_=for_descent.images`."""
 
 import os
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Job:
-    """`samples` are those of the training split; validation has an eighth of that, and so has the test.
+    """`samples` are those of the training split; validation and test have an eighth of that each.
 
     Words are what the template is started with, besides its batch size and number of epochs.
     """

@@ -11,7 +11,7 @@ SHAPES = (((1, 8, 8), 16), ((1, 8, 8), 64), ((1, 28, 28), 16), ((1, 28, 28), 64)
 
 
 def best_step(layout: torch.memory_format, shape: tuple[int, ...], batch: int) -> float:
-    """Seconds of the fastest of some training steps: for others use the machine too."""
+    """Seconds of the fastest of some training steps: because others use the machine too."""
     model = CNN(shape, 10, channels=[32, 64, 128], dropout=0.0)
     model.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), fused=True)

@@ -1,4 +1,4 @@
-"""What searching brings: `python benchmarks/searches.py`, some hundred short runs on digits.
+"""What a search gains: `python benchmarks/searches.py`, some hundred short runs on digits.
 
 TPE against random search at equal numbers of trials, over seeds: the best validation accuracy, and the test
 accuracy of that run.
@@ -17,7 +17,7 @@ SPACE = ["optimizer.lr=tag(log,interval(1e-5,1))", "optimizer.weight_decay=tag(l
 
 
 def sweep(folder: Path, *words: str) -> list[dict[str, str]]:
-    """The lines of a sweep's ranking, the best first."""
+    """The lines of a sweep's ranking, best first."""
     arguments = [sys.executable, str(ROOT / "src/train.py"), "-m", *words, "logger=none", f"folder={folder}"]
     subprocess.run(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     return list(csv.DictReader((folder / "ranking.csv").read_text().splitlines()))

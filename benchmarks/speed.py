@@ -198,7 +198,7 @@ def memory(runs: Mapping[str, Mapping[str, list[Run]]], shrink: int, accelerator
             continue
         table[key] = {}
         for name in shown():
-            # the template also holds a test split, an eighth of the training data
+            # the template also keeps a test split, an eighth of the training data
             held = size * 10 / 9 if name.startswith("descent") else size
             base = race(key, name, 2_000, min(job.epochs, 3), accelerator, []).peak
             table[key][name] = (middle([run.peak] for run in of[name])[0] - base) / held
@@ -265,7 +265,7 @@ def growth(accelerator: str) -> list[list[str]]:
 
 
 def machine(accelerator: str) -> str:
-    """What was measured on, in a line."""
+    """Return one line about the machine and the versions."""
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1)  # type: ignore[union-attr]
@@ -281,7 +281,7 @@ def machine(accelerator: str) -> str:
 
 
 def chart(runs: Mapping[str, Mapping[str, list[Run]]], titles: Mapping[str, str], path: Path) -> None:
-    """Draw the ratios as bars, one axes a job, on a logarithmic scale; the line is the limit."""
+    """Draw the ratios as bars, one axes per job, on a logarithmic scale; the line is the limit."""
     from matplotlib import pyplot
 
     figure, grid = pyplot.subplots(

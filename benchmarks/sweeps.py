@@ -47,7 +47,7 @@ def importing() -> float:
 
 
 def differing(one: Path, other: Path) -> int:
-    """How many of the runs have another weight."""
+    """Return how many of the runs differ in a weight."""
     return sum(weights(one / ",".join(run)) != weights(other / ",".join(run)) for run in RUNS)
 
 
@@ -61,7 +61,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 def compare(epochs: int, repeats: int) -> None:
-    """Print seconds of each way, and whether all weights are the same."""
+    """Print the seconds of each way, and whether all weights are the same."""
     cores = len(os.sched_getaffinity(0))
     short = [f"trainer.max_epochs={epochs}"]
     print("| | seconds | of a core | other weights |\n|---|--:|--:|--:|", flush=True)

@@ -1,4 +1,4 @@
-"""Where a second CPU thread begins to pay: step times by batch, for `NUMBERS_A_THREAD` in machine.py."""
+"""When a second CPU thread starts to pay off: step times by batch, for `NUMBERS_A_THREAD` in machine.py."""
 
 import time
 
@@ -10,7 +10,7 @@ REPEATS, STEPS = 15, 10
 
 
 def step_time(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, threads: int) -> float:
-    """Seconds of a training step: the least of many means, for others use the machine too."""
+    """Seconds of a training step: the least of many means, because others use the machine too."""
     torch.set_num_threads(threads)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     begun = time.perf_counter()

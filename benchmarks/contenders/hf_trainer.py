@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, its defaults, with validation each epoch, on a network of one's own."""
+"""Hugging Face's Trainer, its defaults, with validation each epoch, on a network of its user."""
 
 import os
 
@@ -37,7 +37,7 @@ class Samples(Dataset):
 
 
 class Stamp(TrainerCallback):
-    """Tells the benchmark when an epoch has ended; validation comes before the next one begins."""
+    """Prints a line for the benchmark when an epoch has ended; validation comes before the next one begins."""
 
     def on_epoch_begin(self, args, state, control, **others):
         if state.epoch:

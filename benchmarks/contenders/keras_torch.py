@@ -30,7 +30,7 @@ def network() -> keras.Model:
 
 
 class Stamp(keras.callbacks.Callback):
-    """Tells the benchmark when an epoch has ended."""
+    """Prints a line for the benchmark when an epoch has ended."""
 
     def on_epoch_end(self, epoch, logs=None):
         print(f"\nEpoch {epoch + 1}", flush=True)

@@ -34,7 +34,7 @@ class Model(L.LightningModule):
 
 
 class Stamp(L.Callback):
-    """Tells the benchmark when an epoch has ended."""
+    """Prints a line for the benchmark when an epoch has ended."""
 
     def on_train_epoch_end(self, trainer, pl_module):
         print(f"\nEpoch {trainer.current_epoch + 1}", flush=True)

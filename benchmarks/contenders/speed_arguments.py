@@ -1,4 +1,4 @@
-"""What `speed.py` tells a contender, by its environment."""
+"""What `speed.py` passes to a contender through its environment."""
 
 import os
 import sys
