@@ -3,7 +3,6 @@
 import csv
 import gzip
 import json
-import os
 import unicodedata
 from datetime import date, datetime
 from inspect import signature
@@ -15,8 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from conftest import Run
-from tables import DEFAULTS, data_of
+from tables import DEFAULTS
 from torch import Tensor
 
 from descent.data.named_path import NamedPath
@@ -63,7 +61,6 @@ DAYS = [897609600, 1585353600, 1578873600]
 T = [datetime(1998, 6, 12, 1, 2, 3), datetime(2020, 3, 28, 23, 59, 59, 250_000), datetime(2020, 1, 13)]
 TIMES = [897613323, 1585439999.25, 1578873600]
 WORDS = ['two\nlines,\n\n"so"', "x;y", "x;y"]
-
 COLUMNS = {
     "numbers": Case(["1", "-2", "+3", " 40", "1e3", ".25", "-1."], [1.0, -2, 3, 40, 1000, 0.25, -1]),
     "small and large ones": Case(["4.1e-7", "4.3e-320", "-3e100"], [4.1e-7, 4.3e-320, -3e100]),
@@ -206,22 +203,23 @@ def test_a_blank_line_is_a_row_only_within_a_file_of_one_column(tmp_path: Path, 
 
 
 def test_a_name_may_have_several_lines_quotes_commas_dots_and_korean_letters(tmp_path: Path) -> None:
-    names = ["width,\nin cm", 'the "height"', '5" pipe', "값.1 번", "y"]
-    header = '"width,\nin cm","the ""height""",5" pipe, 값.1 번,y\n'
+    names = ["width,\nin cm", 'the "height"', '5" pipe', "값.1 번"]
+    header = '"width,\nin cm","the ""height""",5" pipe, 값.1 번,가격\n'
     rows = "".join(f"{i},{i % 7},{i % 5},{i % 3},{'ab'[i % 2]}\n" for i in range(ROWS))
-    samples = read_table(csv_of(header + rows, tmp_path), "y")
-    assert [column["name"] for column in samples.reader["columns"]] == names[:-1]
-    assert samples.preview.count("\n") == 3 + len(names[:-1])  # a line each
+    nfd = unicodedata.normalize("NFD", header)  # as macOS writes them, which looks the same
+    samples = read_table(csv_of(nfd + rows, tmp_path), "가격")
+    assert [column["name"] for column in samples.reader["columns"]] == names
+    assert samples.preview.count("\n") == 3 + len(names)  # a line each
     same(read_again(samples, tmp_path / "t.csv")[0], samples.inputs)
 
 
 BROKEN: dict[str, tuple[bytes, str]] = {
     "an empty file": (b"\n \n", r"a table, but it is empty"),
     "a header alone": (b"x,y\n\n", r"rows beneath the header, but there are none"),
-    "too many values": (b"x,y\n1,a\n\n1,b,3\n", r"row 2 has 3 values, the header 2"),
+    "too many values": (b"x,y\n1,a\n\n1,b,3\n", r"line 4 has 3 values, the header 2"),
     "a zip": (b"PK\x03\x04....", r"not a zip archive or a spreadsheet"),
     "damaged Parquet": (b"PAR1" + b"\xff" * 200 + b"PAR1", r"can be read \("),
-    "an open quote": (b'x,y\n1,"a\n2,b\n', r"a CSV whose quotes all end"),
+    "an open quote": (b'x,y\n1,"a\n2,b\n', r"a CSV whose quotes end"),
     "a name twice": (b"x,x,y\n1,2,a\n", r"column with name 'x' has more than one occurrence"),
 }  # fmt: skip
 
@@ -234,19 +232,3 @@ def test_a_file_that_can_not_be_read_says_why_in_one_line(tmp_path: Path, name: 
         read_table(tmp_path / "t.csv", "y")
     assert str(caught.value).startswith(f"path={tmp_path}/t.csv: expected ")
     assert "\n" not in str(caught.value)
-
-
-def test_a_row_without_an_end_is_one_line_and_a_pipe_is_not_waited_for(run: Run, tmp_path: Path) -> None:
-    with gzip.open(tmp_path / "endless.csv.gz", "wb", compresslevel=1) as file:
-        file.write(b"a,b\n" + b"1" * 40_000_000)
-    os.mkfifo(tmp_path / "pipe.csv")
-    for name, reason in (("endless.csv.gz", "a row of more than"), ("pipe.csv", "a regular file")):
-        finished = run("data=table", f"data.path={tmp_path}/{name}", "data.target=b")
-        assert finished.code == 2
-        assert reason in finished.err and finished.err.count("\n") == 1
-
-
-def test_names_in_nfd_and_nfc_are_the_same(tmp_path: Path) -> None:
-    name = unicodedata.normalize("NFD", "가격")
-    (tmp_path / "t.csv").write_text(f"x,{name}\n" + "".join(f"{i},{i * 2.5}\n" for i in range(30)))
-    assert data_of(tmp_path / "t.csv", "가격").names == ["가격"]

@@ -1,8 +1,8 @@
-"""Reads new tables for a trained model, by the rules fitted in training."""
+"""Reads tables for a model, by rules fitted on the training rows: each column becomes one number per row."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from math import pi
 from typing import Any
 
@@ -11,11 +11,94 @@ import torch
 from torch import Tensor, nn
 
 from descent.data.named_path import NamedPath
-from descent.table.columns import TRUTHS, Column, to_numbers
-from descent.table.files import Format, read_blocks, tidy
+from descent.errors import ConfigError
+from descent.table.files import Format, as_words, read_blocks, tidy
 from descent.task import Precise
 
 DAY = 86_400.0  # seconds
+YEARS = (-30_610_224_000.0, 253_402_300_799.0)  # 1000 to 9999, in seconds; "20" is no year of "%Y"
+ISO = ["%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z"]
+ORDERS = {"day_first": "$3-$2-$1", "month_first": "$3-$1-$2"}  # of a date's day, month and year
+
+
+@dataclass
+class Column:
+    """How one column of a file becomes one number per row.
+
+    Attributes:
+        kind: "number" (false is 0, true 1), "date" (seconds since 1970-01-01) or, of a target, "class" (the
+            place in `words`), each NaN where it is missing; or "category", the place in `words`, len(words)
+            where it is missing, -1 where training never saw it.
+        fill: replaces a missing number or date: the median of the training rows.
+        flagged: values were missing in the training rows too, so a separate feature marks them.
+        words: the classes, or the categories of the training rows, the most frequent first.
+    """
+
+    name: str
+    kind: str
+    fill: float = 0.0
+    flagged: bool = False
+    words: list[str] = field(default_factory=list)
+    decimal: str = "point"
+    dates: str = "auto"
+
+    def read(self, series: pl.Series) -> pl.Series:
+        """Return the numbers, Float64; null where a value is missing, of another kind, or an unknown word."""
+        if self.words:
+            words = pl.Enum(self.words)
+            return as_words(series).cast(words, strict=False).to_physical().cast(pl.Float64)
+        return as_seconds(series, self.dates) if self.kind == "date" else as_numbers(series, self.decimal)
+
+
+def as_numbers(series: pl.Series, decimal: str = "point") -> pl.Series:
+    """Return the values as Float64; null where one is missing or no number."""
+    if series.dtype == pl.String:
+        series = series.str.to_lowercase().replace(["false", "true"], ["0", "1"])
+        if decimal == "comma":  # then a point is not part of a number
+            series = series.str.replace(".", "?", literal=True).str.replace(",", ".", literal=True)
+    if series.dtype.is_numeric() or series.dtype in (pl.String, pl.Boolean):
+        return series.cast(pl.Float64, strict=False)
+    return pl.repeat(None, len(series), dtype=pl.Float64, eager=True)
+
+
+def as_seconds(series: pl.Series, dates: str) -> pl.Series:
+    """Return seconds since 1970-01-01, Float64, of values as of `Format.dates`; null where one is no date."""
+    seconds, forms = pl.repeat(None, len(series), dtype=pl.Float64, eager=True), []
+    if series.dtype in (pl.Date, pl.Datetime):
+        seconds = series.dt.epoch("us") / 1e6
+    elif "%" in dates and (series.dtype == pl.String or series.dtype.is_integer()):  # such as 20200113
+        series, forms = series.cast(pl.String), [dates]
+    elif series.dtype == pl.String:
+        day = r"^(\d{1,2})[./-](\d{1,2})[./-](\d{4})\b"
+        series = series.str.replace(day, ORDERS[dates]) if dates in ORDERS else series
+        series = series.str.replace(r"^(\d{4})[./-](\d{1,2})[./-](\d{1,2})[T ]?", "$1-$2-$3 ")
+        series, forms = series.str.replace(r"\s*Z?$", ""), ISO
+    for form in forms:
+        read = series.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us") / 1e6
+        seconds = seconds.zip_with(seconds.is_not_null(), read)
+    return seconds.set(~seconds.is_between(*YEARS).fill_null(True), None)
+
+
+def to_numbers(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
+    """Return float64 `(rows, columns)` of rows after the `first`, or a ConfigError at what does not fit."""
+    numbers = torch.empty(len(frame), len(columns), dtype=torch.float64)
+    for place, column in enumerate(columns):
+        name, words = column.name, column.words
+        if name not in frame.columns:
+            expected = f"a column {name}"
+            raise ConfigError(file.key, file.path, expected=expected, choices=frame.columns, meant=name)
+        series, read = frame[name], column.read(frame[name])
+        if column.kind == "category":
+            read = read.fill_null(-1.0).set(series.is_null(), float(len(words)))
+        wrong = (read.is_null() & series.is_not_null()) | read.is_infinite()
+        if wrong.any():
+            row = wrong.arg_true()[0]
+            kind = f"one of {', '.join(words[:20])}" if words else f"a {column.kind}"
+            where = f"in each row of column {name}, but row {first + row + 1:,}"
+            hint = "" if words else "; data.missing lists words for no value, data.categories columns of text"
+            raise file.error(f"{kind} {where} has {series.to_physical()[row]!r:.200}{hint}")
+        numbers[:, place] = read.fill_null(float("nan")).to_torch()
+    return numbers
 
 
 class Encoder(Precise):
@@ -81,10 +164,8 @@ class TableReader:
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
         """Yield blocks of rows, in order, and their inputs as of `take`; see `read_blocks` for errors."""
-        first = 0
-        for frame in read_blocks(file, self.format):
+        for first, frame in read_blocks(file, self.format):
             yield frame, self.take(frame, file, first)
-            first += len(frame)
 
     def read_frame(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, Tensor]:
         """Return the same of a frame."""
@@ -93,11 +174,9 @@ class TableReader:
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield blocks of inputs and targets, as of `take_targets`, of the rows that have a target."""
-        first = 0
-        for frame, inputs in self.read(file):
+        for first, frame in read_blocks(file, self.format):
             targets, known = self.take_targets(frame, file, first)
-            yield inputs[known], targets[known]
-            first += len(frame)
+            yield self.take(frame, file, first)[known], targets[known]
 
     def take(self, frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
         """Return the inputs of rows as from `to_numbers`, and count categories that training never saw."""
@@ -123,4 +202,4 @@ class TableReader:
         numbers = names.cast(pl.Int64, strict=False)
         if numbers.cast(pl.String).equals(names):
             return numbers
-        return names == "true" if list(classes) == TRUTHS else names
+        return names == "true" if {*classes} == {"false", "true"} else names

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +15,20 @@ from torch import Tensor
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
 from descent.errors import ConfigError, clean, require, require_one_of
-from descent.table.columns import Column, as_numbers, find_kind, fit_column, to_numbers
 from descent.table.files import Format, as_words, read_blocks
-from descent.table.reader import TableReader
+from descent.table.reader import ORDERS, Column, TableReader, as_numbers
 
+CLASSES = 10_000  # at most
 FEW = 20  # whole numbers are classes if there are at most this many different ones
 SHOWN = 10  # classes or categories that the preview shows
 SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+STRAY = 0.1  # share of values that may be of another kind than the column's; they are reported as errors
+EXACT = 1 << 53  # whole numbers beyond this lose digits in float64
+# numbers such as $1,234.50 or 5 %, and dates such as 31.12.2020 10:00, 12 Jun 1998 or June 12, 1998
+UNREAD = (
+    r"^([+-]?\p{Sc}?\s?\d[\d.,'\s]*[\p{Sc}%]?|\d{1,4}([./ -])(\d{1,2}|\p{L}{3,9})[./ -]\d{1,4}([ T]\d.*)?"
+    r"|\p{L}{3,9}\.? \d{1,2},? \d{4}.*)$"
+)
 
 
 def table(
@@ -44,20 +51,23 @@ def table(
     """Return the rows of a file that have a target, as conf/data/table.yaml explains; else a ConfigError."""
     require(bool(path), "path", path, "a CSV or Parquet file, such as data.path=houses.csv")
     require(max_categories >= 1, "max_categories", max_categories, "a whole number of at least 1")
+    if "%" not in dates:
+        shown = f"auto, {', '.join(ORDERS)}, or a form such as %d.%m.%Y"
+        require_one_of(("auto", *ORDERS), "dates", dates, shown)
     words, separator = [str(word) for word in missing], (separator or "").replace("\\t", "\t")
-    format = Format(words, "utf-8" if encoding == "auto" else encoding, separator, decimal, dates)
+    format = Format(
+        words, "utf-8-sig" if encoding in ("auto", "utf-8") else encoding, separator, decimal, dates
+    )
     paths = {"path": path, "val_path": val_path, "test_path": test_path}
     files = [NamedPath(key, file) for key, file in paths.items() if file]
-    parts = [(pl.concat(list(read_blocks(file, format)), rechunk=False), file) for file in files]
+    parts = [(pl.concat([rows for _, rows in read_blocks(file, format)]), file) for file in files]
     frame, targets = parts[0][0], [target] if isinstance(target, str) else target or []
     expected = f"one of the columns {', '.join(frame.columns)[:2000]}".replace("\n", " ")
     expected += "; data.separator is what stands between columns" if frame.width == 1 else ""
     require(bool(targets), "target", None, expected)
     listed = {"target": targets, "columns": columns or [], "exclude": exclude, "categories": categories}
-    listed = {key: [normalize("NFC", str(name)) for name in names] for key, names in listed.items()}
-    listed["split"] = [split] if split else []
-    for key, names in listed.items():
-        listed[key] = [str(name) for name in names]
+    for key, names in {**listed, "split": [split] if split else []}.items():
+        listed[key] = [normalize("NFC", str(name)) for name in names]
         for name in listed[key]:
             require_one_of(frame.columns, key, name, expected)
     goals = find_goals(frame, listed["target"], task, format)
@@ -65,42 +75,83 @@ def table(
     kinds = dict.fromkeys(listed["categories"], "category")
     learned = [Column(n, kinds.get(n, "")) for n in listed["columns"] or frame.columns if n not in passed]
     reader = TableReader(str(Path(files[0].path).expanduser().resolve()), goals, format, learned)
-    read = [reader.take_targets(*part) for part in parts]
-    values, known = torch.cat([v for v, _ in read]), torch.cat([k for _, k in read])
+    values, known = map(torch.cat, zip(*(reader.take_targets(*part) for part in parts), strict=True))
     splits = [torch.full((len(part),), list(paths).index(file.key)) for part, file in parts]
     for name in listed["split"]:
-        lower = frame.select(pl.col(name).cast(pl.String).str.to_lowercase().fill_null(""))
-        found = to_numbers([Column(name, "class", words=list(SPLITS))], lower, files[0])
-        splits[0] = torch.tensor(list(SPLITS.values()))[found[:, 0].long()]
+        words = frame[name].cast(pl.String).str.to_lowercase().fill_null("").to_list()
+        for word in {*words} - {*SPLITS}:
+            raise ConfigError("split", name, expected=f"{', '.join(SPLITS)} in each row, not {word!r:.200}")
+        splits[0] = torch.tensor([SPLITS[word] for word in words])
     place = torch.where(known, torch.cat(splits), -1)
     rows = {name: (place == SPLITS[name]).nonzero().flatten() for name in ("train", "val", "test")}
     require(len(rows["train"]) > 0, "target", target, "rows to train on, but none has a target")
     fit = partial(fit_table, parts, reader, max_categories)
-    inputs = torch.empty(len(values), 0)  # filled by `fit`, once the training rows are known
     names = goals[0].words if goals[0].kind == "class" else reader.targets
-    return Samples(inputs, values, names, rows, fit=fit)
+    # the inputs are filled by `fit`, once the training rows are known
+    return Samples(torch.empty(len(values), 0), values, names, rows, fit=fit)
 
 
 def find_goals(frame: pl.DataFrame, targets: Sequence[str], task: str, format: Format) -> list[Column]:
-    """Return the rules of the targets: one of classes, or numbers, or booleans."""
-    goals = []
+    """Return the rules of the targets: one of classes, or numbers."""
+    kinds, known = [], frame[targets[0]].drop_nulls()
     for name in targets:
         try:
-            goals.append(find_kind(frame[name].drop_nulls(), format, task == "classes"))
+            kinds.append(fit_column(frame[name].drop_nulls(), format, task == "classes", CLASSES).kind)
         except ValueError as error:
-            raise ConfigError("target", name, expected=f"values that can be read; {error}") from error
-    goal = goals[0]
-    numbers = goal.read(frame[goal.name]).drop_nulls().unique()
-    few = len(numbers) <= FEW and bool((numbers == numbers.round(0)).all())
-    likely = goal.kind in ("boolean", "category") or (goal.kind == "number" and few)
-    if len(goals) == 1 and (task == "classes" or (task == "auto" and likely)):
-        words = as_words(frame[goal.name].drop_nulls()).unique().sort()
-        numbers = as_numbers(words)
-        classes = (words if numbers.has_nulls() else words.gather(numbers.arg_sort())).to_list()
-        expected = f"from two to 10,000 classes, not {len(classes):,}, such as {classes[0]:.200}"
-        require(1 < len(classes) <= 10_000, "target", goal.name, expected)
-        return [Column(goal.name, "class", words=classes)]
-    return [g if g.kind == "boolean" else Column(g.name, "number", decimal=format.decimal) for g in goals]
+            raise ConfigError("target", name, expected=f"values to learn ({error})") from error
+    if task == "auto" and kinds == ["number"]:
+        numbers = as_numbers(known, format.decimal).unique()
+        kinds = ["category"] if len(numbers) <= FEW and (numbers == numbers.round(0)).all() else kinds
+    if task not in ("auto", "classes") or kinds != ["category"]:
+        return [Column(name, "number", decimal=format.decimal) for name in targets]
+    words = as_words(known).unique().sort()
+    numbers = as_numbers(words)
+    ordered = words if numbers.has_nulls() else words.gather(numbers.arg_sort())
+    return [Column(targets[0], "class", words=ordered.to_list())]
+
+
+def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Column:
+    """Return the rule of a column by its training rows, or a ValueError that says why there is none.
+
+    Values that are `named` are categories, whatever they look like; the `most` frequent ones are kept.
+    """
+    known = values.drop_nulls()
+    if not len(known):
+        raise ValueError("no values")
+    some = known.gather_every(len(known) // 1_000 + 1)  # a text of another kind is detected quickly
+    kinds = [
+        Column(values.name, "date", dates=format.dates),  # first, because %Y%m%d also matches numbers
+        Column(values.name, "date"),
+        Column(values.name, "number", decimal=format.decimal),
+    ]
+    for column in kinds if not named else ():
+        if all(column.read(part).null_count() <= STRAY * len(part) for part in (some, known)):
+            break
+    else:
+        column = Column(values.name, "category")
+    if column.kind == "category" and not named:
+        if known.dtype != pl.String:
+            raise ValueError(f"of type {known.dtype}")
+        if known.str.contains(UNREAD).sum() >= (1 - STRAY) * len(known):
+            ways = "data.decimal, data.dates or data.categories says what it is"
+            raise ValueError(f"{known[0]!r} may be a number or a date: {ways}")
+    column.flagged = values.has_nulls()
+    read = as_words(known).alias("word") if column.kind == "category" else column.read(known)
+    if column.kind == "number":
+        large = as_words(known.filter(read.abs() > EXACT))
+        if large.str.contains(r"^-?\d+$").any():
+            raise ValueError(f"{large[0]} looks like an id: put it into data.categories or data.exclude")
+    if not column.flagged and read.n_unique() == 1:
+        raise ValueError(f"{known[0]} in every row")
+    if column.kind != "category":
+        column.fill = read.median()  # type: ignore[assignment]
+        return column
+    counts = read.value_counts(name="rows").sort("rows", "word", descending=[True, False])
+    if most < len(counts) and len(counts) > len(read) / 2:
+        texts = f"{len(counts):,} different texts in {len(read):,} rows"
+        raise ValueError(f"{texts}; data.missing lists words for no value")
+    column.words = counts["word"][:most].to_list()
+    return column
 
 
 def fit_table(
@@ -137,7 +188,7 @@ def fit_table(
     goals = goals or sorted(reader.goals, key=lambda goal: names.index(goal.name))
     reader = TableReader(reader.path, goals, reader.format, columns)
     inputs = torch.cat([reader.take(*part) for part in parts])
-    plain = all(column.kind in ("number", "boolean") and not column.flagged for column in columns)
+    plain = all(column.kind == "number" and not column.flagged for column in columns)
     encoder = None if plain and not inputs.isnan().any() else reader.encoder()
     gap = len(inputs) - sum(map(len, rows.values()))
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in rows.items())
@@ -163,18 +214,20 @@ def describe(head: str, column: Column, values: Tensor) -> str:
     """Return a line on a column: the rows of each word, or the range of known values; and what is missing."""
 
     def show(value: float) -> str:
-        if column.kind == "date":
-            return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=value):%Y-%m-%d}"
-        return f"{value:,.10g}"
+        day = datetime.fromtimestamp(value, UTC) if column.kind == "date" else None
+        return f"{day:%Y-%m-%d}" if day else f"{value:,.10g}"
 
     words, known = column.words, values[~values.isnan()]
-    text, filled, gaps = "no values", f", taken as {show(column.fill)}", len(values) - len(known)
+    gaps, text, filled = len(values) - len(known), "no values", ""
     if words:
         codes = values.nan_to_num(len(words)).long() + 1
         others, *counts, gaps = codes.bincount(minlength=len(words) + 2).tolist()
-        others, filled = others + sum(counts[SHOWN:]), ""
+        others += sum(counts[SHOWN:])
         shown = [f"{word} {count:,}" for word, count in zip(words[:SHOWN], counts, strict=False)]
         text = f"{len(words)} words: {', '.join(shown)}" + (f", others {others:,}" if others else "")
     elif len(known):
-        text = "from {} to {}".format(*(show(float(value)) for value in known.aminmax()))
+        text, filled = (
+            "from {} to {}".format(*map(show, map(float, known.aminmax()))),
+            f", taken as {show(column.fill)}",
+        )
     return f"  {head:<9} {column.name:<20} {text}" + (f"; {gaps:,} missing{filled}" if gaps else "")
