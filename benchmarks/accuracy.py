@@ -71,8 +71,11 @@ def compare(folder: Path, seed: int) -> list[float]:
     data = build_node("data", read_yaml(run.config)["data"])
     tests = json.loads(run.result.read_text())["test"]
     (x, y), (vx, vy), (tx, ty) = (
-        (inputs if data.scaled_once else data.scaling(inputs), targets.squeeze())
-        for inputs, targets in map(data.take, ("train", "val", "test"))
+        (
+            data.inputs[rows] if data.scaled_once else data.scaling(data.inputs[rows]),
+            data.targets[rows].squeeze(),
+        )
+        for rows in data.rows.values()
     )
     scores = [tests["test/acc" if data.class_counts else "test/r2"]]
     for kind in CLASSIFIERS if data.class_counts else REGRESSORS:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from descent.data.batches import Order
 from descent.data.digits import digits
@@ -14,16 +13,15 @@ from descent.data.samples import FromSamples
 from descent.data.stored import Loader
 
 
-class Augmented(Dataset[tuple[Tensor, Tensor]]):
+class Augmented:
     """Shifts and noise, drawn from all three generators that a data set may draw from."""
 
-    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
-        self.inputs, self.targets = inputs, targets
+    def __init__(self, inputs: Tensor) -> None:
+        self.inputs = inputs
 
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, row: int) -> Tensor:
         image = self.inputs[row].roll(random.randint(-1, 1), -1)
-        image = image * float(np.random.uniform(0.9, 1.1)) + 0.05 * torch.randn_like(image)
-        return image, self.targets[row]
+        return image * float(np.random.uniform(0.9, 1.1)) + 0.05 * torch.randn_like(image)
 
 
 class Poisoned(Loader):
@@ -40,14 +38,7 @@ class Poisoned(Loader):
 
 
 class Digits(FromSamples):
-    """The digits, augmented.
-
-    Args:
-        batch_size: samples a batch.
-        seed: of the splits and the order.
-        nan_at: number of the batch with a NaN.
-        workers: processes that read.
-    """
+    """The digits, augmented, read by `workers` processes."""
 
     def __init__(self, batch_size: int = 64, seed: int = 0, nan_at: int = -1, workers: int = 2) -> None:
         super().__init__(digits, batch_size, 512, 0.1, 0.1, seed, 0.0)
@@ -55,8 +46,7 @@ class Digits(FromSamples):
 
     def train_dataloader(self) -> Loader:
         order = Order(self.rows["train"], self.batch_size, self.seed)
-        dataset = Augmented(self.inputs, self.targets)  # type: ignore[arg-type]
-        loader = Poisoned(dataset, order, workers=self.workers)
+        loader = Poisoned(Augmented(self.inputs), self.targets, order, workers=self.workers)
         loader.nan_at = self.nan_at
         return loader
 

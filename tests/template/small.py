@@ -30,6 +30,12 @@ def tensors(inputs: Any, targets: Tensor, names: Iterable[str], **settings: Any)
     return data_of(lambda: Samples(inputs, targets, list(names), **own), **settings)
 
 
+def take(data: Any, split: str) -> tuple[Tensor, Tensor]:
+    """Return a split's inputs, as they are stored, and its targets, in a fixed order."""
+    rows = data.rows[split]
+    return torch.stack([data.inputs[row] for row in rows.tolist()]), data.targets[rows]
+
+
 def supervised(
     data: FromSamples,
     model: nn.Module | None = None,

@@ -71,7 +71,7 @@ def test_gpt_reaches_the_weights_of_a_loop_written_by_hand(run: Run, tmp_path: P
     scheduler = cosine_warmup(optimizer, total_steps=40, warmup=0.05, final=0.0)
     batches = data.train_dataloader()
     for epoch in range(2):
-        batches.set_epoch(epoch)
+        batches.order.set_epoch(epoch)
         for (letters, following), _ in zip(batches, range(20), strict=False):
             optimizer.zero_grad()
             logits = model(letters)

@@ -17,6 +17,7 @@ import torch
 from conftest import Run
 from PIL import Image
 from sklearn.datasets import load_digits
+from small import take
 
 from descent.data.batches import Batches
 from descent.data.named_path import NamedPath
@@ -87,7 +88,7 @@ def test_files_and_memory_hold_the_same_data_in_the_same_order(tmp_path: Path) -
     kept, read = (data_of(tmp_path / "digits", in_memory=keep, corrupt="skip") for keep in (True, False))
     for name, buffer in kept.scaling.named_buffers():
         assert torch.equal(buffer, read.scaling.get_buffer(name))
-    assert torch.equal(kept.take("test")[0], read.take("test")[0])
+    assert torch.equal(take(kept, "test")[0], take(read, "test")[0])
     assert kept.describe() == read.describe()
     pixels = np.asarray(Image.open(tmp_path / "digits/3/001.png"))
     Image.fromarray(pixels[::-1]).save(tmp_path / "digits/3/001.png")  # of the same mean and deviation
@@ -110,7 +111,7 @@ def test_an_epoch_is_of_the_seed_and_its_number_whatever_the_workers(tmp_path: P
     def epoch(number: int, workers: int) -> torch.Tensor:
         data = data_of(tmp_path / "digits", in_memory=False, workers=workers, augment=augment)
         loader = data.train_dataloader()
-        loader.set_epoch(number)
+        loader.order.set_epoch(number)
         return torch.cat([inputs for inputs, _ in loader])
 
     assert torch.equal(epoch(0, 0), epoch(0, 2))
@@ -127,7 +128,7 @@ def test_folders_of_splits_are_the_splits_whatever_they_are_called(
     Image.new("L", (8, 8)).save(tmp_path / "digits/labels/a.png")
     data = data_of(tmp_path / "digits", label_noise=0.5)
     assert [len(rows) for rows in data.rows.values()] == [80, 30, 20]
-    assert data.take("val")[1].bincount().tolist() == [3] * 10
+    assert take(data, "val")[1].bincount().tolist() == [3] * 10
     assert "passed over 1: 1 beside the folders of classes" in data.preview
     (tmp_path / f"digits/{names[2]}/9").rename(tmp_path / f"digits/{names[2]}/ten")
     with pytest.raises(ConfigError, match=r"the classes of train, 0, .*, not ten"):
@@ -189,7 +190,7 @@ def test_deep_and_float_pixels_keep_their_values_and_their_scale_is_of_the_train
     data = data_of(tmp_path / "cells", in_memory=False)
     assert f"grey {pixels}" in data.preview
     assert data.reader["pixels"] == pixels
-    train = data.take("train")[0].double()
+    train = take(data, "train")[0].double()
     assert data.scaling.mean.item() == pytest.approx(train.mean().item())
     reader = ImageReader.from_description(data.reader)
     Image.new("L", (2, 2)).save(tmp_path / "cells/a/bytes.png")
@@ -214,9 +215,9 @@ def test_moments_do_not_cancel_and_a_constant_has_no_variance(tmp_path: Path) ->
         str(two_classes(tmp_path / "a", {"a": far, "b": far}, ".tif")), **SETTINGS | {"in_memory": False}
     )
     assert isinstance(inputs.inputs, StoredImages)
-    mean, variance = inputs.inputs.moments(torch.arange(6))
-    assert (mean.item(), variance.item()) == (16_000_002.5, pytest.approx(35 / 12, rel=1e-12))
-    assert inputs.inputs.moments(torch.tensor([0, 6]))[1].item() == 0.0
+    mean, std = inputs.inputs.moments(torch.arange(6))
+    assert (mean.item(), std.item()) == (16_000_002.5, pytest.approx((35 / 12) ** 0.5, rel=1e-12))
+    assert inputs.inputs.moments(torch.tensor([0, 6]))[1].item() == 1.0
 
 
 def test_what_is_skipped_or_passed_over_is_told_in_training_and_ever_after(run: Run, tmp_path: Path) -> None:

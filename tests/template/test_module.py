@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Run
-from small import data_of, last_weights, supervised, tensors, train_here, trainer
+from small import data_of, last_weights, supervised, take, tensors, train_here, trainer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -158,7 +158,7 @@ def test_the_averaged_weights_that_were_validated_are_kept_and_tested(tmp_path: 
     model = MLP(**data.sizes, hidden=[256], dropout=0.0)
     model.load_state_dict({k.removeprefix("model."): v for k, v in best.items() if k.startswith("model.")})
     for split, found in (("val", result["best"]), ("test", result["test"])):
-        inputs, targets = data.take(split)
+        inputs, targets = take(data, split)
         with torch.no_grad():
             expected = nn.functional.cross_entropy(model(inputs), targets).item()
         assert found[f"{split}/loss"] == pytest.approx(expected, rel=1e-5)

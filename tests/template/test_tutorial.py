@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from small import data_of, last_weights, supervised, train_here, trainer
+from small import data_of, last_weights, supervised, take, train_here, trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
@@ -75,7 +75,7 @@ def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
     model = MLP(**data.sizes, hidden=[256], dropout=0.0)
     order = EpochOrder(data.train_dataloader())
     train_loader = DataLoader(TensorDataset(data.inputs, data.targets), BATCH, sampler=order)
-    val_loader = DataLoader(TensorDataset(*data.take("val")), BATCH)
+    val_loader = DataLoader(TensorDataset(*take(data, "val")), BATCH)
     figures = tutorial.train(
         model, train_loader, val_loader, criterion, optimizer(model.parameters()), EPOCHS
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run
+from small import take
 
 from descent.data import torchvision_sets
 from descent.data.samples import FromSamples
@@ -35,7 +36,7 @@ def test_the_official_test_split_is_the_test_data(monkeypatch: pytest.MonkeyPatc
         fold=None, folds=5, name="Photos", folder=str(tmp_path), download=False,
     )  # fmt: skip
     assert [len(rows) for rows in data.rows.values()] == [32, 8, 10]
-    assert data.take("test")[0].unique().tolist() == [200]
+    assert take(data, "test")[0].unique().tolist() == [200]
     assert data.scaling.mean.flatten().tolist() == [100, 100, 100]
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
-from descent.data.described import compare_data, describe_data
+from descent.data.described import describe_data
 from descent.errors import ConfigError, Stopped, first_line, is_of_libraries, require
 from descent.run.checkpoints import rotate
 from descent.run.folder import RunFolder, list_sizes, move
@@ -159,7 +159,10 @@ class Checkpoint(LightningCheckpoint):
         old, new = self.parts["at"], str(self.folder.path)
         checkpoint["callbacks"] = move(checkpoint["callbacks"], old, new)
         self._find_mine(trainer, self.parts)
-        if changed := compare_data(trainer, checkpoint.get("data", {})):
+        from descent.data.like import compare_data
+
+        now = describe_data(trainer).get("data", {})
+        if changed := compare_data(now, checkpoint.get("data", {})):
             raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
         for callback in list_inexact(trainer):
             raise ConfigError("callbacks", expected=f"other ones than {callback}, which begins anew")

@@ -39,23 +39,12 @@ def shorten(preview: str) -> str:
     """Return a preview for the terminal: its first lines, and a count of the others."""
     lines = preview.splitlines(keepends=True)
     rest = Counter(line[2:12].strip() for line in lines[LINES:])
-    if rest.total() < 2:
-        return preview
     counts = ", ".join(f"{count:,} {kind}" for kind, count in rest.items())
-    return "".join(lines[:LINES]) + f"  …         {counts}; data.txt has them all\n"
+    more = f"  …         {counts}; data.txt has them all\n" if rest else ""
+    return "".join(lines[:LINES]) + more
 
 
 def describe_data(trainer: Trainer) -> dict[str, Any]:
     """Return the "data" part of a checkpoint; nothing if the data has no `describe`."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     return {"data": {**data.describe(), "examples": data.examples}} if hasattr(data, "describe") else {}
-
-
-def compare_data(trainer: Trainer, before: dict[str, Any]) -> str:
-    """Return, in words, what differs from an earlier result of `describe_data`; "" if nothing does."""
-    now = describe_data(trainer).get("data", {})
-    changed = [name for name in now if name != "examples" and before.get(name) != now[name]]
-    named = [name for name in changed if name != "fingerprint"]
-    if named:
-        return "; ".join(f"{n} was {str(before.get(n))[:80]} and is {str(now[n])[:80]}" for n in named)
-    return "the samples have other values, or come in another order" if changed else ""

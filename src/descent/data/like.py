@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from descent.data.samples import Samples
+from descent.data.scaling import Scaling
 from descent.errors import ConfigError
+from descent.task import Task
 
 
 def order_targets(samples: Samples, kind: str, like: Mapping[str, Any]) -> Samples:
@@ -27,3 +29,20 @@ def order_targets(samples: Samples, kind: str, like: Mapping[str, Any]) -> Sampl
         place = torch.tensor([names.index(name) for name in own])
         return replace(samples, targets=torch.where(targets < 0, targets, place[targets]), names=names)
     return samples
+
+
+def adopt_units(scaling: Scaling, task: Task, like: Mapping[str, Any]) -> None:
+    """Copy the other run's means and deviations, of inputs and of the same values, where they fit."""
+    same = task.names == list(like["names"])
+    for module, theirs in ((scaling, like["scaling"]), (task, like["task_state"] if same else {})):
+        for name, ours in module.named_buffers():
+            if name in theirs and theirs[name].shape == ours.shape:
+                ours.copy_(theirs[name])
+
+
+def compare_data(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """Return, in words, what differs between two descriptions of data; "" if nothing does."""
+    named = [n for n in now if n not in ("examples", "fingerprint") and before.get(n) != now[n]]
+    if not named and before.get("fingerprint") != now.get("fingerprint"):
+        return "the samples have other values, or come in another order"
+    return "; ".join(f"{n} was {str(before.get(n))[:80]} and is {str(now[n])[:80]}" for n in named)

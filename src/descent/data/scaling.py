@@ -47,29 +47,32 @@ class Scaling(Precise):
 
 
 def find_moments(
-    values: Tensor, rows: Tensor, dims: tuple[int, ...], encoder: nn.Module | None = None
+    values: Tensor, rows: Tensor, dims: tuple[int, ...] = (0,), encoder: nn.Module | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of some rows over `dims`, float64, shaped to broadcast against one sample.
+    """Return mean and deviation of some rows over `dims`, float64, shaped to broadcast against one sample.
 
-    Sums are taken relative to the first row, so nothing cancels, and a constant gets a variance of exactly 0.
+    Sums are taken relative to the first row, so nothing cancels, and a constant has no variance at all.
     """
-    shift, n = None, 0
-    total = square = torch.zeros(1, dtype=torch.float64)
-    for block in rows.sort().values.split(max(1, (1 << 20) // max(1, values[:1].numel()))):
-        part = (values[block] if encoder is None else encoder(values[block])).double()
-        if shift is None:
-            shift = part[tuple(slice(1) if d in dims else slice(None) for d in range(part.dim()))]
-        part = part - shift
+    encode, rows = encoder or nn.Identity(), rows.sort().values
+    first = encode(values[rows[:1]]).double()
+    shift = first[tuple(slice(1) if d in dims else slice(None) for d in range(first.dim()))]
+    total = square = torch.zeros_like(shift)
+    for block in rows.split(count_rows(values)):
+        part = encode(values[block]).double() - shift
         total, square = total + part.sum(dims, keepdim=True), square + part.square().sum(dims, keepdim=True)
-        n += part.numel() // total.numel()
         let_go(values)
-    assert shift is not None
-    return (shift + total / n)[0], (square / n - (total / n).square()).clamp(min=0)[0]
+    n = len(rows) * first.numel() // shift.numel()
+    return (shift + total / n)[0], to_deviation((square / n - (total / n).square())[0])
 
 
 def to_deviation(variance: Tensor) -> Tensor:
     """Return the standard deviation; a constant feature gets 1, so that it becomes 0 and not NaN."""
-    return torch.where(variance > 0, variance.sqrt(), 1.0)
+    return torch.where(variance > 0, variance.clamp(min=0).sqrt(), 1.0)
+
+
+def count_rows(values: Tensor) -> int:
+    """Return how many rows to work on at once: few enough to fit in the cache, a million numbers."""
+    return max(1, (1 << 20) // max(1, values[:1].numel()))
 
 
 def let_go(values: Tensor) -> None:

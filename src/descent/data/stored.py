@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from descent.data.batches import Order, Ordered, Transform
+from descent.data.batches import Batches, Order, Transform
 
 
 class StoredInputs(Protocol):
@@ -24,19 +24,7 @@ class StoredInputs(Protocol):
     def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]: ...  # like `descent.data.scaling.find_moments`
 
 
-class StoredSamples(Dataset[tuple[Tensor, Tensor]]):
-    """One stored input and its target, by row; only training samples are augmented."""
-
-    def __init__(self, inputs: StoredInputs, targets: Tensor, augmented: bool) -> None:
-        self.inputs, self.targets = inputs, targets
-        self.augment = inputs.augment if augmented else None
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        sample = self.inputs[row]
-        return sample if self.augment is None else self.augment(sample), self.targets[row]
-
-
-class Loader(Ordered):
+class Loader(Batches):
     """Batches of samples that workers read, and perhaps augment, one by one, ahead of the training.
 
     torch's DataLoader draws its order from the global random state, and a worker's random numbers depend on
@@ -46,16 +34,18 @@ class Loader(Ordered):
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        inputs: Any,
+        targets: Tensor,
         order: Order,
         transform: Transform | None = None,
+        augment: Transform | None = None,
         workers: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(order)
-        self.transform, self.device = transform, device
+        super().__init__(inputs, targets, order, transform)
+        self.device = device
         self.loader = DataLoader(
-            KeyedBatches(dataset),
+            KeyedBatches(inputs, targets, augment),
             batch_size=None,
             sampler=order,
             collate_fn=tuple,  # leaves a batch unchanged; torch's own would turn its arrays into tensors
@@ -75,8 +65,8 @@ class Loader(Ordered):
 class KeyedBatches(Dataset[Any]):
     """Whole batches, each made with this process's random generators seeded by the batch's key."""
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
+    def __init__(self, inputs: Any, targets: Tensor, augment: Transform | None) -> None:
+        self.inputs, self.targets, self.augment = inputs, targets, augment
 
     def __getitem__(self, batch: tuple[str, list[int]]) -> Any:
         key, rows = batch
@@ -85,7 +75,8 @@ class KeyedBatches(Dataset[Any]):
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)
-            # arrays are sent through a pipe; tensors need a socket, shared memory and open files, and if a
-            # worker gets none of these, the training process waits forever
-            inputs, targets = zip(*(self.dataset[row] for row in rows), strict=True)
-            return torch.stack(inputs).numpy(), torch.stack(targets).numpy()
+            samples = (self.inputs[row] for row in rows)
+            inputs = torch.stack(list(map(self.augment, samples) if self.augment else samples))
+        # arrays are sent through a pipe; tensors need a socket, shared memory and open files, and if a
+        # worker gets none of these, the training process waits forever
+        return inputs.numpy(), self.targets[rows].numpy()

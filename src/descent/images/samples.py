@@ -15,6 +15,7 @@ from torch import Tensor
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
+from descent.data.scaling import to_deviation
 from descent.data.stored import StoredInputs
 from descent.data.torchvision_sets import import_torchvision
 from descent.errors import require
@@ -57,12 +58,12 @@ class StoredImages:
         return image
 
     def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance like `find_moments`; for bytes, whose sums are exact, bit for bit."""
+        """Return mean and deviation like `find_moments`; for bytes, whose sums are exact, bit for bit."""
         first, total, square = self.sums[rows].unbind(1)
         each, apart = self.reader.size[0] * self.reader.size[1], first - first[0]
         square = (square + 2 * apart * total + each * apart.square()).sum(0) / (each * len(rows))
         total = (total + each * apart).sum(0) / (each * len(rows))
-        return (first[0] + total).view(-1, 1, 1), (square - total.square()).clamp(min=0).view(-1, 1, 1)
+        return (first[0] + total).view(-1, 1, 1), to_deviation(square - total.square()).view(-1, 1, 1)
 
 
 def images(

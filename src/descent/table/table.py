@@ -204,7 +204,6 @@ def fit_table(
         samples,
         inputs=inputs,
         encoder=encoder,
-        scaled=None if encoder is None else encoder.scaled,
         reader=reader.describe(),
         preview="".join(clean(line).replace("\n", " ") + "\n" for line in lines),
     )
