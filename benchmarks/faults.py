@@ -354,7 +354,7 @@ def wrong_words(folder: Path) -> Tally:
 
 
 def cost(folder: Path, repeats: int) -> None:
-    """Print the cost of saving by default: a run's seconds over those of a run that saves once, at its end."""
+    """Print the cost of saving by default: a run's seconds over those of a run that saves once."""
     jobs = {
         "digits, MLP": ["trainer.max_epochs=100"],
         "digits, MLP of 4.4 million weights": ["model.hidden=[2048,2048]", "trainer.max_epochs=8"],

@@ -37,7 +37,7 @@ class Samples(Dataset):
 
 
 class Stamp(TrainerCallback):
-    """Prints a line for the benchmark when an epoch has ended; validation comes before the next one begins."""
+    """Prints a line for the benchmark when an epoch has ended; validation comes before the next."""
 
     def on_epoch_begin(self, args, state, control, **others):
         if state.epoch:
