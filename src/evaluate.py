@@ -13,23 +13,14 @@ if TYPE_CHECKING:
 def evaluate(config: Config) -> None:
     """Test a run's weights as the run itself did, print a report, and write it to the run's folder."""
     # imported here, so that --help does not wait for torch
-    from descent.errors import require
-    from descent.inference import evaluation, load
-    from descent.machine import choose_device, quiet_libraries, set_threads
+    from descent.inference import evaluation, load_for
 
-    quiet_libraries()
-    require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
-    model = load(config.run, config.weights, choose_device(config.device), config.allow)
-    model.batch_size = config.batch_size
-    set_threads("auto", model)
-
+    model = load_for(config)
     if config.input is None:
         title, batches = f"its own {config.split} split", evaluation.read_split(model, config.split)
     else:
         title, batches = config.input, evaluation.read_file(model, config.input)
-    title = f"{config.run}, its {config.weights} weights on {title}"
-    _, text = evaluation.evaluate(model, batches, title)
-    print(text)
+    print(evaluation.evaluate(model, batches, f"{config.run}, its {config.weights} weights on {title}"))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from copy import deepcopy
-from io import BytesIO, StringIO
-from math import ceil, isfinite
+from io import StringIO
+from math import isfinite
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +17,10 @@ from torchmetrics import CatMetric
 from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelConfusionMatrix
 
 from descent.build import build_node, builder
+from descent.callbacks.insight import draw_values
 from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
-from descent.errors import ConfigError, blame, require
+from descent.errors import blame, require
 from descent.inference.output import printable, to_json
 from descent.inference.predictor import Predictor, refuse_misfits
 from descent.losses import weigh_classes
@@ -29,15 +30,14 @@ from descent.task import IGNORED
 
 REPORT = "_report"  # the name, among the run's metrics, of the one behind the report
 PICTURES = {"classes": "confusion_matrix.svg", "values": "predicted_against_true.svg"}
-COUNTS, NAMES, POINTS = 20, 60, 2_000  # maximum classes to draw with counts, and with names; maximum points
+COUNTS, POINTS = 20, 2_000  # maximum classes to draw with counts, and maximum points
 NAME = 24  # maximum characters of a name
 
 
 def read_split(model: Predictor, split: str) -> Iterable[Any]:
     """Return the batches of a split of a run's own data, in a fixed order and without augmentation."""
-    run = model.run
-    require(bool(run.config["data"]), "input", None, "a file, because this folder is without the run's data")
-    node = dict(run.config["data"])
+    run, node = model.run, dict(model.run.config["data"] or {})
+    require(bool(node), "input", None, "a file, because this folder is without the run's data")
     if "path" in node:  # absolute, because the run may have started in another folder
         node["path"] = run.data["reader"].get("path", node["path"])
     if "eval_batch_size" in node:
@@ -46,9 +46,9 @@ def read_split(model: Predictor, split: str) -> Iterable[Any]:
     data = build_node("data", node, {"like": run.like()}, run.allowed)
     data.prepare_data()
     data.setup("test" if split == "test" else "fit")
-    if changed := [name for name, now in data.describe().items() if run.data.get(name) != now]:
-        expected = f"its data as it was in training, but it has another {changed[0]}; input=… takes any file"
-        raise ConfigError("run", str(run.folder), expected=expected)
+    for name, now in data.describe().items():
+        expected = f"its data as it was in training, but it has another {name}; input=… takes any file"
+        require(run.data.get(name) == now, "run", str(run.folder), expected)
     if split == "train" and isinstance(data, FromSamples):
         data.rows["val"], split = data.rows["train"], "val"
     return getattr(data, f"{split}_dataloader")()
@@ -68,8 +68,8 @@ def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
             yield model.scaling(inputs[rows]), task.standardise(y) if hasattr(task, "standardise") else y
 
 
-def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict[str, Any], str]:
-    """Test a run's module as training does, write a report to its folder, and return values and text."""
+def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> str:
+    """Test a run's module as training does, write a report to its folder, and return the report."""
     sizes: list[int] = []  # of the batches
     module, precision = build_module(model), model.run.config.get("trainer", {}).get("precision")
     trainer = Trainer(
@@ -86,7 +86,7 @@ def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> tuple[dict
     texts = {"metrics.json": to_json(values), "report.txt": f"{text}\n", **pictures}
     folder = RunFolder(model.run.folder.evaluation)
     folder = make(folder, lambda folder: {folder.path / name: text for name, text in texts.items()})
-    return values, f"{text}\nWritten to {folder}: {', '.join(texts)}"
+    return f"{text}\nWritten to {folder}: {', '.join(texts)}"
 
 
 def count(batches: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
@@ -102,22 +102,18 @@ def build_module(model: Predictor) -> LightningModule:
     run, task, n = model.run, model.task, len(model.names)
     build = builder({"metrics": {}, **run.config}, run.allowed)
     with refuse_misfits(run):
-        reports = {
-            "classes": MulticlassConfusionMatrix(n, ignore_index=IGNORED, validate_args=False),
-            "labels": MultilabelConfusionMatrix(n, validate_args=False),
-            "values": Pairs("disable"),
-        }
         metrics = build("metrics", task=task, **model.sizes) or {}
+        if task.kind == "classes":
+            metrics[REPORT] = MulticlassConfusionMatrix(n, ignore_index=IGNORED, validate_args=False)
+        elif task.kind == "labels":
+            metrics[REPORT] = MultilabelConfusionMatrix(n, validate_args=False)
+        elif task.kind == "values":
+            metrics[REPORT] = Pairs("disable")
         weights = weigh_classes(run.config["loss"], SimpleNamespace(**run.data))
-        module = build(
-            "module",
-            model=model.model,
-            criterion=build("loss", task=task, **weights),
-            metrics={**metrics, **({REPORT: reports[task.kind]} if task.kind in reports else {})},
-            task=deepcopy(task),  # the trainer moves its copy to the device
-            scaling=deepcopy(model.scaling),
-            optimizer=None,
-        )
+        criterion = build("loss", task=task, **weights)
+        # the trainer moves the copies to its device
+        own = {"model": model.model, "task": deepcopy(task), "scaling": deepcopy(model.scaling)}
+        module = build("module", criterion=criterion, metrics=metrics, optimizer=None, **own)
         module.load_state_dict(run.checkpoint["state_dict"])
     return module
 
@@ -156,27 +152,21 @@ def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], s
 
 
 def draw(metric: Any, found: Tensor, names: list[str]) -> str:
-    """Return, as SVG, a confusion matrix, or a plot of predicted against true values for each output."""
+    """Return, as SVG, a confusion matrix, or a plot of predicted against true values."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    stream, labels, size = BytesIO(), [name[:NAME] for name in names], min(16.0, max(4.0, 0.6 * len(names)))
+    stream, labels, n = StringIO(), [name[:NAME] for name in names], len(names)
     # keep text as text, files reproducible, and a $ in a name a $
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "descent", "text.parse_math": False}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about characters that matplotlib's font lacks but a browser has
         if isinstance(metric, Pairs):
-            figure = Figure(figsize=(4, 4 * len(names)), layout="constrained")
-            for place, (predicted, true) in enumerate(found[:: ceil(len(found) / POINTS)].movedim(2, 0).mT):
-                axes = figure.add_subplot(len(names), 1, place + 1)
-                axes.axline((float(true[0]),) * 2, slope=1, color="tab:red")  # where predictions are right
-                axes.scatter(true, predicted, s=9, alpha=0.4, zorder=2)
-                axes.set(xlabel=f"true {labels[place]}", ylabel=f"predicted {labels[place]}")
+            predicted, true = found[:: 1 + len(found) // POINTS].unbind(1)
+            figure = draw_values(predicted, true, labels)
         else:
-            figure = Figure(figsize=(size, size), layout="constrained")
-            axes = figure.subplots()
-            metric.plot(found.long(), ax=axes, add_text=len(names) <= COUNTS, labels=labels, cmap="Blues")
-            if len(names) > NAMES:
-                axes.set(xticks=[], yticks=[])
+            side = min(16.0, max(4.0, 0.6 * n))
+            figure = Figure(figsize=(side, side), layout="constrained")
+            metric.plot(found.long(), figure.subplots(), n <= COUNTS, labels=labels)
         figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue().decode()
+    return stream.getvalue()

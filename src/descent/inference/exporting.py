@@ -32,11 +32,11 @@ def export(model: Predictor, form: str, output: str | None, overwrite: bool) -> 
     with warnings.catch_warnings(), torch.no_grad(), blame("format"):
         warnings.simplefilter("ignore")  # about the exporters' own code
         files, line = convert(model, place, form)
-    with blame("output"):
+    with blame("output"):  # the hub's folder
         next(iter(files)).parent.mkdir(exist_ok=True)
     for path, content in files.items():
-        if not path.is_file() or path.read_bytes() != content:  # two formats share a description
-            require_free(str(path), overwrite, str(folder))
+        same = path.is_file() and path.read_bytes() == content  # two formats share a description
+        require_free(str(path), overwrite or same, str(folder))
     for path, content in files.items():
         with open_output(str(path)) as stream:
             stream.write(content)
@@ -66,10 +66,10 @@ def to_file(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
     difference = float(((found - torch.cat([expected, expected[:8]])) / unit).abs().max())
     same = f"outputs within {TOLERANCE:g} of the run's, not {difference:.2g}; nothing is written"
     require(difference <= TOLERANCE, "format", form, same)
-    beside, shape = place.with_suffix(".json"), tuple(inputs.shape[1:])
+    beside, takes = place.with_suffix(".json"), f"{inputs.dtype} inputs {tuple(inputs.shape[1:])}"
     line = (
-        f"{place}: {inputs.dtype} inputs {shape}, in batches of any size; on {len(inputs)} samples of the run"
-        f" it differs from the original by at most {difference:.2g}\n{beside}: what it takes and gives"
+        f"{place}: {takes}, in batches of any size; on {len(inputs)} samples of the run it differs from the"
+        f" original by at most {difference:.2g}\n{beside}: what it takes and gives"
     )
     return {beside: description.encode(), place: content}, line
 

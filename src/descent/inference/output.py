@@ -1,14 +1,13 @@
 """The file that a command writes: a new one, or one that may be replaced."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import polars as pl
+from tqdm import tqdm
 
 from descent.callbacks.recorder import without_nan
 from descent.errors import ConfigError, require
@@ -20,15 +19,9 @@ def require_free(path: str, overwrite: bool, run: str, input: str = "") -> None:
     """Raise a `ConfigError` if `output=path` is not a file, or is the run's, the input, or one to keep."""
     file, folder = Path(path).expanduser(), RunFolder(Path(run).expanduser())
     require(file.parent.is_dir(), "output", path, f"a folder that exists, not {file.parent}")
-    if os.path.lexists(file):
-        regular = file.is_file() and not file.is_symlink()
-        require(regular, "output", path, "a regular file, not a folder, a link, a pipe or a device")
-        kept = (
-            *vars(folder).values(),
-            *folder.checkpoints.glob("*"),
-            *folder.events(),
-            Path(input).expanduser(),
-        )
+    if file.exists():
+        require(file.is_file(), "output", path, "a regular file, not a folder or a device")
+        kept = [Path(input).expanduser(), *vars(folder).values(), *folder.checkpoints.glob("*")]
         own = any(other.is_file() and file.samefile(other) for other in kept)
         require(not own, "output", path, "another file than the input and those of the run")
         require(overwrite, "output", path, "a file that does not exist, or overwrite=true")
@@ -41,35 +34,24 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
         with open_atomically(Path(path).expanduser()) as stream:
             yield stream
     except OSError as error:  # the disk is full, or the folder is read-only
-        raise ConfigError(
-            "output", path, expected=f"a file that can be written ({error.strerror})"
-        ) from error
+        expected = f"a file that can be written ({error.strerror})"
+        raise ConfigError("output", path, expected=expected) from error
 
 
-def count_rows(path: str) -> int | None:
-    """Return the number of rows that a file states, or of files in a folder; None for text."""
-    file = Path(path).expanduser()
-    if file.is_dir():
-        return sum(1 for other in file.rglob("*") if other.is_file())
-    try:
-        if file.is_file() and file.suffix == ".parquet":
-            return pl.scan_parquet(file).select(pl.len()).collect().item()
-        return len(np.load(file, mmap_mode="r")) if file.is_file() and file.suffix == ".npy" else None
-    except Exception:  # the reader will report the error
-        return None
-
-
-def write(frames: Iterable[pl.DataFrame], stream: IO[bytes], suffix: str) -> Iterator[pl.DataFrame]:
-    """Write frames to a CSV one by one, or to Parquet at the end; and yield each of them."""
-    kept: list[pl.DataFrame] = []
-    for number, frame in enumerate(frames):
-        if suffix == ".csv":
-            frame.write_csv(stream, include_header=number == 0)
-        else:
-            kept.append(frame)
-        yield frame
+def write(frames: Iterable[pl.DataFrame], stream: IO[bytes], suffix: str) -> int:
+    """Write frames to a CSV one by one, or to Parquet at the end; return how many rows there were."""
+    rows, kept = 0, []
+    with tqdm(unit=" rows", disable=None) as bar:
+        for frame in frames:
+            if suffix == ".csv":
+                frame.write_csv(stream, include_header=rows == 0)
+            else:
+                kept.append(frame)
+            rows += len(frame)
+            bar.update(len(frame))
     if kept:
         pl.concat(kept).write_parquet(stream)
+    return rows
 
 
 def to_json(values: Any) -> str:

@@ -9,12 +9,13 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from descent.build import build_node, locate
+from descent.build import Config, build_node, locate
 from descent.data.arrays import require_finite
 from descent.data.named_path import NamedPath
 from descent.data.scaling import Scaling
 from descent.errors import ConfigError, require
 from descent.inference.output import printable
+from descent.machine import choose_device, quiet_libraries, set_threads
 from descent.run.saved import SavedRun, read_run
 from descent.run.trust import list_allowed
 from descent.task import Task
@@ -68,7 +69,7 @@ class Predictor(nn.Module):
         """Yield blocks of rows and their raw inputs."""
         if isinstance(source, str | Path):
             yield from self.reader.read(NamedPath("input", str(source)))
-        elif hasattr(source, "columns"):
+        elif isinstance(source, pl.DataFrame):
             require(hasattr(self.reader, "read_frame"), "input", "a frame", "a path or an array")
             yield self.reader.read_frame(source)
         else:
@@ -125,15 +126,24 @@ def load(
         task = build_node("task", run.data["task"], run.weights("task"), run.allowed)
         sizes = {"input_shape": tuple(run.data["input_shape"]), "outputs": len(task.names), **task.sizes()}
         model = build_node("model", run.config["model"], sizes, run.allowed)
-        moments, state = run.weights("scaling"), run.checkpoint["state_dict"]
-        scaling = Scaling(moments["mean"], moments["std"], reader.encoder())
+        scaling = Scaling(**run.weights("scaling"), encoder=reader.encoder())
         predictor = Predictor(run, model, scaling, task, reader).eval()
-        own = ("model.", "scaling.", "task.")
+        state, own = run.checkpoint["state_dict"], ("model.", "scaling.", "task.")
         predictor.load_state_dict({name: state[name] for name in state if name.startswith(own)})
         predictor(predictor.examples[:1])
     predictor.sizes, predictor.device = sizes, torch.device(device)
     model.to(device)
     return predictor
+
+
+def load_for(config: Config) -> Predictor:
+    """Return the model that the config of `predict.py` or `evaluate.py` asks for."""
+    quiet_libraries()
+    require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
+    model = load(config.run, config.weights, choose_device(config.device), config.allow)
+    model.batch_size = config.batch_size
+    set_threads("auto", model)
+    return model
 
 
 @contextmanager
