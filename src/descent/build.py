@@ -3,7 +3,7 @@
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -13,18 +13,17 @@ from descent.errors import ConfigError, blame, first_line, nearest, require
 
 WORDS = ("_target_", "_partial_", "_args_")  # of a node, in addition to its arguments
 FETCHED = ("download", "pretrained")  # arguments that make a target download something
-DEPTH = 20  # of nested nodes: far more than any handwritten config needs
+PARTS = {"model": "model", "loss": "criterion", "optimizer": "optimizer"}  # and the module's names of them
+PARTS |= {"scheduler": "schedule", "metrics": "metrics"}
 
 
 class Config(dict[str, Any]):
     """A resolved config: nested dicts whose keys are attributes too, such as `config.trainer.max_epochs`."""
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            value = self[name]
-        except KeyError as error:
-            raise AttributeError(name) from error
-        return Config(value) if type(value) is dict else value
+        if name not in self:
+            raise AttributeError(name)
+        return Config(self[name]) if type(self[name]) is dict else self[name]
 
 
 def builder(config: Mapping[str, Any], allowed: Collection[str] | None = None) -> Callable[..., Any]:
@@ -32,12 +31,10 @@ def builder(config: Mapping[str, Any], allowed: Collection[str] | None = None) -
 
     Parts that the module does not name, such as the model of a module that makes its own, are not built.
     """
-    parts = {"model": "model", "loss": "criterion", "optimizer": "optimizer"}
-    parts |= {"scheduler": "schedule", "metrics": "metrics"}
     named = read_signature(locate("module._target_", config["module"].get("_target_"), allowed)).names
 
     def build(key: str, **offers: Any) -> Any:
-        if key in parts and parts[key] not in named:
+        if key in PARTS and PARTS[key] not in named:
             return None
         return build_node(key, config[key], offers, allowed)
 
@@ -57,15 +54,13 @@ def build_node(
     names in `allowed`.
     """
     offers = offers or {}
-    if key.count(".") > DEPTH:
-        raise ConfigError(key.partition(".")[0], "…", expected=f"at most {DEPTH} nodes within nodes")
     if isinstance(node, list):
         return [build_node(f"{key}.{index}", item, None, allowed) for index, item in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
+    if "_target_" not in node and offers.get("task") is not None:
+        node = choose_by_task(key, node, offers["task"])
     if "_target_" not in node:
-        if (task := offers.get("task")) is not None and (chosen := choose_by_task(key, node, task)) != node:
-            return build_node(key, chosen, offers, allowed)
         return {name: build_node(f"{key}.{name}", child, offers, allowed) for name, child in node.items()}
     target = locate(f"{key}._target_", node["_target_"], allowed)
     signature = read_signature(target)
@@ -92,19 +87,18 @@ def build_node(
 
 def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str, Any]:
     """Return a node's part for the task: in its place if it has a `_target_`, else merged with the rest."""
-    kinds = {name for name in node if name in task.KINDS or name == task.kind}
-    if not kinds:
-        return node
-    part = node.get(task.kind)
-    if part is None and any("_target_" in node[kind] for kind in kinds):
+    kinds = node.keys() & {*task.KINDS, task.kind}
+    common = {name: child for name, child in node.items() if name not in kinds}
+    part = node.get(task.kind) or {}
+    if not part and any("_target_" in node[kind] for kind in kinds):
         expected = f"a choice, because none is known for the task {task.kind or 'of this data'}"
         raise ConfigError(key, expected=expected)
-    if part is not None and "_target_" in part:
-        for name in node.keys() - kinds - part.keys():  # such as class weights
-            expected = f"null, because the one of {task.kind} has none"
-            require(not node[name], f"{key}.{name}", node[name], expected)
-        return part
-    return {**(part or {}), **{name: child for name, child in node.items() if name not in kinds}}
+    if "_target_" not in part:
+        return {**part, **common}
+    for name in common.keys() - part.keys():  # such as class weights
+        expected = f"null, because the one of {task.kind} has none"
+        require(not node[name], f"{key}.{name}", node[name], expected)
+    return part
 
 
 # ---- names and signatures ----------------------------------------------------------------------------------
@@ -118,40 +112,35 @@ def locate(key: str, name: object, allowed: Collection[str] | None = None) -> Ca
     if not isinstance(name, str) or "." not in name.strip("."):
         raise ConfigError(key, name, expected="a class or function with its module, such as torch.nn.L1Loss")
     module = name.rpartition(".")[0]
-    trusted = allowed is None or name in allowed or module in allowed
-    found = import_name(key, name) if trusted else None
-    if trusted and allowed is not None and name not in allowed:  # an allowed module
-        trusted = getattr(found, "__module__", "") == module
+    trusted = allowed is None or name in allowed
+    if not trusted and module in (allowed or ()):
+        trusted = getattr(import_name(key, name), "__module__", "") == module
     if not trusted:
         expected = f"a name that conf/ contains, or that you type; trust it by allow=[{name}]"
         raise ConfigError(key, name, expected=expected)
-    if not callable(found) or inspect.ismodule(found):
+    found = import_name(key, name)
+    if not callable(found):
         raise ConfigError(key, name, expected=f"a class or function, not a {type(found).__name__}")
     return found
 
 
 def import_name(key: str, name: str) -> Any:
     """Return what a dotted name stands for: something of a module, or of a class in one."""
-    parts = name.split(".")
-    wrong = ConfigError(key, name, expected="a class or function that can be imported")
-    for count in range(len(parts) - 1, 0, -1):
-        module = ".".join(parts[:count])
+    found, reached = None, ""
+    for part in name.split("."):
+        reached = f"{reached}.{part}" if reached else part
         try:
-            found = import_module(module)
+            found = getattr(found, part) if hasattr(found, part) else import_module(reached)
         except Exception as error:  # a user's module may raise anything when it is imported
-            absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
-            if absent and count > 1:
-                continue  # it may be a class, and the name a method of it
-            wrong.expected += f" ({first_line(error)})"
-            raise wrong from error
-        for part in parts[count:]:
-            if not hasattr(found, part):
+            wrong = ConfigError(key, name, expected="a class or function that can be imported")
+            absent = isinstance(error, ModuleNotFoundError) and f"{reached}.".startswith(f"{error.name}.")
+            if absent and found is not None:
                 near = nearest(part, [word for word in dir(found) if not word.startswith("_")])
-                wrong.nearest = f".{near}".join(name.rsplit(f".{part}", 1)) if near else ""
-                raise wrong
-            found = getattr(found, part)
-        return found
-    raise AssertionError("a name has a module")
+                wrong.nearest = near and f"{reached.removesuffix(part)}{near}{name.removeprefix(reached)}"
+            else:
+                wrong.expected += f" ({first_line(error)})"
+            raise wrong from error
+    return found
 
 
 @dataclass
@@ -165,52 +154,39 @@ class Signature:
 
 def read_signature(target: Callable[..., Any]) -> Signature:
     """Return a target's arguments, including its base's if a class passes `**arguments` on."""
-    functions: list[Callable[..., Any]] = [target]
+    functions: list[Callable[..., Any]] = []
     if inspect.isclass(target) and "__new__" not in vars(target):
-        own = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
-        # `**arguments` cannot be meant for a base that takes nothing
-        functions = [f for f in own if list_parameters(f)] or [target]
-    names: set[str] = set()
-    hints: dict[str, Any] = {}
-    open_ended = True
-    for function in functions:
-        parameters = list_parameters(function)
-        named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        if names and not named:
-            break  # a base that takes nothing is not the receiver
-        names |= named.keys()
-        hints = dict(read_hints(function, named)) | hints
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        if not open_ended:
+        functions = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
+    found = Signature(set(), {}, open_ended=True)
+    for function in functions or [target]:
+        parameters = [*inspect.signature(function).parameters.values()]
+        if functions:
+            del parameters[0]  # self
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if found.names and not named:
+            break  # `**arguments` cannot be meant for a base that takes nothing
+        found.names |= {p.name for p in named}
+        found.hints = dict(read_hints(function, named)) | found.hints
+        found.open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        if not found.open_ended:
             break
-    return Signature(names, hints, open_ended)
+    return found
 
 
-def list_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a class, function or `__init__`, without `self`."""
-    parameters = dict(inspect.signature(function).parameters)
-    if getattr(function, "__name__", "") == "__init__":
-        parameters.pop(next(iter(parameters)), None)
-    return parameters
-
-
-def read_hints(
-    function: Callable[..., Any], named: Mapping[str, inspect.Parameter]
-) -> Iterator[tuple[str, Any]]:
+def read_hints(function: Callable[..., Any], named: Iterable[inspect.Parameter]) -> Iterator[tuple[str, Any]]:
     """Yield the type of each argument; without a hint, the type of the default."""
     inner = inspect.unwrap(function.__init__ if inspect.isclass(function) else function)
-    module = vars(sys.modules[inner.__module__]) if getattr(inner, "__module__", None) in sys.modules else {}
-    for name, parameter in named.items():
-        hint = getattr(inner, "__annotations__", {}).get(name, parameter.annotation)
+    for parameter in named:
+        hint = parameter.annotation
         if isinstance(hint, str):
             try:
-                hint = eval(hint, {**vars(typing), **module})
+                hint = eval(hint, {**vars(typing), **getattr(inner, "__globals__", {})})
             except Exception:  # a name that only type checkers import
                 continue
-        if hint is not inspect.Parameter.empty:
-            yield name, hint
-        elif parameter.default not in (None, inspect.Parameter.empty):
-            yield name, type(parameter.default)
+        if hint is not parameter.empty:
+            yield parameter.name, hint
+        elif parameter.default not in (None, parameter.empty):
+            yield parameter.name, type(parameter.default)
 
 
 def is_tensor(hint: Any) -> bool:

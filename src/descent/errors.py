@@ -10,10 +10,10 @@ from traceback import walk_tb
 from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of a disk; no value can fix them
+VALUES = (TypeError, ValueError, RuntimeError, ArithmeticError)  # what is raised because of a value
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
 HERE = Path(__file__).resolve().parent
 ABSENT = object()
-NOTHING = ("null", "None", "false", "off")  # typed to disable something
 
 
 class ConfigError(ValueError):
@@ -41,11 +41,10 @@ class ConfigError(ValueError):
 
     def line(self, typed: Mapping[str, str]) -> str:
         """Return the error in words; without a value, it reports what is `typed` at its key and below."""
-        if self.value is not ABSENT:
-            subject = f"{self.key}={as_typed(self.value)}"
-        else:
-            below = {k: v for k, v in typed.items() if k == self.key or k.startswith(f"{self.key}.")}
-            subject = " ".join(f"{k}={v}" for k, v in below.items()) or self.key
+        subject = f"{self.key}={as_typed(self.value)}"
+        if self.value is ABSENT:
+            below = (f"{k}={v}" for k, v in typed.items() if f"{k}.".startswith(f"{self.key}."))
+            subject = " ".join(below) or self.key
         near = f"; nearest: {self.nearest}" if self.nearest else ""
         return f"{subject}: expected {self.expected}{near}"
 
@@ -82,11 +81,10 @@ class blame(AbstractContextManager["blame", None]):
 
 def is_about_values(error: Exception) -> bool:
     """Whether a library rejected a value; what this package raises by accident is a bug."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return False
-    meant = isinstance(error, TypeError | ValueError | RuntimeError | ArithmeticError)
     files = list_files(error)
-    return is_of_libraries(error) and (meant or bool(files and HERE not in files[-1].parents))
+    by_library = bool(files) and HERE not in files[-1].parents
+    full = isinstance(error, OSError) and error.errno in FULL
+    return (by_library or isinstance(error, VALUES)) and is_of_libraries(error) and not full
 
 
 def is_of_libraries(error: BaseException) -> bool:
@@ -115,11 +113,9 @@ def require_one_of(choices: Iterable[str], key: str, value: str, shown: str = ""
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return the word nearest to another, preferably one with the same letters; "" if none is near."""
     words = list(words)
-    if word in NOTHING:  # which no other word resembles
-        return "none" if "none" in words else ""
-    close = get_close_matches(word, words)
-    close.sort(key=lambda other: sorted(other) != sorted(word))
-    return close[0] if close else ""
+    if word in ("null", "None", "false", "off") and "none" in words:  # which these do not resemble
+        return "none"
+    return max(get_close_matches(word, words), key=lambda w: sorted(w) == sorted(word), default="")
 
 
 def first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from descent.errors import ConfigError, require
+from descent.errors import require, require_one_of
 from descent.task import Task
 
 # What torch's losses compare. Your own criterion can declare it with an attribute `takes`; without it, it
@@ -27,8 +27,7 @@ class MeanAbsoluteError(nn.Module):
     a small error as for a large one, which makes the loss robust to outliers and to wrong labels (Ghosh,
     Kumar & Sastry, "Robust Loss Functions under Label Noise for Deep Neural Networks", AAAI 2017). On class
     probabilities, it starts slowly: while the true class has a small probability, the softmax passes back
-    almost no gradient, and a class can stay unlearned for many epochs. Give it more steps (a smaller batch,
-    more epochs) than cross entropy.
+    almost no gradient. Give it more steps (a smaller batch, more epochs) than cross entropy.
     """
 
     takes = "values"
@@ -47,35 +46,27 @@ class MeanAbsoluteError(nn.Module):
         return (1 / len(input)) * torch.sum(torch.abs(input - target))
 
 
-class SumOverClasses(nn.Module):
-    """Makes a criterion's mean over samples and classes a sum over classes: `MSELoss` is the Brier score."""
-
-    def __init__(self, criterion: nn.Module, classes: int) -> None:
-        super().__init__()
-        self.criterion, self.classes = criterion, classes
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return self.criterion(input, target) * self.classes
-
-
 def find_takes(criterion: nn.Module) -> str | None:
     """Return what a criterion declares that it compares, or what is known for torch's losses, or None."""
-    if isinstance(criterion, SumOverClasses):
-        return find_takes(criterion.criterion)
     known = (word for word, kinds in TAKES.items() if isinstance(criterion, kinds))
     takes = getattr(criterion, "takes", None) or next(known, None)
-    if takes not in (None, *TAKES):
-        raise ConfigError("loss.takes", takes, expected=f"one of {', '.join(TAKES)}", choices=TAKES)
+    if takes is not None:
+        require_one_of(TAKES, "loss.takes", takes)
     return takes
 
 
-def fit_to(criterion: nn.Module, task: Task) -> nn.Module:
-    """Return a criterion that sums over the classes if it compares values or one-hot classes."""
-    if isinstance(criterion, nn.MultiLabelSoftMarginLoss) or getattr(criterion, "reduction", "") != "mean":
-        return criterion
-    classes = task.sizes().get("num_classes")
-    compares = find_takes(criterion) in ("values", "one_hot")
-    return SumOverClasses(criterion, classes) if classes and compares else criterion
+def count_terms(criterion: nn.Module, task: Task) -> int:
+    """Return how many classes a criterion averages over as well as over samples: with `MSELoss`, all.
+
+    Multiplied by it, the loss is a sum over classes, as in the Brier score.
+    """
+    averages = getattr(criterion, "reduction", "") == "mean" and find_takes(criterion) in (
+        "values",
+        "one_hot",
+    )
+    if averages and not isinstance(criterion, nn.MultiLabelSoftMarginLoss):
+        return task.sizes().get("num_classes", 1)
+    return 1
 
 
 def weigh_targets(criterion: nn.Module, targets: Any) -> Tensor | None:
@@ -83,17 +74,13 @@ def weigh_targets(criterion: nn.Module, targets: Any) -> Tensor | None:
 
     Cross entropy divides by the sum of class weights over the targets that count. An epoch's mean therefore
     weights batches by these sums; otherwise the loss of the same samples would depend on the batch size.
-    Your own criterion can define a method `weigh_targets(targets)`.
     """
-    own: Any = getattr(criterion, "weigh_targets", None)
-    if own is not None:
-        return own(targets)
     if not isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss) or targets.is_floating_point():
         return None
     counts = targets != criterion.ignore_index
     if criterion.weight is None:
         return counts.float()
-    return criterion.weight[targets.masked_fill(~counts, 0)].float().masked_fill(~counts, 0)
+    return criterion.weight[targets * counts].float() * counts
 
 
 def weigh_classes(node: Mapping[str, Any], data: Any) -> dict[str, Tensor]:
@@ -105,8 +92,8 @@ def weigh_classes(node: Mapping[str, Any], data: Any) -> dict[str, Tensor]:
     counts = getattr(data, "class_counts", [])
     n = torch.tensor(counts, dtype=torch.float32)
     balanced = {"weight": n.sum() / (len(n) * n), "pos_weight": (n.sum() - n) / n}
-    chosen = [name for name in balanced if node.get(name) == "balanced"]
+    chosen = {name: weights for name, weights in balanced.items() if node.get(name) == "balanced"}
     for name in chosen:
         expected = "a training sample of each class, because the weights are counted by those"
         require(len(counts) > 0 and all(counts), f"loss.{name}", "balanced", expected)
-    return {name: balanced[name] for name in chosen}
+    return chosen

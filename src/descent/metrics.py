@@ -1,25 +1,23 @@
 """The mean loss and the metrics over the samples of an epoch, at almost no cost per step."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import groupby
 from typing import Any
 
 import torch
 import torchmetrics
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from descent.errors import blame, first_line
 from descent.losses import find_takes, weigh_targets
-from descent.nested import concatenate, count_samples, list_tensors, map_tensors
 from descent.task import IGNORED, Task
 
 ROWS = 16_384  # samples to collect before updating the metrics: few calls, and little memory
 BYTES = 1 << 24  # the same limit for large outputs
 KEPT = ("steps", "most", "loss", "weight", "samples", "batch")  # in a checkpoint, in addition to the metrics
-
-
-class Undefined(ValueError):
-    """A metric is undefined for these samples."""
 
 
 class EpochMetrics:
@@ -39,11 +37,17 @@ class EpochMetrics:
                 metric.set_dtype(task.dtype)
         self.task, self.criterion, self.takes = task, criterion, find_takes(criterion)
         self.sums = getattr(criterion, "reduction", "mean") == "sum"
-        self.steps: list[tuple[Tensor, Any, Any]] = []  # that the metrics have not seen yet
         self.most = 1  # steps to keep
-        self.loss = self.weight = torch.tensor(0.0)  # summed over the samples
-        self.samples, self.batch = 0, -1
         self.undefined: dict[str, str] = {}  # metrics that had no value in the last epoch, and why
+        self.reset(torch.device("cpu"))
+
+    def reset(self, device: torch.device) -> None:
+        """Forget everything, and expect the next tensors on `device`."""
+        self.steps: list[tuple[Tensor, Any, Any]] = []  # that the metrics have not seen yet
+        self.loss = self.weight = torch.tensor(0.0, device=device)  # summed over the samples
+        self.samples, self.batch = 0, -1
+        for metric in self.metrics.values():
+            metric.to(device).reset()
 
     def add(self, batch: int, loss: Tensor, outputs: Any, targets: Any) -> None:
         """Record batch number `batch`: its loss, outputs and targets, both `(size, …)`."""
@@ -56,33 +60,6 @@ class EpochMetrics:
         self.steps.append((loss, outputs, targets))
         if len(self.steps) >= self.most:
             self._update()
-
-    def reset(self, device: torch.device) -> None:
-        """Forget everything, and expect the next tensors on `device`."""
-        self.steps, self.samples, self.batch = [], 0, -1
-        self.loss = self.weight = torch.tensor(0.0, device=device)
-        for metric in self.metrics.values():
-            if device != metric.device:
-                metric.to(device)
-            metric.reset()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything recorded since the last reset: plain values, and copies of tensors on the CPU.
-
-        It does not update the metrics, because sums over different blocks would round differently.
-        """
-        kept = {name: getattr(self, name) for name in KEPT}
-        kept["metrics"] = {name: metric.state_dict() for name, metric in self.metrics.items()}
-        return map_tensors(kept, lambda tensor: tensor.cpu().clone())
-
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Continue from what `state_dict` returned."""
-        kept = map_tensors(state, lambda tensor: tensor.to(device))
-        for name, metric in self.metrics.items():
-            metric.load_state_dict(kept["metrics"][name])
-            metric.to(device)
-        for name in KEPT:
-            setattr(self, name, kept[name])
 
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics over the samples of all processes since the last reset, scalar tensors.
@@ -97,7 +74,7 @@ class EpochMetrics:
         for name, metric in self.metrics.items():
             try:
                 values |= compute_numbers(name, metric)
-            except (ValueError, RuntimeError, UserWarning) as error:
+            except (ValueError, RuntimeError, ArithmeticError, UserWarning) as error:
                 self.undefined[name] = first_line(error)
                 values[name] = torch.tensor(float("nan"))
         return values
@@ -105,41 +82,53 @@ class EpochMetrics:
     def try_out(self, outputs: Any, targets: Any) -> None:
         """Update and compute a copy of each metric with one batch, to check that it accepts the batch."""
         for name, metric in self.metrics.items():
-            with blame(f"metrics.{name}"):
-                self._update_with(trial := metric.clone().to(metric.device), outputs, targets)
-                try:
-                    if count_samples(targets) > 1:
-                        compute_numbers(name, trial)
-                except (Undefined, UserWarning):
-                    continue  # it may be defined over all samples
+            # an undefined one may be defined over all samples
+            with blame(f"metrics.{name}"), suppress(ArithmeticError, UserWarning):
+                trial = metric.clone().to(metric.device)
+                self._update_with(trial, outputs, targets)
+                if count_samples(targets) > 1:
+                    compute_numbers(name, trial)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything recorded since the last reset: plain values, and copies of tensors on the CPU.
+
+        It does not update the metrics, because sums over different blocks would round differently.
+        """
+        kept = {name: getattr(self, name) for name in KEPT}
+        kept["metrics"] = {name: metric.state_dict() for name, metric in self.metrics.items()}
+        return apply_to_collection(kept, Tensor, lambda tensor: tensor.cpu().clone())
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue from what `state_dict` returned."""
+        kept = apply_to_collection(state, Tensor, Tensor.to, device)
+        for name, metric in self.metrics.items():
+            metric.load_state_dict(kept["metrics"][name])
+            metric.to(device)
+        for name in KEPT:
+            setattr(self, name, kept[name])
 
     def _update(self) -> None:
-        """Update the loss and the metrics with the collected steps."""
+        """Update the loss and the metrics with the collected steps, joined where their shapes agree."""
         steps, self.steps = self.steps, []
-        for losses, sizes, outputs, targets in join(steps):
+        for _, block in groupby(steps, lambda step: [t.shape[1:] for t in list_tensors(step[1:])]):
+            losses, outputs, targets = zip(*block, strict=True)
+            sizes = [count_samples(target) for target in targets]
             self.samples += sum(sizes)
+            outputs, targets = concatenate(outputs), concatenate(targets)
             self._add_losses(torch.stack(losses).float(), sizes, outputs, targets)
             for metric in self.metrics.values():
                 self._update_with(metric, outputs, targets)
 
     def _add_losses(self, losses: Tensor, sizes: list[int], outputs: Any, targets: Any) -> None:
         """Add losses `(batches,)`, each a mean or sum over its batch."""
-        if self.sums:
-            self.loss, self.weight = self.loss + losses.sum(), self.weight + sum(sizes)
-            return
-        # from pinned memory, the copy does not block
-        counts = torch.tensor(sizes, pin_memory=losses.device.type == "cuda")
-        counts = counts.to(losses.device, non_blocking=True)
         weights = weigh_targets(self.criterion, self.task.for_loss(outputs, targets, self.takes)[1])
         if weights is None:
-            batches = counts.float()
-        else:
-            samples = weights.reshape(sum(sizes), -1).sum(1)
-            places = torch.arange(len(sizes), device=losses.device)
-            places = places.repeat_interleave(counts, output_size=len(samples))
-            batches = torch.zeros_like(losses).index_add_(0, places, samples)
+            weights = torch.ones(sum(sizes), device=losses.device)
+        batches = torch.stack([part.sum() for part in weights.reshape(sum(sizes), -1).split(sizes)])
+        if not self.sums:
+            losses = losses * batches
         # a batch in which no target counts has a NaN loss and no weight
-        self.loss = self.loss + torch.where(batches > 0, losses * batches, 0).sum()
+        self.loss = self.loss + torch.where(batches > 0, losses, 0).sum()
         self.weight = self.weight + batches.sum()
 
     def _update_with(self, metric: torchmetrics.Metric, outputs: Any, targets: Any) -> None:
@@ -147,16 +136,30 @@ class EpochMetrics:
         metric.update(*take(outputs, targets))
 
 
-def join(steps: list[tuple[Tensor, Any, Any]]) -> Iterator[tuple[list[Tensor], list[int], Any, Any]]:
-    """Yield losses, sizes, outputs and targets, joined over consecutive steps of the same shape."""
-    start = 0
-    shapes = [[t.shape[1:] for t in list_tensors((outputs, targets))] for _, outputs, targets in steps]
-    for end in range(1, len(steps) + 1):
-        if end == len(steps) or shapes[end] != shapes[start]:
-            losses, outputs, targets = zip(*steps[start:end], strict=True)
-            sizes = [count_samples(target) for target in targets]
-            yield list(losses), sizes, concatenate(outputs), concatenate(targets)
-            start = end
+def list_tensors(value: Any) -> list[Tensor]:
+    """Return the tensors in nested tuples, lists and dicts."""
+    found: list[Tensor] = []
+    apply_to_collection(value, Tensor, found.append)
+    return found
+
+
+def count_samples(value: Any) -> int:
+    """Return the length of the first tensor of a value, 1 for a number."""
+    tensors = list_tensors(value)
+    return len(tensors[0]) if tensors and tensors[0].dim() else 1
+
+
+def concatenate(values: Any) -> Any:
+    """Join values of the same structure, their tensors along the batch; numbers become a list."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        join = torch.cat if first.dim() else torch.stack
+        return first if len(values) == 1 else join(values)
+    if isinstance(first, Mapping):
+        return {key: concatenate([value[key] for value in values]) for key in first}
+    if isinstance(first, tuple | list):
+        return [concatenate(parts) for parts in zip(*values, strict=True)]
+    return list(values)
 
 
 def compute_numbers(name: str, metric: torchmetrics.Metric) -> dict[str, Tensor]:
@@ -165,12 +168,8 @@ def compute_numbers(name: str, metric: torchmetrics.Metric) -> dict[str, Tensor]
         # if a class has no samples, torchmetrics returns 0 and warns
         warnings.filterwarnings("error", message="(?s).*should be meaningless")
         value = metric.compute()
-    parts = {name: value}
-    if isinstance(value, dict):
-        parts = {f"{name}_{key}": part for key, part in value.items()}
-    if not all(isinstance(part, Tensor) for part in parts.values()):
-        raise TypeError(f"it returns a {type(value).__name__}, which is no number")
-    return {key: part.cpu().double().mean().float() for key, part in parts.items()}
+    parts = {f"{name}_{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+    return {key: torch.as_tensor(part).cpu().double().mean().float() for key, part in parts.items()}
 
 
 class Accuracy(torchmetrics.Metric):
@@ -213,5 +212,5 @@ class R2(torchmetrics.R2Score):
         """Return the mean over the outputs, a scalar of at most 1."""
         varies = self.sum_squared_error - self.sum_error.square() / self.total
         if self.total < 2 or bool((varies <= 1e-12 * self.sum_squared_error).any()):
-            raise Undefined("the targets do not vary")
+            raise ArithmeticError("the targets do not vary")
         return super().compute()

@@ -26,13 +26,12 @@ class MLP(nn.Sequential):
 
     def __init__(self, input_shape: Sequence[int], outputs: int, hidden: list[int], dropout: float) -> None:
         require(all(n >= 1 for n in hidden), "hidden", hidden, "a list of whole numbers of at least 1")
-        require(0 <= dropout < 1, "dropout", dropout, "a number from 0 up to, not including, 1")
+        sizes = [prod(input_shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in pairwise([prod(input_shape), *hidden]):
+        for fan_in, fan_out in pairwise(sizes):
             layers += [initialise(nn.Linear(fan_in, fan_out)), nn.ReLU()]
-            if dropout:
-                layers.append(nn.Dropout(dropout))
-        super().__init__(*layers, nn.Linear([prod(input_shape), *hidden][-1], outputs))
+            layers += [nn.Dropout(dropout)] if dropout else []
+        super().__init__(*layers, nn.Linear(sizes[-1], outputs))
 
 
 class CNN(nn.Sequential):
@@ -43,24 +42,17 @@ class CNN(nn.Sequential):
     """
 
     def __init__(self, input_shape: Sequence[int], outputs: int, channels: list[int], dropout: float) -> None:
-        if len(input_shape) != 3:
-            this = f"a sample of this data has shape {tuple(input_shape)}; model=mlp takes any shape"
-            expected = f"images of shape (channels, height, width), but {this}"
-            raise ConfigError("model", "cnn", expected=expected)
-        require(len(channels) >= 1, "channels", channels, "at least one block")
-        require(all(c >= 1 for c in channels), "channels", channels, "a list of whole numbers of at least 1")
-        require(0 <= dropout < 1, "dropout", dropout, "a number from 0 up to, not including, 1")
+        require_images("cnn", input_shape)
+        require(min(channels, default=0) >= 1, "channels", channels, "a list of whole numbers of at least 1")
         layers: list[nn.Module] = []
         size = min(input_shape[1:])
         for fan_in, fan_out in pairwise([input_shape[0], *channels]):
             convolution = nn.Conv2d(fan_in, fan_out, kernel_size=3, padding=1, bias=False)
             layers += [initialise(convolution), nn.BatchNorm2d(fan_out), nn.ReLU()]
-            if size >= 2:
-                layers.append(nn.MaxPool2d(2))
-                size //= 2
+            layers += [nn.MaxPool2d(2)] if size >= 2 else []
+            size //= 2
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        if dropout:
-            layers.append(nn.Dropout(dropout))
+        layers += [nn.Dropout(dropout)] if dropout else []
         super().__init__(*layers, nn.Linear(channels[-1], outputs))
         # up to 1.7 times as fast; see benchmarks/layout.py
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -76,11 +68,15 @@ def timm(input_shape: Sequence[int], outputs: int, name: str, pretrained: bool) 
     except ImportError as error:
         expected = f"timm to be installed; `uv sync --extra timm` or `pip install -e '.[timm]'` ({error})"
         raise ConfigError("model", "timm", expected=expected) from error
-    if len(input_shape) != 3:
-        expected = f"images, but a sample of this data has shape {tuple(input_shape)}"
-        raise ConfigError("model", "timm", expected=expected)
+    require_images("timm", input_shape)
     require_one_of(library.list_models(), "name", name, "an architecture of timm")
     return library.create_model(name, pretrained=pretrained, num_classes=outputs, in_chans=input_shape[0])
+
+
+def require_images(model: str, shape: Sequence[int]) -> None:
+    """Raise a `ConfigError` unless samples are images of shape (channels, height, width)."""
+    expected = f"images, but a sample of this data has shape {tuple(shape)}; model=mlp takes any shape"
+    require(len(shape) == 3, "model", model, expected)
 
 
 def initialise(layer: nn.Linear | nn.Conv2d) -> nn.Module:

@@ -1,7 +1,6 @@
 """The LightningModule: the tutorial's loop, under Lightning's names."""
 
 from collections.abc import Callable, Iterable, Mapping
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,13 +8,13 @@ import torchmetrics
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from descent.errors import blame
-from descent.losses import find_takes, fit_to
+from descent.losses import count_terms, find_takes
 from descent.metrics import EpochMetrics
-from descent.nested import map_tensors
 from descent.task import Task
 from descent.trial import try_out
 
@@ -55,7 +54,8 @@ class Supervised(LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.task, self.scaling = model, task or Task(), scaling or nn.Identity()
-        self.criterion, self.takes = fit_to(criterion, self.task), find_takes(criterion)
+        self.criterion, self.takes = criterion, find_takes(criterion)
+        self.terms = count_terms(criterion, self.task)
         self.optimizer, self.schedule, self.groups = optimizer, schedule, groups
         self.samples_seen = 0  # by this process
         self.tried = False  # whether one batch has gone through the criterion and the metrics
@@ -69,7 +69,8 @@ class Supervised(LightningModule):
 
     def compute_loss(self, inputs: Any, outputs: Any, targets: Any) -> Tensor:
         """Return the loss of a batch. Override this for a loss that needs the inputs or the model."""
-        return self.criterion(*self.task.for_loss(outputs, targets, self.takes))
+        loss = self.criterion(*self.task.for_loss(outputs, targets, self.takes))
+        return loss if self.terms == 1 else loss * self.terms
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self._step(batch, batch_idx, self.train_metrics)
@@ -87,7 +88,7 @@ class Supervised(LightningModule):
             try_out(self, inputs, targets)
         outputs = self.model(inputs)
         loss = self.compute_loss(inputs, outputs, targets)
-        metrics.add(batch_idx, loss.detach(), map_tensors(outputs, Tensor.detach), targets)
+        metrics.add(batch_idx, loss.detach(), apply_to_collection(outputs, Tensor, Tensor.detach), targets)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -126,6 +127,9 @@ class Supervised(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_metrics)
+        if self.trainer.is_global_zero:
+            for name, reason in self.test_metrics.undefined.items():
+                print(f"test/{name} is not defined: {reason}")
 
     def _log(self, stage: str, metrics: EpochMetrics) -> None:
         values = {f"{stage}/{name}": value for name, value in metrics.compute().items()}
@@ -137,9 +141,6 @@ class Supervised(LightningModule):
             points = {name: value.item() for name, value in values.items()}
             for logger in self.trainer.loggers:
                 logger.log_metrics(points, self.trainer.global_step)
-        if stage == "test" and self.trainer.is_global_zero:
-            for name, reason in metrics.undefined.items():
-                print(f"test/{name} is not defined: {reason}")
 
     def list_logged(self) -> list[str]:
         """Return the names that this module logs and that can be monitored: "train/loss", "val/acc", …"""
@@ -161,9 +162,3 @@ class Supervised(LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
-
-
-# Lightning inspects a step's signature at each call; a stored signature takes a quarter as long
-step: Any
-for step in (Supervised.training_step, Supervised.validation_step):
-    step.__signature__ = signature(step)

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from math import cos, isinf, pi
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from descent.errors import ConfigError, require
+from descent.errors import require
 
-LENGTHS = ("T_max", "total_steps", "total_iters")  # torch's words for the length of a schedule
+LENGTHS = ("T_max", "total_steps", "total_iters", "step_size")  # torch's words for a length
 
 
 class Schedule:
@@ -19,14 +19,17 @@ class Schedule:
         scheduler: takes `(optimizer, **arguments)`; a class of `torch.optim.lr_scheduler`, or a function.
         interval: "step" (after each optimizer step) or "epoch".
         monitor: the metric that ReduceLROnPlateau watches, such as "val/loss".
-        arguments: the scheduler's own. A length (`T_max`, `total_steps` or `total_iters`) that is None
-            becomes that of the whole run, in steps or epochs as `interval` says.
+        arguments: the scheduler's own. A length that is None, such as `T_max`, becomes that of the whole
+            run, in steps or epochs as `interval` says.
     """
 
     def __init__(
-        self, scheduler: Callable[..., Any], interval: str, monitor: str | None = None, **arguments: Any
+        self,
+        scheduler: Callable[..., Any],
+        interval: Literal["step", "epoch"],
+        monitor: str | None = None,
+        **arguments: Any,
     ) -> None:
-        require(interval in ("step", "epoch"), "interval", interval, "step or epoch")
         self.scheduler, self.interval, self.monitor, self.arguments = scheduler, interval, monitor, arguments
 
     def build(self, optimizer: Optimizer, steps: float, epochs: int, validates_every: int) -> dict[str, Any]:
@@ -36,17 +39,13 @@ class Schedule:
             steps, epochs: of the whole run; steps are infinite if it has no end.
             validates_every: epochs between validations; a plateau is checked as often.
         """
-        arguments = dict(self.arguments)
-        for name in LENGTHS:
-            if name in arguments and arguments[name] is None:
-                length = steps if self.interval == "step" else epochs
-                if isinf(steps) or length < 1:
-                    raise ConfigError(
-                        name, None, expected="a number, because this run has no end to size it by"
-                    )
+        arguments, length = dict(self.arguments), steps if self.interval == "step" else epochs
+        for name in arguments.keys() & {*LENGTHS}:
+            if arguments[name] is None:
+                endless = isinf(steps) or length < 1
+                require(not endless, name, None, "a number, because this run has no end to size it by")
                 arguments[name] = int(length)
-        for name in (*LENGTHS, "step_size"):
-            require(arguments.get(name, 1) >= 1, name, arguments.get(name), "a whole number of at least 1")
+            require(arguments[name] >= 1, name, arguments[name], "a whole number of at least 1")
         scheduler = self.scheduler(optimizer, **arguments)
         settings: dict[str, Any] = {"scheduler": scheduler, "interval": self.interval}
         if isinstance(scheduler, ReduceLROnPlateau):

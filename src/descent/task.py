@@ -68,13 +68,12 @@ class Classes(Task):
         - "one_hot": logits and the one-hot class, one yes-or-no question for each class.
         - "log_probabilities": `log_softmax(logits)` and classes.
         """
-        if takes == "log_probabilities":
-            return outputs.log_softmax(1), targets
-        if takes in ("values", "one_hot"):
-            one_hot = targets
-            if not targets.is_floating_point():
-                one_hot = F.one_hot(targets, outputs.shape[1]).movedim(-1, 1).to(outputs.dtype)
-            return (outputs.softmax(1) if takes == "values" else outputs), one_hot
+        if takes in ("values", "one_hot") and not targets.is_floating_point():
+            targets = F.one_hot(targets, outputs.shape[1]).movedim(-1, 1).to(outputs.dtype)
+        if takes == "values":
+            outputs = outputs.softmax(1)
+        elif takes == "log_probabilities":
+            outputs = outputs.log_softmax(1)
         return outputs, targets
 
     def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +96,6 @@ class Labels(Task):
         return (outputs.sigmoid() if takes == "values" else outputs), targets.to(outputs.dtype)
 
     def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probabilities, float32, and answers, int64."""
         return self.predict(outputs.float()), targets.long()
 
     def predict(self, outputs: Tensor) -> Tensor:
@@ -121,9 +119,8 @@ class Tokens(Task):
 
     def for_loss(self, outputs: Tensor, targets: Tensor, takes: str | None = None) -> tuple[Tensor, Tensor]:
         """Return logits `(n * length, vocabulary)` and tokens `(n * length,)`, padding as -100."""
-        targets = targets.masked_fill(targets == self.pad, IGNORED)
-        flat = outputs.flatten(0, 1)
-        return (flat.log_softmax(1) if takes == "log_probabilities" else flat), targets.flatten()
+        logits, tokens = (part.flatten(0, 1) for part in self.for_metrics(outputs, targets))
+        return (logits.log_softmax(1) if takes == "log_probabilities" else logits), tokens
 
     def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits `(n, length, vocabulary)`, as for `torchmetrics.text.Perplexity`, and tokens."""
@@ -161,12 +158,11 @@ class Values(Precise, Task):
 
     def for_loss(self, outputs: Tensor, targets: Tensor, takes: str | None = None) -> tuple[Tensor, Tensor]:
         if takes not in (None, "values"):
-            kinds = f"a loss on values (mae, mse, huber, smooth_l1, l1), not one on {takes}"
-            raise ConfigError("loss", expected=f"{kinds}, because the targets are real numbers")
+            kinds = "a loss on values (mae, mse, huber, smooth_l1, l1)"
+            raise ConfigError("loss", expected=f"{kinds}, not one on {takes}: the targets are real numbers")
         return outputs, targets
 
     def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return predicted and true values in their own units, float64."""
         return self.predict(outputs), self.predict(targets)
 
     def predict(self, outputs: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ WRONG = {
     "trainer.precision=bf15-mixed": ("trainer.precision=bf15-mixed: expected one of", "nearest: bf16-mixed"),
     "model.hidden=[0]": ("model.hidden=[0]: expected", "at least 1"),
     "model.hidden=64": ("model.hidden=64: expected a list",),
-    "model.dropout=1.5": ("model.dropout=1.5: expected a number from 0",),
+    "model.dropout=1.5": ("model.dropout=1.5: expected values that it takes (dropout probability",),
     "data.batch_size=0": ("data.batch_size=0: expected", "at least 1"),
     "data.batch_size=1.5": ("data.batch_size=1.5: expected a whole number",),
     "data.val_fraction=2": ("data.val_fraction=2: expected",),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning_utilities.core.apply_func import apply_to_collection
 from small import data_of, supervised, trainer
 from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -16,7 +17,6 @@ from descent.fast.loop import HOOKS
 from descent.fast.trainer import FastTrainer
 from descent.models import CNN, MLP
 from descent.module import Supervised
-from descent.nested import map_tensors
 from descent.schedulers import Schedule
 from descent.trainer import Trainer as OwnTrainer
 
@@ -149,7 +149,8 @@ def assert_alike(folder: Path, kind: type[Supervised] = Supervised, make: Any = 
         fitted.fit(supervised(data, model, optimizer=make, schedule=schedule, kind=kind), datamodule=data)
         saved = torch.load(next(folder.glob(f"{own.__name__}/**/*.ckpt")), weights_only=True)
         parts, to_list = ("state_dict", "optimizer_states", "loops", "lr_schedulers"), torch.Tensor.tolist
-        return fitted, witness.seen, [map_tensors(saved[part], to_list) for part in parts]  # type: ignore[arg-type]
+        values = apply_to_collection([saved[part] for part in parts], torch.Tensor, to_list)
+        return fitted, witness.seen, values
 
     (ours, seen, saved), (theirs, expected, theirs_saved) = fit(FastTrainer), fit(OwnTrainer)
     assert saved == theirs_saved
