@@ -32,8 +32,9 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests/templa
 import conftest  # noqa: E402
 
 from descent.errors import ConfigError  # noqa: E402
-from descent.run.checkpoints import find_newest_whole, read  # noqa: E402
+from descent.run.checkpoints import read  # noqa: E402
 from descent.run.folder import RunFolder  # noqa: E402
+from descent.run.rewind import find_newest_whole  # noqa: E402
 
 SHORT = ["data.batch_size=64", "trainer.max_epochs=4", "checkpoint.every=7steps"]
 JOBS = {
@@ -116,10 +117,9 @@ class Job:
         return (self.folder / "run" / "overrides.yaml").exists()
 
 
-def find_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def find_newest(folder: Path) -> tuple[Path | None, dict[str, Any]]:
     """The newest undamaged checkpoint of a run's folder, and its contents."""
-    run = RunFolder(folder)
-    return find_newest_whole((run.new, run.last, run.previous))
+    return find_newest_whole(RunFolder(folder))
 
 
 def ending(folder: Path) -> dict[str, Any]:
@@ -222,9 +222,7 @@ def truncations(folder: Path, parts: int) -> Tally:
                 with redirect_stdout(io.StringIO()):
                     found = find_newest(job.folder / "run")
                 # a changed byte may lie in the padding between records, where it changes nothing
-                whole = found is not None and (
-                    found[0].name == "previous.ckpt" or not differences(found[1], records)
-                )
+                whole = found[0] == last.with_name("previous.ckpt") or not differences(found[1], records)
             except Exception as error:
                 tally.notes.append(f"byte {at}: {type(error).__name__} {error}")
                 whole = False
@@ -247,7 +245,7 @@ def full_disk(folder: Path, limits: tuple[int, ...] = (20_000, 60_000, 100_000, 
         code = job.finish("resume=true", limit=limit)
         after = find_newest(job.folder / "run")
         one_line = code == 1 and len(job.error().strip().splitlines()) == 1
-        same = before is not None and after is not None and not differences(before[1], after[1])
+        same = after[0] is not None and not differences(before[1], after[1])
         tally.faults += 1
         if not (one_line and same):
             tally.differing += 1
@@ -297,8 +295,8 @@ def not_a_number(folder: Path, number: int, chance: random.Random) -> Tally:
         )  # fmt: skip
         code = job.finish()
         tally.faults += 1
-        found = find_newest(job.folder / "run")
-        finite = found is None or all(bool(w.isfinite().all()) for w in found[1]["state_dict"].values())
+        state = find_newest(job.folder / "run")[1].get("state_dict", {})
+        finite = all(bool(w.isfinite().all()) for w in state.values())
         line = job.error().strip()
         if (
             code != 1

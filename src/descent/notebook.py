@@ -1,6 +1,6 @@
 """Runs from Python, with the same checks and the same bits as from the command line."""
 
-import importlib.util
+import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,8 +54,4 @@ def load_job() -> Callable[..., Any]:
     file = find_command("train")
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))  # where the user's own modules are
-    spec = importlib.util.spec_from_file_location("descent_train", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.train
+    return runpy.run_path(str(file))["train"]

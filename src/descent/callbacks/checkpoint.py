@@ -1,6 +1,7 @@
 """Saves the point from which a run can resume exactly, even when a signal ends it."""
 
 import re
+import signal
 import time
 from typing import Any
 
@@ -12,10 +13,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from descent.data.described import describe_data
 from descent.errors import ConfigError, Stopped, first_line, is_of_libraries, require
-from descent.run.checkpoints import rotate
 from descent.run.folder import RunFolder, list_sizes, move
 from descent.run.random_state import put_back_random_state, take_random_state
-from descent.run.signals import Signals, requeue
+from descent.run.signals import Signals
 
 SHARE = 0.01  # of the time: at most this much is spent on saving with every=auto
 SHORTEST = 2.0  # seconds between saves with every=auto
@@ -197,9 +197,7 @@ class Checkpoint(LightningCheckpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         begun = time.monotonic()
-        trainer.save_checkpoint(self.folder.new, weights_only=False)
-        if trainer.is_global_zero:
-            rotate(self.folder.new, self.folder.last, self.folder.previous)
+        trainer.save_checkpoint(self.folder.last, weights_only=False)
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         self.cost = self.saved_at - begun
 
@@ -239,7 +237,9 @@ class Checkpoint(LightningCheckpoint):
             raise Stopped("", code=128 + number)
         saved = "Stopped and saved" if self.saved_step == trainer.global_step else "Stopped"
         text = f"{saved} in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}. "
-        if self.signals.asks_to_requeue():
+        if signal.Signals(number).name == "SIGUSR1":  # the job's time is up
+            from descent.run.slurm import requeue
+
             text += requeue() + ". "
         raise Stopped(text + self.folder.advise(), code=128 + number)
 

@@ -15,7 +15,7 @@ from descent.errors import ConfigError, blame, first_line, require
 from descent.inference.output import open_output, printable, require_free, to_json
 from descent.inference.predictor import HUB, UNITS, Predictor
 from descent.run.folder import RunFolder
-from descent.run.saved import SavedRun, find_fault
+from descent.run.saved import SavedRun, is_described
 from descent.run.trust import read_text
 
 Files = dict[Path, bytes]
@@ -123,7 +123,7 @@ def read_hub(folder: Path) -> SavedRun:
     try:
         config, tensors = json.loads(read_text(folder / "config.json")), safetensors.load_file(folder / HUB)
         data = {**config.pop("described"), "examples": tensors.pop("examples", None)}
-        fault = find_fault({"state_dict": tensors, "data": data})
+        fault = "" if is_described({"state_dict": tensors, "data": data}) else "it does not describe its data"
     except Exception as error:  # a crafted file can make safetensors and json raise anything
         fault = first_line(error)
     if fault:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,13 +45,15 @@ def write(frames: Iterable[pl.DataFrame], stream: IO[bytes], suffix: str) -> int
     with tqdm(unit=" rows", disable=None) as bar:
         for frame in frames:
             if suffix == ".csv":
-                frame.write_csv(stream, include_header=rows == 0)
+                stream.write(frame.write_csv(include_header=rows == 0).encode())
             else:
                 kept.append(frame)
             rows += len(frame)
             bar.update(len(frame))
     if kept:
-        pl.concat(kept).write_parquet(stream)
+        content = BytesIO()  # because polars turns a full disk into an error of its own
+        pl.concat(kept).write_parquet(content)
+        stream.write(content.getbuffer())
     return rows
 
 

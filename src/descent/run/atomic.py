@@ -24,77 +24,41 @@ def require_inside(path: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def open_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """Open a byte stream to a new file next to `path`, which is synced and replaces `path` at the end.
+def open_atomically(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a byte stream to a new file next to `path`, which replaces `path` once it is complete and synced.
 
-    The old file stays intact until the new one is complete; a kill leaves at most a `*.part`, which nothing
-    reads.
+    `path` contains a whole file at every moment, because a command may read it while a run trains. A kill
+    leaves at most a `*.part`, which nothing reads.
 
-    Raises:
-        OSError: the disk is full, or the folder cannot be written to; `path` is unchanged.
+    Args:
+        path: the file; it is unchanged if anything is raised, such as on a full disk.
+        keep: the path at which the old file stays.
     """
     # in the same folder, because a rename across file systems would be a copy
     part = path.with_name(f".{path.name[:100]}.{os.getpid()}{MARK}")
     part.unlink(missing_ok=True)  # never through a link that somebody left there
-    stream = Stream(part)
     try:
-        try:
-            yield stream  # type: ignore[misc]
+        with part.open("xb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        finally:
-            stream.close()
+        if keep is not None and path.exists():
+            keep.unlink(missing_ok=True)
+            try:
+                os.link(path, keep)
+            except OSError:  # a file system without hard links
+                path.replace(keep)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if os.name != "nt":  # Windows cannot open folders; elsewhere, the rename now survives a power loss
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file atomically with a UTF-8 text."""
     with open_atomically(path) as stream:
         stream.write(text.encode())
-
-
-class Stream:
-    """A file whose original error is raised instead of the library's version of it.
-
-    `torch.save` turns a full disk into a RuntimeError about its archive.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("xb")
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def fileno(self) -> int:
-        return self.file.fileno()
-
-    def close(self) -> None:
-        try:
-            self.file.close()
-        except OSError as error:  # the remaining buffer did not fit either
-            self.error = self.error or error
-        if self.error is not None:
-            raise self.error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power loss."""
-    if os.name == "nt":
-        return  # Windows cannot open folders
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

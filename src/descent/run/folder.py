@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -37,7 +38,6 @@ class RunFolder:
         self.evaluation = self.path / "evaluation"
         self.checkpoints = self.path / "checkpoints"
         self.last, self.previous = self.checkpoints / "last.ckpt", self.checkpoints / "previous.ckpt"
-        self.new = self.checkpoints / "new.ckpt"  # about to become last.ckpt
         self.tracking = self.path / "wandb.txt"  # the id of the run in Weights & Biases
         self.lock = self.path / ".lock"
 
@@ -51,17 +51,13 @@ class RunFolder:
 
     def events(self) -> list[Path]:
         """Return the files that TensorBoard reads, at any depth; they only grow."""
-        return sorted(path for path in self.path.rglob("events.out.tfevents.*") if path.is_file())
+        return sorted(self.path.rglob("events.out.tfevents.*"))
 
     def advise(self) -> str:
         """Return a sentence on how to continue the run."""
         if not self.last.exists():
             return "There is no checkpoint before it"
         return f"Go on with: {command('src/train.py')} {shlex.quote(f'resume={self}')}"
-
-    def worth_keeping(self) -> bool:
-        """Whether there is a result to show or a checkpoint to resume from."""
-        return self.metrics.exists() or any(self.path.rglob("*.ckpt"))
 
 
 def command(script: str) -> str:
@@ -71,27 +67,16 @@ def command(script: str) -> str:
 
 @dataclass
 class Run:
-    """A run with its folder: what `train` needs to know in addition to its config.
+    """A run with its folder: what `train` needs to know in addition to its config."""
 
-    Attributes:
-        folder: claimed for this process.
-        resumed: whether it continues from the folder's contents.
-        files: the texts of its config and its overrides; a resumed run writes them once it trains.
-        allowed: names that its config may use; None for the user's own config.
-        changes: values typed for a resumed run, by key.
-        choices: the word of each group, such as {"loss": "mae"}.
-        taken: whether the requested name belongs to another run.
-        trim: cuts off what TensorBoard received after the checkpoint being resumed.
-    """
-
-    folder: RunFolder
-    resumed: bool = False
-    files: Mapping[Path, str] = field(default_factory=dict)
-    allowed: set[str] | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    choices: Mapping[str, str] = field(default_factory=dict)
-    taken: bool = False
-    trim: Callable[[], None] = lambda: None
+    folder: RunFolder  # claimed for this process
+    resumed: bool = False  # it continues from the folder's contents
+    files: Mapping[Path, str] = field(default_factory=dict)  # config and overrides, written once it trains
+    allowed: set[str] | None = None  # names that its config may use; None for the user's own config
+    changes: Mapping[str, Any] = field(default_factory=dict)  # values typed for a resumed run, by key
+    choices: Mapping[str, str] = field(default_factory=dict)  # a word for each group, {"loss": "mae"}
+    taken: bool = False  # the requested name belongs to another run
+    trim: Callable[[], None] = lambda: None  # cuts off what TensorBoard received after the checkpoint
 
     @property
     def path(self) -> Path:
@@ -112,10 +97,9 @@ class Run:
 def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, str]]) -> Iterator[RunFolder]:
     """Create a folder, numbered if its name is taken, and keep other processes out of it.
 
-    The folder appears with its first files already in it, so that a run killed a moment later can be
-    resumed. A run that fails before it has a metric or a checkpoint removes what it created, but never
-    files that it did not create or folders that existed before. Among several processes that share a run,
-    the first one claims.
+    A run that fails before it has a metric or a checkpoint removes what it created, but never files that it
+    did not create or folders that existed before. Among several processes that share a run, the first one
+    claims.
 
     Args:
         path: the folder to create, with its parents; for resuming, it exists.
@@ -124,51 +108,49 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
 
     Raises:
         ConfigError: the folder cannot be created, or the run in it has not ended.
-        Stopped: a file of the folder can no longer be written.
+        Stopped: the disk is full, or the folder is gone.
     """
     # imported here, so that finding and reading runs does not need them
     from filelock import FileLock, Timeout  # comes with torch
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    folder = RunFolder(path)
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield RunFolder(os.environ.get(SHARED, path))
         return
     made = [] if resume else [parent for parent in path.parents if not parent.exists()]
-    if not resume:
-        folder = make(folder, write)
-        made = [folder.path, *made]
+    folder = RunFolder(path) if resume else make(RunFolder(path), write)
     os.environ[SHARED] = str(folder.path)
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # from here on there is something to undo
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    lock = FileLock(folder.lock, timeout=0)  # the system releases it however the process ends
     try:
-        lock.acquire()
+        lock = FileLock(folder.lock, timeout=0).acquire()  # the system releases it however the process ends
     except Timeout as error:
-        expected = "a run that has ended; this one is running"
-        raise ConfigError("resume", str(folder), expected=expected) from error
+        raise ConfigError("resume", str(folder), expected="what has ended; this is running") from error
     except OSError as error:
         expected = f"a folder that can be written to ({error.strerror})"
         raise ConfigError("resume", str(folder), expected=expected) from error
     there = folder.events()
-    try:
-        yield folder
-    except BaseException as error:
-        gone = not folder.path.is_dir()
-        give_up(folder, made)
-        if isinstance(error, ConfigError):  # the run never started
-            for file in set(folder.events()) - set(there):
-                file.unlink()
-        if isinstance(error, OSError) and (error.errno in FULL or gone):
-            reason = f"{folder}: could not be written to ({error.strerror or error})"
-            raise Stopped(f"{reason}. {folder.advise()}", code=1) from error
-        raise
-    finally:
-        lock.release()
+    with lock:
+        try:
+            yield folder
+        except BaseException as error:
+            gone = not folder.path.is_dir()
+            if not resume:
+                give_up(folder, made)
+            if isinstance(error, ConfigError):  # the run never started
+                for file in set(folder.events()) - set(there):
+                    file.unlink()
+            if isinstance(error, OSError) and (error.errno in FULL or gone):
+                reason = f"{folder}: could not be written to ({error.strerror or error})"
+                raise Stopped(f"{reason}. {folder.advise()}", code=1) from error
+            raise
 
 
 def make(folder: RunFolder, write: Callable[[RunFolder], Mapping[Path, str]]) -> RunFolder:
-    """Create the first free one of `folder`, `folder-2`, `folder-3`, … with its files, atomically."""
+    """Create the first free one of `folder`, `folder-2`, `folder-3`, … with its files, atomically.
+
+    A run that is killed a moment later can be resumed.
+    """
     parent, name = folder.path.parent, folder.path.name
     part = parent / f".{name[:100]}.{uuid4().hex[:8]}{MARK}"
     try:
@@ -186,23 +168,20 @@ def make(folder: RunFolder, write: Callable[[RunFolder], Mapping[Path, str]]) ->
         expected = f"a folder that can be made ({error.strerror})"
         raise ConfigError("folder", str(folder.path), expected=expected) from error
     finally:
-        if part.exists():
-            for file in part.iterdir():
-                file.unlink()
-            part.rmdir()
+        shutil.rmtree(part, ignore_errors=True)
     raise AssertionError("count() has no end")
 
 
 def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
-    """Remove what a new run created, unless it is worth keeping, and then the empty folders."""
-    if not made or not folder.path.is_dir() or folder.worth_keeping():
+    """Remove what a new run created, unless there is a metric to show or a checkpoint, and empty folders."""
+    if not folder.path.is_dir() or folder.metrics.exists() or any(folder.path.rglob("*.ckpt")):
         return
     own = (folder.config, folder.overrides, folder.environment, folder.revision, folder.changes, folder.data)
     more = (file for name in ("hparams.yaml", f".*{MARK}") for file in folder.path.rglob(name))
     for file in (*own, folder.tracking, folder.lock, *folder.events(), *more):
         file.unlink(missing_ok=True)
     below = sorted((path for path in folder.path.rglob("*") if path.is_dir()), reverse=True)
-    for empty in (*below, *made):
+    for empty in (*below, folder.path, *made):
         with suppress(OSError):  # it contains somebody else's file
             empty.rmdir()
 
@@ -224,7 +203,6 @@ def list_sizes(folder: RunFolder) -> dict[str, int]:
 
 def find_runs(parent: Path) -> list[RunFolder]:
     """Return the runs in a folder, at any depth, newest first."""
-    files = [path for path in parent.rglob(RunFolder(parent).config.name) if path.is_file()]
-    files = [path for path in files if RunFolder(path.parent).overrides.exists()]  # W&B has such a file too
-    files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    return [RunFolder(path.parent) for path in files]
+    runs = [RunFolder(path.parent) for path in parent.rglob("overrides.yaml")]
+    runs = [run for run in runs if run.config.is_file()]
+    return sorted(runs, key=lambda run: run.config.stat().st_mtime_ns, reverse=True)

@@ -1,34 +1,24 @@
 """The weights that a run starts from, and those that it keeps frozen."""
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from textwrap import shorten
+from typing import Any
 
 from torch import nn
 
 from descent.errors import ConfigError
-
-if TYPE_CHECKING:
-    from descent.run.saved import SavedRun
+from descent.run.saved import SavedRun, read_run
 
 
 def read_origin(folder: str | None) -> SavedRun | None:
     """Return the run, named by `init_from`, whose best weights this run starts from, or None."""
-    if folder is None:
-        return None
-    from descent.run.saved import read_run
-
-    return read_run(folder, "best", key="init_from")
+    return None if folder is None else read_run(folder, "best", key="init_from")
 
 
 def start_from(model: nn.Module | None, origin: SavedRun | None, data: Any, freeze: Sequence[str]) -> str:
     """Copy weights from another run's best checkpoint where name and shape match, then freeze some.
-
-    A layer whose weights are all frozen also switches to evaluation mode, so that batch normalisation keeps
-    its statistics and dropout is off; Lightning leaves it there.
 
     Args:
         model: with its initial weights, which stay if nothing matches; None if the module makes its own.
@@ -43,29 +33,11 @@ def start_from(model: nn.Module | None, origin: SavedRun | None, data: Any, free
         ConfigError: no weight matches, a pattern has no match, or nothing is left to train.
     """
     if model is None:
-        if origin or freeze:
-            key = "init_from" if origin else "freeze"
-            raise ConfigError(key, expected="a module with an argument model, whose weights these are")
-        return ""
-    lines = [] if origin is None else copy_weights(model, origin, list(getattr(data, "names", [])))
-    names = [name for name, _ in model.named_parameters()] if freeze else []
-    for pattern in freeze:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            expected = f"a pattern of names among {first_names(names)}"
-            raise ConfigError("freeze", pattern, expected=expected, choices=names)
-    frozen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in freeze)]
-    if frozen and len(frozen) == len(names):
-        raise ConfigError("freeze", list(freeze), expected="some weights left to train, but all match")
-    for name in frozen:
-        model.get_parameter(name).requires_grad_(False)
-    for module in model.modules() if frozen else ():
-        own = list(module.parameters())
-        if own and not any(parameter.requires_grad for parameter in own):
-            module.eval()
-    if frozen:
-        # Lightning would warn that those layers are in evaluation mode
-        warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training.*")
-        lines.append(f"freeze: {len(frozen)} of {len(names)} weights stay as they are: {', '.join(frozen)}")
+        key = "init_from" if origin else "freeze"
+        raise ConfigError(key, expected="a module with an argument model, whose weights these are")
+    lines = copy_weights(model, origin, list(getattr(data, "names", []))) if origin else []
+    if freeze:
+        lines.append(freeze_weights(model, freeze))
     return "".join(line + "\n" for line in lines)
 
 
@@ -74,14 +46,14 @@ def copy_weights(model: nn.Module, run: SavedRun, targets: Sequence[str]) -> lis
     theirs, ours, names = run.weights("model"), model.state_dict(), run.data["names"]
     matched = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
     if not matched:
-        shown = ", ".join(f"{name} {tuple(t.shape)}" for name, t in list(theirs.items())[:6])
+        shown = show(f"{name} {tuple(t.shape)}" for name, t in theirs.items())
         expected = f"weights of this model, but none has the same name and shape; it has {shown}"
         raise ConfigError("init_from", str(run.folder), expected=expected)
     lines = []
     if list(targets) != names:
         last = list(theirs)[-1].rpartition(".")[0]
         matched = {name: t for name, t in matched.items() if name.rpartition(".")[0] != last}
-        lines = [f"  targets {first_names(targets)}; there {first_names(names)}: the last layer starts anew"]
+        lines = [f"  targets {show(targets)}; there {show(names)}: the last layer starts anew"]
     model.load_state_dict(matched, strict=False)
     lines.insert(0, f"init_from: {len(matched)} of {len(ours)} weights start from {run.folder}")
     for name, weight in ours.items():
@@ -91,6 +63,33 @@ def copy_weights(model: nn.Module, run: SavedRun, targets: Sequence[str]) -> lis
     return lines + [f"  unused  {name} {tuple(t.shape)}" for name, t in theirs.items() if name not in ours]
 
 
-def first_names(names: Sequence[str]) -> str:
+def freeze_weights(model: nn.Module, patterns: Sequence[str]) -> str:
+    """Freeze the weights whose names match, and return a line that names them.
+
+    A layer whose weights are all frozen also switches to evaluation mode, so that batch normalisation keeps
+    its statistics and dropout is off; Lightning leaves it there.
+    """
+    names, frozen = [name for name, _ in model.named_parameters()], set[str]()
+    for pattern in patterns:
+        found = {name for name in names if fnmatchcase(name, pattern)}
+        if not found:
+            expected = f"a pattern of names among {show(names)}"
+            raise ConfigError("freeze", pattern, expected=expected, choices=names)
+        frozen |= found
+    if len(frozen) == len(names):
+        raise ConfigError("freeze", list(patterns), expected="some weights left to train, but all match")
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    for module in model.modules():
+        own = list(module.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+    # Lightning would warn that those layers are in evaluation mode
+    warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training.*")
+    shown = ", ".join(name for name in names if name in frozen)
+    return f"freeze: {len(frozen)} of {len(names)} weights stay as they are: {shown}"
+
+
+def show(names: Iterable[str]) -> str:
     """Return names as text, only the first few if there are many."""
-    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return shorten(", ".join(names), 200, placeholder=" …")

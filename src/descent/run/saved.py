@@ -12,7 +12,10 @@ from descent.run.checkpoints import read
 from descent.run.folder import RunFolder
 from descent.run.trust import read_yaml
 
-DATA = {"task": dict, "input_shape": list, "names": list, "class_counts": list, "reader": dict}
+DATA = {  # what a checkpoint contains of the data, to read new files by
+    "task": dict, "input_shape": list, "names": list, "class_counts": list, "reader": dict,
+    "examples": torch.Tensor,
+}  # fmt: skip
 
 
 @dataclass
@@ -39,13 +42,8 @@ class SavedRun:
 
     def like(self) -> dict[str, Any]:
         """Return the argument `like` for data to read in the same way as this run's; see `FromSamples`."""
-        parts = {part: self.weights(part) for part in ("scaling", "task")}
-        return {
-            **self.data,
-            "scaling": parts["scaling"],
-            "task_state": parts["task"],
-            "run": str(self.folder),
-        }
+        scaling, task = self.weights("scaling"), self.weights("task")
+        return {**self.data, "scaling": scaling, "task_state": task, "run": str(self.folder)}
 
 
 def read_config(folder: RunFolder, key: str = "resume") -> dict[str, Any]:
@@ -82,39 +80,15 @@ def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
         there = ", ".join(sorted(p.stem for p in folder.checkpoints.glob("*.ckpt"))) or "no checkpoint"
         raise ConfigError(key, str(path), expected=f"{file}; there is {there}")
     checkpoint = read(file)
-    if "data" not in checkpoint and "state_dict" in checkpoint:
+    if not is_described(checkpoint):
         expected = "a run whose data has a method describe(), as FromSamples has, to read new files by"
-        raise ConfigError(key, str(path), expected=expected)
-    if (wrong := find_fault(checkpoint)) is not None:
-        expected = f"a checkpoint of this template; {file.name} is of something else ({wrong})"
         raise ConfigError(key, str(path), expected=expected)
     return SavedRun(folder, config, checkpoint)
 
 
-def find_fault(checkpoint: Mapping[str, Any]) -> str | None:
-    """Return what is missing from a checkpoint that a run's checkpoint contains; None if nothing is."""
-    state, data = checkpoint.get("state_dict"), checkpoint.get("data")
-    if not isinstance(state, dict) or not all(is_plain_tensor(t) for t in state.values()):
-        return "its weights are not tensors"
-    if not isinstance(data, dict):
-        return "it does not describe its data"
-    for name, kind in DATA.items():
-        if not isinstance(data.get(name), kind):
-            return f"its data's {name} is not a {kind.__name__}"
-    if not is_plain_tensor(data.get("examples")):
-        return "its data's examples are not a tensor"
-    if not all(isinstance(size, int) and size >= 1 for size in data["input_shape"]):
-        return "its data's input_shape is not a list of sizes"
-    if not all(isinstance(name, str) for name in data["names"]):
-        return "its data's names are not texts"
-    if not isinstance(data["task"].get("_target_"), str) or data["task"].get("names") != data["names"]:
-        return "its data's task is none"
-    missing = [name for name in ("mean", "std") if f"scaling.{name}" not in state]
-    return f"it has no scaling.{missing[0]}" if missing else None
-
-
-def is_plain_tensor(value: object) -> bool:
-    """Whether a value is a dense, contiguous tensor of real numbers."""
-    if not isinstance(value, torch.Tensor) or value.is_meta or value.is_complex():
-        return False
-    return value.layout == torch.strided
+def is_described(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint contains weights, and how its data is read."""
+    parts = (checkpoint.get("state_dict"), checkpoint.get("data"))
+    return all(isinstance(part, dict) for part in parts) and all(
+        isinstance(checkpoint["data"].get(name), kind) for name, kind in DATA.items()
+    )

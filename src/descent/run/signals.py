@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import threading
 from contextlib import suppress
 from types import FrameType
@@ -28,7 +27,8 @@ class Signals:
         """Replace the handlers, including Lightning's; ignored signals, as under nohup, stay ignored."""
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers
-        for number in [*ENDING, *([signal.SIGUSR1] if in_slurm() else [])]:  # sbatch --signal=USR1@90
+        warning = [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []  # sbatch --signal=USR1@90
+        for number in (*ENDING, *warning):
             if signal.getsignal(number) != signal.SIG_IGN:
                 self.before[number] = signal.signal(number, self._handle)
 
@@ -37,10 +37,6 @@ class Signals:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
-
-    def asks_to_requeue(self) -> bool:
-        """Whether the received signal is SLURM's warning that the job's time is up."""
-        return self.received is not None and signal.Signals(self.received).name == "SIGUSR1"
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.process:
@@ -53,19 +49,3 @@ class Signals:
         text = f"\n{signal.Signals(number).name}: finishing the step and saving{again}\n"
         with suppress(OSError):  # the terminal may be gone
             os.write(2, text.encode())
-
-
-def in_slurm() -> bool:
-    """Whether this process is a SLURM job."""
-    return "SLURM_JOB_ID" in os.environ
-
-
-def requeue() -> str:
-    """Ask SLURM to run this job again, and return a message about the result."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
-    try:
-        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        return f"SLURM could not requeue job {job} ({error})"
-    return f"SLURM runs job {job} again"

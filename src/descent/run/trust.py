@@ -18,9 +18,6 @@ from descent.paths import CONF
 TARGET = re.compile(r"_target_[:=]\s*[\"']?([\w.]+)")
 OWN = ("descent.task.Classes", "descent.task.Values", "descent.task.Labels", "descent.task.Tokens")
 PLACES = re.compile(r"(?<!sub_)dir|path|uri|location|_args_")  # in keys whose values are paths
-FILES = (".yaml", ".json", ".csv", ".txt", ".ckpt", ".lock")
-BYTES = 1 << 26  # maximum size of a text file to read
-YAML_BYTES, YAML_VALUES, YAML_DIGITS = 1 << 20, 50_000, 100  # of a config, its values, and a number in it
 
 
 def list_allowed(
@@ -65,8 +62,7 @@ def require_no_links(folder: Path) -> None:
         ConfigError: naming the first one.
     """
     for path in folder.rglob("*"):
-        regular = path.is_file() or (path.is_dir() and path.suffix not in FILES)
-        if path.is_symlink() or not regular:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
             expected = f"a folder of regular files; {path.relative_to(folder)} is a link or something else"
             raise ConfigError("resume", str(folder), expected=expected)
 
@@ -75,50 +71,33 @@ def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield every text in nested dicts and lists, with its key; the keys of dicts are texts as well."""
     if isinstance(node, str):
         yield key, node
-    listed = node if isinstance(node, list | tuple) else ()
-    items = node.items() if isinstance(node, Mapping) else enumerate(listed)
-    for name, value in items:
-        if isinstance(name, str):
-            yield key, name
-        yield from list_texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, Mapping):
+        yield from ((key, name) for name in node if isinstance(name, str))
+    if isinstance(node, Mapping | list | tuple):
+        for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+            yield from list_texts(value, f"{key}.{name}" if key else str(name))
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Loads YAML of limited length, without aliases, a few lines of which could exhaust memory."""
-
-    values = 0  # so far
+    """Loads YAML without aliases, because no run writes them, and one may contain itself."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        self.values += 1
-        if self.check_event(yaml.AliasEvent) or self.values > YAML_VALUES:
-            raise yaml.YAMLError("it has an alias, or more values than any run writes")
-        node = super().compose_node(parent, index)
-        assert node is not None
-        if not node.tag.endswith((":str", ":map", ":seq")) and len(node.value) > YAML_DIGITS:
-            raise yaml.YAMLError("it has a number that is longer than any run writes")
-        return node
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias")
+        return super().compose_node(parent, index)
 
 
-def read_text(path: Path, most: int = BYTES) -> str:
-    """Return the text of a file that a run wrote.
-
-    Raises:
-        ConfigError: not a regular file, because opening a pipe would block; or one that is too large.
-    """
-    if not path.is_file() or path.stat().st_size > most:
-        raise ConfigError(str(path), expected=f"a regular file that a run wrote, of at most {most:,} bytes")
+def read_text(path: Path) -> str:
+    """Return the text of a file that a run wrote; raise a `ConfigError` for a pipe, which would block."""
+    if not path.is_file():
+        raise ConfigError(str(path), expected="a regular file that a run wrote")
     return path.read_text(encoding="utf-8")
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the plain values of a YAML file that a run wrote.
-
-    Raises:
-        ConfigError: not a regular file, too large, or not plain YAML.
-    """
+    """Return the plain values of a YAML file that a run wrote; raise a `ConfigError` for any other file."""
+    text = read_text(path)
     try:
-        return yaml.load(read_text(path, YAML_BYTES), PlainLoader)
-    except ConfigError:
-        raise
+        return yaml.load(text, PlainLoader)
     except Exception as error:  # a crafted file can make yaml raise anything
         raise ConfigError(str(path), expected=f"a file that a run wrote ({first_line(error)})") from error
