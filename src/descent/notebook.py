@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descent.cli.overrides import quote_words
+from descent.cli.overrides import quote_word
 from descent.cli.runs import start
 from descent.errors import ConfigError
 from descent.paths import find_command
@@ -37,7 +37,7 @@ def compose(*words: str) -> list[str]:
 
     if flags := [word for word in words if word.startswith("-")]:
         raise ConfigError(flags[0], expected="an override; sweeps and flags are the command's")
-    quoted = quote_words(words, sweeps=False)
+    quoted = [quote_word(word, sweeps=False) for word in words]
     compose_config("train", [word for word in quoted if not word.startswith("resume=")])
     return quoted
 

@@ -93,8 +93,6 @@ CONFLICTS = [
     "trainer.overfit_batches=1,2", "loss=mae loss.weight=balanced",
     "scheduler=plateau scheduler.interval=step scheduler.monitor=train/loss",
 ]  # fmt: skip
-LONGEST = {"name": 5000, "folder": 5000, "init_from": 300, "resume": 300}
-LONG = [f"{key}={'x' * size}" for key, size in LONGEST.items()]
 
 
 def keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -112,7 +110,7 @@ def command_lines() -> list[list[str]]:
     values = [f"{key}={value}" for key in known for value in VALUES if key not in ("name", "folder")]
     words = [f"{group}={word}" for group in list_groups() for word in ("nothing", "Mae", "1", "[]", "a.b")]
     lines = [line.split(" ") for line in (*SYNTAX, *CONFLICTS)]
-    return lines + [[word] for word in chance.sample(typos, 50) + chance.sample(values, 330) + words + LONG]
+    return lines + [[word] for word in chance.sample(typos, 50) + chance.sample(values, 330) + words]
 
 
 def short(config: Any, run: Any) -> Any:

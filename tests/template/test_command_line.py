@@ -19,7 +19,7 @@ from descent.cli.check import check
 from descent.cli.compose import compose
 from descent.cli.hints import accepts, expectation
 from descent.cli.main import split
-from descent.cli.overrides import by_key, parse, quote, quote_words
+from descent.cli.overrides import by_key, parse, quote, quote_word
 from descent.errors import ConfigError, clean
 from descent.paths import CONF, list_choices, list_groups
 
@@ -48,11 +48,9 @@ WRONG = {
     "metrics=[accuracy,aurc]": ("metrics=aurc: expected one of", "nearest: auroc"),
     "loss=[mae,mse]": ("loss=[mae,mse]: expected one of",),
     "optimizer=[sgd,adam]": ("optimizer=[sgd,adam]: expected one of",),
-    "loss=mae,mse": ("loss=mae,mse: expected one word, or -m for a run of each",),
+    "loss=mae,mse": ("loss=mae,mse: expected one of", "or -m for a run of each"),
     "optimizer.lr=0.1,0.2": ("optimizer.lr=0.1,0.2: expected a number", "-m for a run of each"),
-    "optimizer.lr=1e39": ("optimizer.lr=1e+39: expected a number of at most 3.4e+38",),
     "optimizer.lr=-1": ("optimizer.lr=-1: expected values that it takes (Invalid learning rate: -1)",),
-    "optimizer._partial_=false": ("optimizer",),
     "loss.weight=balancd": ("loss.classes.weight=balancd: expected a list of numbers, or balanced",),
     "loss._target_=torch.nn.L2Loss": ("loss._target_=torch.nn.L2Loss: expected", "nearest: torch.nn.L1Loss"),
     "loss._target_=torch.pi": ("loss._target_=torch.pi: expected a class or function, not a float",),
@@ -68,20 +66,19 @@ WRONG = {
     "threads=100000000": ("threads=100000000: expected", "from 1 to"),
     "name=../x": ("name=../x: expected a name that leads nowhere else",),
     "folder=a$HOME": ("folder=", "without $"),
-    "seed=${seed": ("seed=${seed: expected key=value",),
+    "seed=${seed": ("seed='${seed': expected an override that Hydra can compose",),
     "logger=null": ("logger=null: expected one of", "nearest: none"),
     "callbacks=off": ("callbacks=", "nearest: none"),
     "callbacks.progress=null": ("callbacks.progress=null: expected", "or ~callbacks.progress, which"),
     "~loss": ("~loss: expected",),
-    "~threads": ("~threads: expected a config that has threads",),
-    "+loss=mae": ("+loss=mae: expected loss=, and one of",),
-    "+seed=1": ("+seed=1: expected seed=…, because the config has it",),
+    "+loss=mae": ("+loss=mae: expected", "override loss"),
+    "+seed=1": ("+seed=1: expected", "already at 'seed'"),
     "+foo=1": ("foo=1: expected a key of the config",),
     "++opitmizer.foreach=1": ("opitmizer.foreach=1: expected a key of the config; nearest: optimizer",),
     "+optimizer.foo=1": ("optimizer.foo=1: expected an argument of torch.optim.Adam",),
-    "++loss.wieght=1": ("loss.wieght=1: expected an argument of", "nearest: weight"),
+    "++loss.wieght=1": ("loss.wieght=1: expected null, because",),
     "+data.nan_at=3": ("data.nan_at=3: expected",),
-    "+checkpoint.evry=1": ("checkpoint.evry=1: expected a key of the config", "nearest: checkpoint.every"),
+    "checkpoint.evry=1": ("checkpoint.evry=1: expected a key of the config", "nearest: checkpoint.every"),
     "checkpoint.every=often": ("callbacks.checkpoint.every=often: expected auto, or as in 100steps",),
     "@=1": ("@=1: expected key=value",),
     "scheduler=plateau scheduler.monitor=val/los": ("scheduler.monitor=val/los", "nearest: val/loss"),
@@ -92,10 +89,9 @@ WRONG = {
     "resume=nowhere": ("resume=nowhere: expected a run's folder",),
     "init_from=nowhere": ("init_from=nowhere: expected a run's folder",),
     "freeze=['9.*']": ("freeze=9.*: expected a pattern of names among 1.weight",),
-    "--cfg": ("--cfg: expected one of job, hydra, all",),
     "--cfg nope": ("--cfg=nope: expected one of job, hydra, all",),
     "--multirunn": ("--multirunn: expected key=value, or one of --help", "nearest: --multirun"),
-    "--config-dir": ("--config-dir: expected a folder behind it",),
+    "--config-dir": ("--config-dir=: expected a folder",),
     "-callbacks.checkpoint=null": ("-callbacks.checkpoint=null: expected key=value, or one of",),
 }  # fmt: skip
 
@@ -146,7 +142,9 @@ def test_the_traceback_is_there_for_who_asks_and_for_a_bug_of_ones_own(run: Run)
 
 def test_a_number_from_the_environment_names_its_way(run: Run) -> None:
     assert_one_line(run("optimizer.lr=${oc.env:RATE}", RATE="0.5"), "oc.decode:${oc.env:")
-    assert_one_line(run("optimizer.lr=${oc.env:NO_SUCH_RATE}"), "optimizer.lr=", "oc.decode")
+    assert_one_line(
+        run("optimizer.lr=${oc.env:NO_SUCH_RATE}"), "optimizer.lr=${oc.env:NO_SUCH_RATE}: expected"
+    )
     finished = run("optimizer.lr=${oc.decode:${oc.env:RATE}}", "trainer.fast_dev_run=1", RATE="0.5")
     assert finished.code == 0, finished.err
 
@@ -219,8 +217,6 @@ def test_outside_of_the_environment_one_line_names_the_way_in(tmp_path: Path) ->
 def test_another_command_says_which_runs_there_are_and_has_no_sweeps(run: Run) -> None:
     assert_one_line(run("run=null", command="evaluate"), "run=null: expected the folder of a run, logs/…")
     assert_one_line(run("-m", "run=nowhere", command="evaluate"), "--multirun: expected src/train.py")
-    finished = run(f"run={'x' * 300}", command="evaluate")
-    assert (finished.code, finished.err.count("\n")) == (2, 1)
 
 
 def test_a_folder_of_any_name_is_resumed(run: Run, tmp_path: Path) -> None:
@@ -261,10 +257,10 @@ def test_config_of_ones_own_lies_anywhere(run: Run, tmp_path: Path) -> None:
 
 
 def test_flags_stand_anywhere_among_the_words() -> None:
-    for words in (["-m", "loss=mae", "seed=0,1"], ["loss=mae", "-m", "seed=0,1"]):
-        assert split(words) == ({"-m": ""}, ["loss=mae", "seed=0,1"])
-    assert split(["a=1", "--cfg", "job", "b=2"]) == ({"--cfg": "job"}, ["a=1", "b=2"])
-    assert split(["--cfg=job"]) == ({"--cfg": "job"}, [])
+    for words in (["-m", "loss=mae", "seed=0,1"], ["loss=mae", "--multirun", "seed=0,1"]):
+        assert split(words) == ({"--multirun": ""}, ["loss=mae", "seed=0,1"])
+    for words in (["a=1", "--cfg", "job", "b=2"], ["-c=job", "a=1", "b=2"]):
+        assert split(words) == ({"--cfg": "job"}, ["a=1", "b=2"])
 
 
 TEXTS = ["한글.csv", "x,1.csv", "a=b.csv", "a(b.csv", "it's.csv", "50%.csv", "~/x.csv", "best-{epoch}",
@@ -273,28 +269,19 @@ TEXTS = ["한글.csv", "x,1.csv", "a=b.csv", "a(b.csv", "it's.csv", "50%.csv", "
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_of_any_characters_reaches_the_config_as_it_is(text: str) -> None:
-    (word,) = quote_words([f"data.path={text}"], sweeps=False)
+    word = quote_word(f"data.path={text}", sweeps=False)
     assert (parse(word).key_or_group, parse(word).value()) == ("data.path", text)
-    assert parse(f"x={quote(text)}").value() == text
-    assert (
-        compose("train", [f"+data.path={quote(f'{text}${{seed}}')}"]).config["data"]["path"]
-        == f"{text}${{seed}}"
-    )
+    word = f"+data.path={quote(f'{text}${{seed}}')}"
+    assert compose("train", [word]).config["data"]["path"] == f"{text}${{seed}}"
 
 
 @pytest.mark.parametrize("texts", [["나이", "id"], ["size (cm)", "5%", "x y"], ["a=b"]])
-def test_a_list_of_texts_of_any_characters_is_a_list(texts: list[str]) -> None:
+def test_a_list_of_texts_of_any_characters_is_a_list_and_in_a_sweep_each_is_a_value(texts: list[str]) -> None:
     for sweeps in (False, True):
-        (word,) = quote_words([f"data.columns=[{','.join(texts)}]"], sweeps)
+        word = quote_word(f"data.columns=[{','.join(texts)}]", sweeps)
         assert parse(word).value() == texts
-
-
-def test_a_sweep_is_no_text_and_a_group_no_sweep_without_its_flag() -> None:
-    assert quote_words(["loss=mae,mse", "seed=0,1"], sweeps=True) == ["loss=mae,mse", "seed=0,1"]
-    with pytest.raises(ConfigError, match="each value in quotes, or all"):
-        quote_words(["data.path=한글,b"], sweeps=True)
-    with pytest.raises(ConfigError, match="-m for a run of each"):
-        quote_words(["loss=mae,mse"], sweeps=False)
+    values = parse(quote_word(f"data.path={','.join(['a', *texts])}", sweeps=True)).sweep_string_iterator()
+    assert [parse(f"x={value}").value() for value in values] == ["a", *texts]
 
 
 def test_a_value_that_is_no_text_is_told_with_the_quotes_that_make_it_one() -> None:

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from descent.build import WORDS, Signature, locate, read_signature
-from descent.cli.compose import EMPTY, SEVERAL
+from descent.cli.compose import EMPTY, SEVERAL, refuse_choice
 from descent.cli.fields import FIELDS
-from descent.cli.hints import LARGEST, accepts, expectation, literals, too_large
-from descent.errors import ConfigError, as_typed, nearest
+from descent.cli.hints import accepts, expectation, literals
+from descent.errors import ConfigError, as_typed, blame, require
 from descent.paths import list_choices, list_groups
+
+NEEDED = ("data", "loss", "model", "module", "optimizer", "trainer")
 
 
 def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
@@ -22,13 +24,21 @@ def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> Non
     Raises:
         ConfigError: the first value that does not fit, or that nothing reads.
     """
-    groups = [group for group in list_groups() if group in config and name == "train"]
-    check_fields("", {k: v for k, v in config.items() if k not in groups}, FIELDS[name], typed)
+    groups = list_groups() if name == "train" else []
+    fields = {key: value for key, value in config.items() if key not in groups}
+    known = Signature({*FIELDS[name], *groups}, FIELDS[name], open_ended=False)
+    check_arguments("", fields, known, "a key of the config", typed)
+    for key in (*FIELDS[name], *(NEEDED if name == "train" else ())):
+        if key not in config:
+            raise ConfigError(f"~{key}", expected=f"a config that has {key}")
     for group in groups:
-        check_group(group, config[group], typed)
-    missing = {"data", "model", "loss", "module", "optimizer", "trainer"} - config.keys()
-    if name == "train" and missing:
-        raise ConfigError(f"~{min(missing)}", expected=f"a config that has {min(missing)}")
+        value = config.get(group)
+        if value in ({}, None) and (group in EMPTY or group not in config):
+            continue
+        several = group in SEVERAL
+        if not isinstance(value, Mapping) or (group != "loss" and ("_target_" in value) == several):
+            raise refuse_choice(group, as_typed(typed.get(group, value)), list_choices(group))
+        check_part(group, value, typed)
     if name == "train":
         check_unused(config, typed)
 
@@ -42,120 +52,62 @@ def check_unused(config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
         if key and part not in names:
             expected = f"no such choice, because {module} has no argument {part}"
             raise ConfigError(key, typed[key], expected=expected)
-    if config["fold"] is not None and "fold" not in config["data"]:
-        expected = f"null, because {config['data']['_target_']} has no folds"
-        raise ConfigError("fold", config["fold"], expected=expected)
+    expected = f"null, because {config['data']['_target_']} has no folds"
+    require(config["fold"] is None or "fold" in config["data"], "fold", config["fold"], expected)
 
 
-def check_fields(
-    prefix: str, values: Mapping[str, Any], known: Mapping[str, Any], typed: Mapping[str, str]
-) -> None:
-    """Check the fields that belong to no group: none is missing or unknown, and all types are right."""
-    for name in values:
-        if name not in known:
-            key = f"{prefix}{name}"
-            asked = next((k for k in typed if f"{k}.".startswith(f"{key}.")), key)
-            near = nearest(key, [*(f"{prefix}{n}" for n in known), *list_groups()])
-            raise refuse(asked, typed.get(asked, values[name]), "a key of the config", near)
-    for name in known:
-        if name not in values:
-            raise ConfigError(f"~{prefix}{name}", expected=f"a config that has {prefix}{name}")
-        if isinstance(known[name], dict):
-            if not isinstance(values[name], Mapping):
-                raise refuse(f"{prefix}{name}", values[name], "fields")
-            check_fields(f"{prefix}{name}.", values[name], known[name], typed)
-        else:
-            check_value(f"{prefix}{name}", values[name], known[name], typed)
+def check_part(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> None:
+    """Check a part and everything below it; without a `_target_` it contains others by name.
 
-
-def check_group(group: str, value: Any, typed: Mapping[str, str]) -> None:
-    """Check that a group is one of its files, or several for some groups, and check everything in it."""
-    if group in EMPTY and not value and value in ({}, None):
-        return
-    if isinstance(value, Mapping) and "_target_" in value and group not in SEVERAL:
-        check_node(group, value, typed)
-    elif isinstance(value, Mapping) and "_target_" not in value and group in (*SEVERAL, "loss"):
-        check_collection(group, value, typed)
-    else:
-        given, known = typed.get(group, value), list_choices(group)
-        raise refuse(group, given, f"one of {', '.join(known)}", nearest(as_typed(given), known))
-
-
-def check_collection(key: str, nodes: Mapping[str, Any], typed: Mapping[str, str]) -> None:
-    """Check named nodes; some are grouped under a kind of task, such as `classes`."""
-    for name, node in nodes.items():
-        if isinstance(node, Mapping) and "_target_" in node:
-            check_node(f"{key}.{name}", node, typed)
-        elif isinstance(node, Mapping) and node and not any(f"{k}." == f"{key}.{name}." for k in typed):
-            check_collection(f"{key}.{name}", node, typed)
-        elif key == "loss":
-            known = {argument for other in nodes.values() if isinstance(other, Mapping) for argument in other}
-            if name not in known:
-                raise refuse(f"loss.{name}", node, "an argument of a loss", nearest(name, known))
-        elif node != {}:
+    What several losses share, such as class weights, stands beside them.
+    """
+    for name, value in node.items():
+        if isinstance(value, Mapping) and ("_target_" in value or "_target_" not in node):
+            check_part(f"{key}.{name}", value, typed)
+        elif "_target_" not in node and key != "loss":
             way = f"fields, one of them a _target_, or ~{key}.{name}, which leaves it out"
-            raise refuse(f"{key}.{name}", node, way)
+            raise ConfigError(f"{key}.{name}", value, expected=way)
+    if "_target_" in node:
+        arguments = {name: value for name, value in node.items() if name not in WORDS}
+        expected = f"an argument of {node['_target_']}"
+        check_arguments(f"{key}.", arguments, read_arguments(key, node), expected, typed)
 
 
-def check_node(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> None:
-    """Check a part of the config and everything below it against the signature of its `_target_`."""
-    for name, value in node.items():
-        if isinstance(value, Mapping) and "_target_" in value:
-            check_node(f"{key}.{name}", value, typed)
-    check_value(f"{key}._partial_", node.get("_partial_", False), bool, typed)
-    signature = read_arguments(key, node)
-    for name, value in node.items():
-        if name in WORDS:
-            continue
-        if name.startswith("_") or (name not in signature.names and not signature.open_ended):
-            full = f"{key}.{name}"
-            asked = next((k for k in typed if full == k or full.startswith(f"{k}.")), full)
-            raise refuse(asked, typed.get(asked, value), f"an argument of {node['_target_']}",
-                         nearest(name, signature.names))  # fmt: skip
-        if name in signature.hints and not (isinstance(value, Mapping) and "_target_" in value):
-            check_value(f"{key}.{name}", value, signature.hints[name], typed)
+def check_arguments(
+    prefix: str, values: Mapping[str, Any], known: Signature, expected: str, typed: Mapping[str, str]
+) -> None:
+    """Check that values are known by name, and of the right type."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if name not in known.names and not known.open_ended:
+            near = [k for k in typed if f"{k}.".startswith(f"{key}.") or key.startswith(f"{k}.")]
+            given = (near[0], typed[near[0]]) if near else (key, value)
+            raise ConfigError(*given, expected=expected, choices=known.names, meant=name)
+        if name in known.hints and not (isinstance(value, Mapping) and "_target_" in value):
+            check_value(key, value, known.hints[name], typed.get(key, ""))
 
 
 def read_arguments(key: str, node: Mapping[str, Any]) -> Signature:
     """Return a node's arguments: those of its target, and of whatever the target passes its own on to."""
-    signature = read(key, node["_target_"])
-    for value in node.values():
+    with blame(f"{key}._target_"):  # some built-in types have no signature
+        signature = read_signature(locate(f"{key}._target_", node["_target_"]))
+    for name, value in node.items():
         if isinstance(value, Mapping) and value.get("_partial_") is True and signature.open_ended:
-            inner = read(key, value["_target_"])
+            inner = read_arguments(f"{key}.{name}", value)
             hints = {name: hint | None for name, hint in inner.hints.items()} | signature.hints
             signature = Signature(signature.names | inner.names, hints, inner.open_ended)
     return signature
 
 
-def read(key: str, target: Any) -> Signature:
-    """Return the signature of a target, or raise a ConfigError where it is not known."""
-    try:
-        return read_signature(locate(f"{key}._target_", target))
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        # some built-in types have no signature
-        raise refuse(f"{key}._target_", target, "a class or function whose arguments are known") from error
-
-
-def check_value(key: str, value: Any, hint: Any, typed: Mapping[str, str]) -> None:
-    """Check a plain value against a type."""
+def check_value(key: str, value: Any, hint: Any, text: str) -> None:
+    """Check a plain value, typed as `text`, against a type."""
     if accepts(value, hint):
         return
-    expected, text = expectation(hint), typed.get(key, "")
-    if too_large(value) and accepts(0.5, hint):
-        expected = f"a number of at most {LARGEST:g}"
-    elif "${oc.env" in text:
+    expected = expectation(hint)
+    if "${oc.env" in text:
         expected += f": '{key}=${{oc.decode:{text}}}'"
     elif text and not text.startswith("'") and accepts("text", hint):
         expected += f""": "{key}='{text}'\""""
     elif isinstance(value, str) and "," in value and not accepts([], hint):
         expected += ", or -m for a run of each"
-    raise refuse(key, value, expected, nearest(str(value), literals(hint)))
-
-
-def refuse(key: str, value: Any, expected: str, near: str = "") -> ConfigError:
-    """Return the error for a value."""
-    problem = ConfigError(key, value, expected=expected)
-    problem.nearest = near
-    return problem
+    raise ConfigError(key, value, expected=expected, choices=literals(hint))

@@ -7,7 +7,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "train": {
         "name": str, "folder": str, "seed": int, "fold": int | None, "folds": int,
         "threads": int | Literal["auto"], "compile": bool, "init_from": str | None, "freeze": list[str],
-        "monitor": str, "mode": Literal["min", "max"], "checkpoint": {"every": str},
+        "monitor": str, "mode": Literal["min", "max"], "checkpoint": dict[str, str],
         "jobs": int | Literal["auto"], "trials": int, "resume": bool | str | None, "allow": list[str],
     },
     "evaluate": {

@@ -1,10 +1,32 @@
-"""`--help`: the first line of each word's file, and the fields with the comments in their file."""
+"""What a command prints without running: its help, its config, or what Hydra says."""
 
+import sys
 import textwrap
+from collections.abc import Collection, Sequence
 
+import hydra
 import yaml
 
+from descent import __version__
+from descent.cli.compose import compose
 from descent.paths import CONF, list_choices, list_groups
+
+
+def inform(name: str, flags: Collection[str], arguments: Sequence[str]) -> None:
+    """Print what flags such as `--version` request; those of Hydra, such as `--info`, are passed to it."""
+    if "--help" in flags:
+        print_help(name)
+    elif "--version" in flags:
+        print(__version__)
+    else:
+        sys.argv[1:] = arguments
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda config: None)()
+
+
+def print_config(name: str, words: Sequence[str]) -> None:
+    """Print a command's config, resolved."""
+    config = compose(name, [word for word in words if not word.startswith("resume=")]).config
+    print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), end="")
 
 
 def print_help(name: str) -> None:

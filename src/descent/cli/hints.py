@@ -3,55 +3,38 @@
 import inspect
 import types
 from collections.abc import Iterable, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-LARGEST = 3.4e38  # of a float32
-NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+from descent.build import is_tensor
+
+NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+NAMES |= {Path: "text", type(None): "null", None: "null"}
+UNIONS, LISTS = (Union, types.UnionType), (list, tuple, Sequence, Iterable)
 
 
 def accepts(value: Any, hint: Any) -> bool:
     """Whether a hint accepts a plain value; unknown hints accept everything."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if hint is None or hint is type(None):
-        return value is None
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         return any(accepts(value, argument) for argument in without_tensors(arguments))
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments)
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-    if hint is float:
-        return is_number(value) and not too_large(value)
-    if hint is str or hint is Path:
-        return isinstance(value, str)
+    if hint in NAMES:
+        kinds: Any = {float: (int, float), Path: str, None: type(None)}.get(hint, hint)
+        in_range = not isinstance(value, int) or -(2**63) <= value < 2**63
+        return isinstance(value, kinds) and isinstance(value, bool) == (hint is bool) and in_range
     if is_tensor(hint):
-        return value == "balanced" or (isinstance(value, list) and all(accepts(v, float) for v in value))
-    if origin is tuple and arguments[-1] is not Ellipsis:
-        right_length = isinstance(value, list) and len(value) == len(arguments)
-        return right_length and all(map(accepts, value, arguments))
-    if origin in (list, tuple, Sequence, Iterable):
-        return isinstance(value, list) and all(accepts(item, arguments[0]) for item in value)
+        return value == "balanced" or accepts(value, list[float])
+    if origin in LISTS:
+        if not isinstance(value, list):
+            return False
+        fixed = origin is tuple and arguments[-1] is not Ellipsis
+        hints = arguments if fixed else arguments[:1] * len(value)
+        return len(hints) == len(value) and all(map(accepts, value, hints))
     if inspect.isclass(origin or hint) and (origin or hint) not in (object, list, dict, tuple, Any):
         return isinstance(value, dict)  # an object, built from a `_target_`
     return True
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def too_large(value: Any) -> bool:
-    """Whether a value is a number too large for float32."""
-    return is_number(value) and not (isfinite(value) and abs(value) <= LARGEST)
-
-
-def is_tensor(hint: Any) -> bool:
-    """Whether a hint is torch's Tensor, recognised without importing torch."""
-    return getattr(hint, "__module__", "") == "torch" and getattr(hint, "__name__", "") == "Tensor"
 
 
 def without_tensors(hints: Sequence[Any]) -> list[Any]:
@@ -62,21 +45,18 @@ def without_tensors(hints: Sequence[Any]) -> list[Any]:
 def expectation(hint: Any) -> str:
     """Return a hint in words: `a number, or null`."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint in NAMES:
+        return NAMES[hint]
     if words := literals(hint):
         others = [NAMES[argument] for argument in arguments if argument in NAMES]
         return ", or ".join(["one of " + ", ".join(dict.fromkeys(words)), *others])
-    if hint in NAMES:
-        return NAMES[hint]
+    if origin in UNIONS:
+        return ", or ".join(dict.fromkeys(map(expectation, without_tensors(arguments))))
     if is_tensor(hint):
         return "a list of numbers, or balanced"
-    if origin in (Union, types.UnionType):
-        plain = without_tensors(arguments)
-        known = [a for a in plain if a in NAMES or is_tensor(a) or get_origin(a) is not None]
-        return ", or ".join(dict.fromkeys(map(expectation, known))) or "an object"
-    if origin is tuple and arguments[-1] is not Ellipsis:
-        return f"a list of {len(arguments)} values"
-    if origin in (list, tuple, Sequence, Iterable):
-        return f"a list, each of its values {expectation(arguments[0])}"
+    if origin in LISTS:
+        length = f"{len(arguments)} values" if origin is tuple and arguments[-1] is not Ellipsis else "values"
+        return f"a list of {length}, each {expectation(arguments[0])}"
     return f"an object of {getattr(hint, '__name__', hint)}"
 
 

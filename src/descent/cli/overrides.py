@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -9,8 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from descent.errors import ConfigError, first_line
-from descent.paths import list_groups
+from descent.errors import ConfigError
 
 
 def key_of(word: str) -> str:
@@ -24,68 +24,54 @@ def by_key(words: Sequence[str]) -> dict[str, str]:
 
 
 def parse(word: str) -> Any:
-    """Return an override as Hydra parses it.
-
-    Raises:
-        HydraException: it is not in its grammar.
-    """
-    try:
-        return create_parser().parse_override(word)
-    except (ValueError, RecursionError) as error:  # a number with thousands of digits, or deeply nested lists
-        raise HydraException(first_line(error)) from error
-
-
-def parses(word: str) -> bool:
-    """Whether an override is in Hydra's grammar."""
-    try:
-        parse(word)
-    except HydraException:
-        return False
-    return True
-
-
-def quote(text: str) -> str:
-    """Quote a text for Hydra, whatever characters it contains; nothing in it becomes a reference."""
-    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    return QuotedString(literal, Quote.single).with_quotes()
-
-
-def quote_words(words: Sequence[str], sweeps: bool) -> list[str]:
-    """Quote overrides for Hydra: `data.path='x,1.csv'` for `data.path=x,1.csv` outside a sweep.
-
-    If Hydra cannot parse a value, it is tried again as a quoted text, or a list with each of its items
-    quoted, because names of files and columns may contain any character.
-
-    Raises:
-        ConfigError: a word is not an override.
-    """
-    return [quote_word(word, sweeps) for word in words]
-
-
-def quote_word(word: str, sweeps: bool) -> str:
-    """See `quote_words`."""
-    key, equals, value = word.partition("=")
-    quoted = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
-    if not parses(word):
-        inside = re.fullmatch(r"\[([^\[\]{}'\"$]+)\]", value)
-        items = [item.strip() for item in inside[1].split(",")] if inside else []
-        listed = f"{key}=[{','.join(i if parses(f'{key}={i}') else quote(i) for i in items)}]"
-        found = next((text for text in ([listed] if items else []) + [quoted] if parses(text)), None)
-        if not equals or not key or found is None or ("${" in value and value.count("{") != value.count("}")):
-            raise ConfigError(word, expected="key=value")
-        if sweeps and "," in value and not items:
-            raise ConfigError(key, value, expected=f'each value in quotes, or all of it: "{quoted}"')
-        return found
-    override = parse(word)
-    if not override.key_or_group:
-        raise ConfigError(word, expected="key=value")
-    if not override.is_sweep_override() or sweeps:
-        return word
-    if override.key_or_group in list_groups():
-        raise ConfigError(key, value, expected="one word, or -m for a run of each")
-    return quoted
+    """Return an override as Hydra parses it, or raise a `HydraException` if it is not in its grammar."""
+    return create_parser().parse_override(word)
 
 
 @cache
 def create_parser() -> OverridesParser:
     return OverridesParser.create()
+
+
+def quote(text: str) -> str:
+    """Quote a text for Hydra, whatever characters it contains; nothing in it becomes a reference."""
+    return quote_value(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
+
+
+def quote_value(value: str) -> str:
+    """Quote a value for Hydra; references in it, such as `${seed}`, remain references."""
+    return QuotedString(value, Quote.single).with_quotes()
+
+
+def quote_word(word: str, sweeps: bool) -> str:
+    """Quote an override's value if Hydra cannot parse it, because a file or column may have any name.
+
+    In a list and in a sweep each item is quoted by itself. Outside a sweep `data.path=x,1.csv` is one text.
+
+    Raises:
+        ConfigError: it is not an override.
+    """
+    key, equals, value = word.partition("=")
+    ways = [word]
+    if listed := re.fullmatch(r"\[([^\[\]{}'\"$]+)\]", value):
+        ways.append(f"{key}=[{quote_items(listed[1])}]")
+    elif sweeps:
+        ways.append(f"{key}={quote_items(value)}")
+    for way in [*ways, f"{key}={quote_value(value)}"] if equals else ways:
+        override = parse_or_none(way)
+        if override and override.key_or_group and (sweeps or not override.is_sweep_override()):
+            return way
+    raise ConfigError(word, expected="key=value")
+
+
+def quote_items(text: str) -> str:
+    """Quote those items that Hydra cannot parse."""
+    items = [item.strip() for item in text.split(",")]
+    return ",".join(item if parse_or_none(f"x={item}") else quote_value(item) for item in items)
+
+
+def parse_or_none(word: str) -> Any:
+    """Return an override as Hydra parses it, or None if it is not in its grammar."""
+    with suppress(HydraException):
+        return parse(word)
+    return None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from descent.cli.compose import compose
-from descent.cli.overrides import by_key, key_of, quote
+from descent.cli.overrides import by_key, key_of, parse, quote
 from descent.errors import ConfigError, as_typed
 from descent.run.folder import RunFolder, move
 from descent.run.saved import read_config
@@ -20,29 +20,27 @@ FREE = (
 LENGTHS = ("T_max", "total_steps", "total_iters")  # of a schedule; null means the whole run
 
 
-def find_resumed(value: Any, folder: Path, words: Sequence[str]) -> RunFolder | None:
+def find_resumed(value: bool | str | None, folder: Path, words: Sequence[str]) -> RunFolder | None:
     """Return the run to resume, or None for a new one.
 
     Args:
-        value: of `resume`: None or False for a new run, True for the newest one with the same overrides, or a
-            run's folder.
+        value: of `resume`: a run's folder, or True for the newest run with the same overrides. SLURM repeats
+            the command of a job that it requeued, which then continues its run if there is one.
         folder: where a new run would go; the runs next to it are searched.
         words: overrides, without `resume`.
 
     Raises:
         ConfigError: there is no such run.
     """
-    if isinstance(value, str):
+    if value and isinstance(value, str):
         return RunFolder(Path(value).expanduser().resolve())
-    again = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0  # SLURM repeats a requeued job's command
+    again = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
     if not value and not again:
         return None
     name = RunFolder(folder).overrides.name
     runs = [RunFolder(path.parent) for path in folder.parent.glob(f"*/{name}") if path.is_file()]
-    runs.sort(key=lambda run: run.overrides.stat().st_mtime_ns, reverse=True)
-    for run in runs:
-        saved = read_yaml(run.overrides)
-        if isinstance(saved, list) and sorted(map(str, saved)) == sorted(words):
+    for run in sorted(runs, key=lambda run: run.overrides.stat().st_mtime_ns, reverse=True):
+        if is_same(read_yaml(run.overrides), words):
             return run
     if again:
         return None
@@ -50,15 +48,19 @@ def find_resumed(value: Any, folder: Path, words: Sequence[str]) -> RunFolder | 
     raise ConfigError("resume", True, expected=expected)
 
 
+def is_same(saved: Any, words: Sequence[str]) -> bool:
+    """Whether a file's overrides are these, in any order."""
+    return isinstance(saved, list) and sorted(map(str, saved)) == sorted(words)
+
+
 def resume(
-    folder: RunFolder, words: Sequence[str], places: Sequence[Path] = ()
+    folder: RunFolder, words: Sequence[str]
 ) -> tuple[dict[str, Any], list[str], dict[str, Any], set[str]]:
     """Return a run's config with the typed overrides, all overrides, the changes by key, and allowed names.
 
     Args:
         folder: the run's folder.
         words: typed overrides, without `resume`.
-        places: folders of config files in addition to conf/.
 
     Raises:
         ConfigError: no run, one that may not be trusted, or an override that would make it a different run.
@@ -66,64 +68,52 @@ def resume(
     saved, typed = read_config(folder), by_key(words)
     require_no_links(folder.path)
     config = move(saved, str(saved.get("folder")), str(folder.path))
-    if any("${" in text for text in list_strings(config)):
+    if "${" in str(config):
         raise ConfigError(str(folder.config), expected="a resolved config, without ${")
     before = read_yaml(folder.overrides) if folder.overrides.exists() else []
-    same = isinstance(before, list) and sorted(map(str, before)) == sorted(words)
-    changes = {} if same else change(config, words, folder, places)
+    same = is_same(before, words)
+    changes = {} if same else change(config, words, folder)
     if "checkpoint" not in (config["callbacks"] or {}):
         raise ConfigError("callbacks", expected="the callback checkpoint, which goes on with a run")
-    more = [name.strip("'\" ") for name in typed.get("allow", "").strip("[]").split(",")]
-    allowed = list_allowed(words, filter(None, more), places)
+    lists = {key_of(w): parse(w).value() for w in words if key_of(w) in ("allow", "hydra.searchpath")}
+    places = [Path(place.removeprefix("file://")) for place in lists.get("hydra.searchpath", [])]
+    allowed = list_allowed(words, map(str, lists.get("allow", [])), places)
     own = {group: config.get(group) for group in ("callbacks", "logger", "trainer")}
     require_own_paths(own, folder.path, typed)
     merged = {key_of(word): word for word in (*(map(str, before) if not same else ()), *words)}
     return config, list(merged.values()), changes, allowed
 
 
-def change(
-    config: dict[str, Any], words: Sequence[str], folder: RunFolder, places: Sequence[Path]
-) -> dict[str, Any]:
+def change(config: dict[str, Any], words: Sequence[str], folder: RunFolder) -> dict[str, Any]:
     """Apply typed overrides to a run's config, and return the changes, by key.
 
     Raises:
         ConfigError: an override that would make it a different run.
     """
-    kept = {key: config[key] for key in ("monitor", "mode") if key in config}
-    own = [f"{key}={quote(str(value))}" for key, value in kept.items()]
-    typed = compose("train", [*own, f"folder={quote(str(folder.path))}", *words], places).config
+    own = [f"{key}={quote(str(config[key]))}" for key in ("monitor", "mode") if key in config]
+    typed = compose("train", [*own, f"folder={quote(str(folder.path))}", *words]).config
+    scheduler = config.get("scheduler") or {}
+    sized = [name for name in LENGTHS if name in scheduler and scheduler[name] is None]
     changes: dict[str, Any] = {}
     for key in map(key_of, words):
         value, was = select(typed, key), select(config, key)
         if value == was:
             continue
-        steady = key == "optimizer.lr" and not config.get("scheduler")
-        if not steady and not any(key == free or key.startswith(f"{free}.") for free in FREE):
-            way = f"a new run can start from its weights, by init_from={folder}"
-            expected = f"{as_typed(was)}, as in the run that is resumed; {way}"
-            raise ConfigError(key, value, expected=expected)
-        sized = [
-            n for n in LENGTHS if n in (config.get("scheduler") or {}) and config["scheduler"][n] is None
-        ]
-        if sized and key in ("trainer.max_epochs", "trainer.max_steps"):
-            expected = (
-                f"{as_typed(was)}, because scheduler.{sized[0]}=null makes the schedule as long as the run"
+        steady = key == "optimizer.lr" and not scheduler
+        why = ""
+        if not steady and not any(f"{key}.".startswith(f"{free}.") for free in FREE):
+            why = (
+                f"as in the run that is resumed; a new run can start from its weights, by init_from={folder}"
             )
-            raise ConfigError(key, value, expected=expected)
+        elif sized and key in ("trainer.max_epochs", "trainer.max_steps"):
+            why = f"because scheduler.{sized[0]}=null makes the schedule as long as the run"
+        if why:
+            raise ConfigError(key, value, expected=f"{as_typed(was)}, {why}")
         changes[key] = value
         put(config, key, value)
         if key == "checkpoint.every" and "checkpoint" in config["callbacks"]:
             put(config, "callbacks.checkpoint.every", value)
     return changes
-
-
-def list_strings(node: Any) -> list[str]:
-    """Return all texts and keys in nested values."""
-    if isinstance(node, dict):
-        return [*map(str, node), *(text for value in node.values() for text in list_strings(value))]
-    if isinstance(node, list):
-        return [text for value in node for text in list_strings(value)]
-    return [node] if isinstance(node, str) else []
 
 
 def select(node: Mapping[str, Any], key: str) -> Any:

@@ -8,48 +8,41 @@ from typing import Any
 import yaml
 
 from descent.build import Config
-from descent.cli.check import check
+from descent.cli.check import check, check_value
 from descent.cli.compose import compose
+from descent.cli.fields import FIELDS
 from descent.cli.main import watch_for_garbage
 from descent.cli.overrides import by_key, key_of, parse
-from descent.errors import ConfigError, require
+from descent.errors import require
 from descent.run.folder import Run, RunFolder, claim, move
 
 
-def start(job: Callable[..., Any], words: Sequence[str], places: Sequence[Path] = ()) -> Any:
+def start(job: Callable[..., Any], words: Sequence[str]) -> Any:
     """Call a job with the config and the folder of a new or resumed run, and return its result.
 
     Args:
         job: takes a `Config` and a `Run`.
         words: overrides.
-        places: folders of config files in addition to conf/.
 
     Raises:
         ConfigError: the overrides define no valid run, or there is nothing to resume.
     """
-    values = [parse(word).value() for word in words if key_of(word) == "resume"]
-    value: Any = values[-1] if values else None
-    if not isinstance(value, bool | str | None):
-        raise ConfigError("resume", value, expected="true, false, null, or the folder of a run")
+    value: Any = next((parse(word).value() for word in words if key_of(word) == "resume"), None)
+    check_value("resume", value, FIELDS["train"]["resume"], "")
     words = [word for word in words if key_of(word) != "resume"]
-    composed = None if isinstance(value, str) and value else compose("train", words, places)
-    wanted = Path(composed.config["folder"]) if composed else Path()
-    name = composed.config["name"] if composed else ""
-    require(".." not in Path(str(name)).parts, "name", name, "a name that leads nowhere else")
-    require("$" not in str(wanted), "folder", str(wanted), "a path without $, which loggers would replace")
-    found = None
+    composed = compose("train", words)
+    config, choices = composed.config, composed.choices
+    name, wanted = config["name"], Path(config["folder"])
+    require(".." not in Path(name).parts, "name", name, "a name that leads nowhere else")
+    require("$" not in str(wanted), "folder", wanted, "a path without $, which loggers would replace")
+    found, allowed = None, None
+    changes: Mapping[str, Any] = {}
     if value or "SLURM_RESTART_COUNT" in os.environ:
         from descent.cli.resume import find_resumed, resume
 
-        found = find_resumed(value, wanted, words)
-    changes: Mapping[str, Any] = {}
-    allowed = None
-    if found is not None:
-        config, words, changes, allowed = resume(found, words, places)
-        choices, wanted = config.pop("choices", {}), found.path
-    else:
-        assert composed is not None
-        config, choices = composed.config, composed.choices
+        if found := find_resumed(value, wanted, words):
+            config, words, changes, allowed = resume(found, words)
+            choices, wanted = config.pop("choices", {}), found.path
     config["resume"] = None
     check("train", config, by_key(words))
 

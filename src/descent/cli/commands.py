@@ -1,0 +1,40 @@
+"""Runs a command that uses finished runs, such as `evaluate`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from descent.build import Config
+from descent.cli.check import check
+from descent.cli.compose import compose
+from descent.cli.main import watch_for_garbage
+from descent.cli.overrides import by_key, quote
+from descent.errors import ConfigError
+from descent.paths import LOGS
+from descent.run.folder import find_runs
+
+
+def run_command(job: Callable[..., Any], name: str, words: Sequence[str]) -> None:
+    """Call a job with the config that `conf/<name>.yaml` and overrides define."""
+    config = compose(name, words).config
+    check(name, config, by_key(words))
+    if "run" in config:
+        config["run"] = locate_run(config["run"])
+    watch_for_garbage()
+    job(Config(config))
+
+
+def locate_run(run: str | None) -> str:
+    """Return the folder of the run that a command uses; `latest` is the newest one in logs/."""
+    if run not in (None, "latest"):
+        return str(run)
+    newest = next(iter(find_runs(LOGS)), None)
+    if run is None or newest is None:
+        there = f"; the newest is {newest}, or run=latest" if newest else ""
+        raise ConfigError("run", run, expected=f"the folder of a run, logs/…{there}")
+    return str(newest)
+
+
+def gather(words: Sequence[str]) -> list[str]:
+    """Return overrides in which folders, whose names may contain =, are collected in the list `runs`."""
+    runs = [word for word in words if "=" not in word or "/" in word.partition("=")[0]]
+    return [f"runs=[{','.join(map(quote, runs))}]", *(word for word in words if word not in runs)]
