@@ -60,7 +60,7 @@ def train(config: Config, run: Run) -> Any:
     trainer.fit(module, datamodule=data, ckpt_path=run.rewind(), weights_only=True)
     best, _ = find_best(trainer)
     trainer.test(module, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
-    recorder.summarise()
+    recorder.summarise(trainer)
     return recorder, trainer
 
 

@@ -64,10 +64,7 @@ def find_mlflow_run(uri: str, experiment: str, folder: str) -> str | None:
 
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return None
-    own, newest = f'tags.folder = "{folder}"', ["attributes.start_time DESC"]
-    runs = client.search_runs([found.experiment_id], own, order_by=newest, max_results=1)
+    runs = client.search_runs([found.experiment_id], f'tags.folder = "{folder}"') if found else []
     return runs[0].info.run_id if runs else None
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.distributed import DistError
 
-from descent.errors import ConfigError, Stopped, blame, first_line, list_files, require
+from descent.errors import ConfigError, Stopped, blame, first_line, is_of_libraries, list_files, require
 from descent.machine import compile_in_place
 from descent.run.checkpoints import CheckpointFiles
 from descent.run.folder import RunFolder
@@ -68,11 +68,11 @@ class Trainer(lightning.pytorch.Trainer):
         for name, least in LEAST.items():
             value = max_epochs if name == "max_epochs" else arguments.get(name)
             require(not isinstance(value, int | float) or value >= least, name, value, f"at least {least}")
-        every = arguments.get("val_check_interval")
+        every, nodes = arguments.get("val_check_interval"), arguments.get("num_nodes", 1)
         require(every != 0, "val_check_interval", every, "a number above 0")
-        if arguments.get("num_nodes", 1) > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & set(os.environ):
-            expected = "1, or MASTER_ADDR, MASTER_PORT and NODE_RANK set, by which nodes find one another"
-            raise ConfigError("num_nodes", arguments["num_nodes"], expected=expected)
+        found = nodes == 1 or {"MASTER_ADDR", "SLURM_JOB_ID"} & set(os.environ)
+        expected = "1, or MASTER_ADDR, MASTER_PORT and NODE_RANK set, by which nodes find one another"
+        require(bool(found), "num_nodes", nodes, expected)
         try:
             super().__init__(
                 default_root_dir=default_root_dir,
@@ -81,12 +81,14 @@ class Trainer(lightning.pytorch.Trainer):
                 **arguments,
             )
         except (MisconfigurationException, ValueError) as error:
+            if "ccelerator" not in str(error) and "backend" not in str(error):
+                raise
             known = [*AcceleratorRegistry.available_accelerators(), "gpu", "auto"]
-            if "ccelerator" in str(error) or "backend" in str(error):
-                expected = f"what this machine has ({first_line(error)})"
-                wrong = arguments.get("accelerator", "auto")
-                raise ConfigError("accelerator", wrong, expected=expected, choices=known) from error
-            raise
+            wrong, expected = (
+                arguments.get("accelerator", "auto"),
+                f"what this machine has ({first_line(error)})",
+            )
+            raise ConfigError("accelerator", wrong, expected=expected, choices=known) from error
         if getattr(self.strategy.launcher, "_start_method", "") == "spawn":
             expected = "ddp, because what a run is made of cannot be sent to processes that are spawned"
             raise ConfigError("strategy", arguments["strategy"], expected=expected)
@@ -112,24 +114,18 @@ class Trainer(lightning.pytorch.Trainer):
     def _explain(self, error: Exception) -> None:
         """Raise an error that the user can act on, if the cause of a library's error is known."""
         text, line, advice = str(error), first_line(error), RunFolder(self.root).advise()
-        known, files = isinstance(error, ConfigError | Stopped), list_files(error)
-        if isinstance(error, RuntimeError) and "gradient clipping" in text:
-            expected = "null, because Lightning clips no gradients of a fused optimizer in mixed precision"
-            raise ConfigError("optimizer.fused", True, expected=expected) from error
-        if not known and files and files[-1].match("torch/optim/*"):
-            part = "scheduler" if files[-1].stem == "lr_scheduler" else "optimizer"
-            raise ConfigError(part, expected=f"one that serves this model ({line})") from error
-        if isinstance(error, MisconfigurationException | ModuleNotFoundError):
+        place = "".join(file.as_posix() for file in list_files(error)[-1:])  # of the code that raised it
+        if "/torch/optim/" in place or "gradient clipping" in text:
+            part = "scheduler" if place.endswith("lr_scheduler.py") else "optimizer"
+            raise ConfigError(part, expected=f"one that serves this run ({line})") from error
+        rejected = "/lightning/" in place and isinstance(error, ValueError | ModuleNotFoundError)
+        if isinstance(error, MisconfigurationException) or (rejected and is_of_libraries(error)):
             named = any(type(one).__name__ in text for one in self.callbacks)  # type: ignore[attr-defined]
-            if named or isinstance(error, MisconfigurationException):
-                key = "callbacks" if named else "trainer"
-                raise ConfigError(key, expected=f"values that it takes ({line})") from error
-        if isinstance(error, ValueError) and not known and "val_check_interval" in text:
-            raise ConfigError("trainer.val_check_interval", expected=line) from error
+            key = "callbacks" if named else "trainer"
+            raise ConfigError(key, expected=f"values that it takes ({line})") from error
         if isinstance(error, RuntimeError) and "DataLoader worker" in text:  # the worker was killed
             raise Stopped(f"{line}. {advice}", 1) from error
-        lost = isinstance(error, DistError) or any(words in text for words in PEERS)
-        if lost and self.world_size > 1 and isinstance(error, RuntimeError):
+        if self.world_size > 1 and (isinstance(error, DistError) or any(words in text for words in PEERS)):
             message = f"Another process of this run has ended or does not answer. {advice}"
             raise Stopped(message, 1) from error
 

@@ -313,7 +313,7 @@ def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None
             break
     assert process.wait() == 0
     screen = b"".join(chunks).decode()
-    assert re.search(r"\rEpoch 1/2:? +\d+%\|.* [\d,]+/300, [\d:]+ left, loss \d", screen), screen[:2000]
+    assert re.search(r"\r\x1b\[KEpoch 1/2: +\d+%\|.* \d+/300 \[[\d:]+<[\d:]+, .*it/s, loss \d", screen), screen[:2000]
     assert "Epoch 2/2" in screen
     assert "Val Loss" in screen
 

@@ -6,11 +6,11 @@ from typing import Any
 import lightning
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
-from torch import Tensor
 
-from descent.callbacks.figures import DEFAULT, find_like
+from descent.callbacks.figures import DEFAULT, find_like, to_number
 from descent.data.described import describe_data
-from descent.errors import ConfigError, require
+from descent.errors import require, require_one_of
+from descent.nested import map_tensors
 from descent.run.folder import RunFolder
 
 
@@ -45,12 +45,9 @@ class BestWeights(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
-        if (
-            self.monitor not in metrics
-            and not self.best
-            and (self.validated or not trainer.enable_validation)
-        ):
-            self.monitor = self._find_monitor([name for name in metrics if name != "epoch"])
+        everything = self.validated or not trainer.enable_validation  # has been logged by now
+        if self.monitor not in metrics and not self.best and everything:
+            self.monitor = choose_monitor(self.monitor, [name for name in metrics if name != "epoch"])
         if self.monitor in metrics and self.when != "validation":
             self.when = "epoch"
             self._compare(trainer, pl_module)
@@ -76,23 +73,18 @@ class BestWeights(Checkpoint):
         return {"monitor": self.monitor, "best": self.best, "when": self.when}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["monitor"] == self.monitor or self.monitor == DEFAULT:
-            self.monitor = str(state_dict["monitor"])
-            self.best = state_dict["best"]
+        if self.monitor in (state_dict["monitor"], DEFAULT):
+            self.monitor, self.best, self.when = (state_dict[name] for name in ("monitor", "best", "when"))
             require(all(isinstance(v, int | float) for v in self.best.values()), "best", self.best, "numbers")
-            self.when = state_dict["when"]
 
     def _compare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep a copy of the weights if their value is better than all before; NaN is never better."""
-        metrics = trainer.callback_metrics
-        value = float(f"{metrics[self.monitor].item():.7g}")
-        before = self.best.get(self.monitor)
-        if value != value or (
-            before is not None and not (value < before if self.mode == "min" else value > before)
-        ):
+        metrics, sign = trainer.callback_metrics, 1 if self.mode == "min" else -1
+        value = to_number(metrics[self.monitor])
+        if not sign * value < sign * self.best.get(self.monitor, sign * float("inf")):
             return
-        seen = {n: float(f"{v.item():.7g}") for n, v in metrics.items() if not n.startswith("train")}
         epoch, step = trainer.current_epoch, trainer.global_step
+        seen = {name: to_number(metric) for name, metric in metrics.items() if not name.startswith("train")}
         self.best = {"epoch": epoch + 1, "step": step, **seen, self.monitor: value}
         checkpoint = {
             "epoch": epoch,
@@ -106,28 +98,24 @@ class BestWeights(Checkpoint):
             if isinstance(callback, WeightAveraging):  # validation used the averaged weights
                 callback.on_save_checkpoint(trainer, pl_module, checkpoint)
                 del checkpoint["current_model_state"], checkpoint["averaging_state"]
-        state = checkpoint["state_dict"]
-        self.held = {**checkpoint, "state_dict": {name: copy(value) for name, value in state.items()}}
-
-    def _find_monitor(self, logged: list[str]) -> str:
-        """Return the logged metric nearest to the default; any other metric was asked for by name.
-
-        Raises:
-            ConfigError: the module does not log it.
-        """
-        if self.monitor != DEFAULT:
-            expected = f"one of what the module logs: {', '.join(logged) or 'nothing'}"
-            raise ConfigError("monitor", self.monitor, expected=expected, choices=logged)
-        if not logged:
-            return DEFAULT
-        found = find_like(logged)
-        print(f"monitor={DEFAULT}: the module does not log it; {found} is monitored", flush=True)
-        return found
+        copies = map_tensors(checkpoint["state_dict"], lambda weight: weight.to("cpu", copy=True))
+        self.held = {**checkpoint, "state_dict": copies}
 
 
-def copy(value: Any) -> Any:
-    """Return a copy on the CPU."""
-    return value.cpu().clone() if isinstance(value, Tensor) else value
+def choose_monitor(monitor: str, logged: list[str]) -> str:
+    """Return the logged metric nearest to the default; any other metric was asked for by name.
+
+    Raises:
+        ConfigError: the module does not log it.
+    """
+    if monitor != DEFAULT:
+        shown = f"one of what the module logs: {', '.join(logged) or 'nothing'}"
+        require_one_of(logged, "monitor", monitor, shown)
+    if not logged:
+        return DEFAULT
+    found = find_like(logged)
+    print(f"monitor={DEFAULT}: the module does not log it; {found} is monitored", flush=True)
+    return found
 
 
 def find_best(trainer: Trainer) -> tuple[Path | None, dict[str, float]]:
@@ -136,9 +124,7 @@ def find_best(trainer: Trainer) -> tuple[Path | None, dict[str, float]]:
         if isinstance(callback, BestWeights) and callback.best:
             path = RunFolder(trainer.default_root_dir).weights("best")
             return (path if path.exists() else None), callback.best
-        if isinstance(callback, ModelCheckpoint) and callback.best_model_path and callback.monitor:
-            score = callback.best_model_score
-            return Path(callback.best_model_path), {
-                callback.monitor: float(score)
-            } if score is not None else {}
+        if isinstance(callback, ModelCheckpoint) and callback.best_model_path:
+            score, name = callback.best_model_score, str(callback.monitor)
+            return Path(callback.best_model_path), {} if score is None else {name: float(score)}
     return None, {}

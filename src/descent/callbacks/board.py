@@ -10,16 +10,24 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor, nn
 from torch.utils.tensorboard.summary import hparams
 
+from descent.data.described import find_sizes
+from descent.run.folder import RunFolder
+
 FIRST = ("loss", "optimizer", "optimizer.lr", "seed")  # the first columns of the HPARAMS page
 
 
-def add_layout(writer: Any, logged: Sequence[str]) -> None:
-    """Put training and validation into one chart for each metric, and the learning rate after them."""
-    names = list(dict.fromkeys(name.partition("/")[2] for name in logged)) or ["loss"]
+def add_run(writer: Any, folder: RunFolder, module: Any, data: Any) -> None:
+    """Add the config, the graph, and a chart for each metric of training and validation."""
+    for file in (folder.config, folder.overrides, folder.data):
+        writer.add_text(file.name, f"```yaml\n{file.read_text(encoding='utf-8')}\n```")
+    logged = module.list_logged() if hasattr(module, "list_logged") else ["train/loss"]
+    names = dict.fromkeys(name.partition("/")[2] for name in logged)
     charts = {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in names}
-    writer.add_custom_scalars(
-        {"run": {**charts, "lr": ["Multiline", ["lr"]], "grad_norm": ["Multiline", ["grad_norm"]]}}
-    )
+    charts |= {name: ["Multiline", [name]] for name in ("lr", "grad_norm")}
+    writer.add_custom_scalars({"run": charts})
+    shape = find_sizes(data).get("input_shape")
+    if shape and hasattr(module, "model"):
+        add_graph(writer, module.model, torch.zeros(1, *shape, device=module.device))
 
 
 def add_graph(writer: Any, model: nn.Module, inputs: Tensor) -> None:
@@ -32,13 +40,13 @@ def add_graph(writer: Any, model: nn.Module, inputs: Tensor) -> None:
         print("The model's graph is not in TensorBoard: torch cannot trace this model")
 
 
-def add_hyperparameters(writer: Any, hyperparameters: Mapping[str, Any], names: Sequence[str]) -> None:
+def add_hyperparameters(writer: Any, hyperparameters: Mapping[str, Any], curves: Sequence[str]) -> None:
     """Add a row to TensorBoard's HPARAMS page, whose metrics are the last points of the named curves.
 
     `SummaryWriter.add_hparams` would write those points again, to a separate run.
     """
     values = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hyperparameters.items()}
-    experiment, *others = hparams(values, {name: 0.0 for name in names if "/" in name})
+    experiment, *others = hparams(values, dict.fromkeys(curves, 0.0))
     content = HParamsPluginData.FromString(experiment.value[0].metadata.plugin_data.content)
     for info in content.experiment.hparam_infos:  # TensorBoard first shows what is marked as differing
         info.differs = info.name in FIRST

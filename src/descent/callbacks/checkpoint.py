@@ -3,19 +3,21 @@
 import re
 import signal
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
-from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from descent.data.described import describe_data
-from descent.errors import ConfigError, Stopped, first_line, is_of_libraries, require
-from descent.run.folder import RunFolder, list_sizes, move
-from descent.run.random_state import put_back_random_state, take_random_state
+from descent.errors import Stopped, require
+from descent.run.folder import RunFolder, list_sizes
+from descent.run.random_state import take_random_state
 from descent.run.signals import Signals
+
+if TYPE_CHECKING:
+    from descent.callbacks.restart import Restart
 
 SHARE = 0.01  # of the time: at most this much is spent on saving with every=auto
 SHORTEST = 2.0  # seconds between saves with every=auto
@@ -45,14 +47,15 @@ class Checkpoint(LightningCheckpoint):
 
     def __init__(self, every: str) -> None:
         self.number, self.unit = parse_interval(every)
+        self.pause = 60.0 * self.number if self.unit == "minute" else SHORTEST  # seconds between saves
         self.signals = Signals()
-        self.parts: dict[str, Any] | None = None  # of the checkpoint, until they are restored
-        self.saved_at, self.saved_step, self.cost = 0.0, -1, 0.0
+        self.restart: Restart | None = None  # what a resumed run has not restored yet
+        self.saved_at, self.saved_step = 0.0, -1
         self.within = True  # whether a run can resume within an epoch
         self.stateful: Any = None  # the loader, if it has a state
         self.loaded: Any = None  # the loader's state before it fetched the current batch
         self.begun: dict[str, Any] = {}  # the random state at the beginning of the epoch
-        self.going = self.ended = False
+        self.ended = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = RunFolder(trainer.default_root_dir)
@@ -60,8 +63,6 @@ class Checkpoint(LightningCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.signals.catch()
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
-        for callback in list_inexact(trainer):
-            say(trainer, f"This run cannot be resumed: {callback} begins anew in the middle of an epoch")
         loader: Any = trainer.train_dataloader
         steady = hasattr(loader, "start_at")
         if not steady and hasattr(loader, "load_state_dict") and trainer.num_training_batches != float("inf"):
@@ -69,30 +70,21 @@ class Checkpoint(LightningCheckpoint):
         reason = "" if steady or self.stateful else f"{type(loader).__name__} cannot begin in the middle"
         reason = reason or ("" if hasattr(pl_module, "epoch_state") else "the module has no epoch_state")
         self.within = not reason
-        if reason and self.parts is None and trainer.max_epochs != 1:
-            say(trainer, f"Checkpoints are written at the beginnings of epochs, because {reason}")
-        if self.parts is not None:
-            if self.parts["within"] and steady:
-                loader.start_at(self.parts["batch"])
-            trainer.accumulate_grad_batches = self.parts["accumulate"]
-            if self.parts["ended"] or not self.parts["within"]:
-                end_restart(trainer)  # otherwise Lightning would continue in the middle of an epoch
-            else:
-                for other in trainer.callbacks:  # type: ignore[attr-defined]
-                    if other is not self:  # Lightning skips this when an epoch is continued
-                        other.on_train_epoch_start(trainer, pl_module)
+        if self.restart is not None:
+            self.restart.begin(trainer, pl_module, loader)
+        elif reason and trainer.max_epochs != 1 and trainer.is_global_zero:
+            print(f"Checkpoints are written at the beginnings of epochs, because {reason}", flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.parts is not None and not self.parts["within"]:
-            # Lightning now recreates the loader's iterator, from the same random state as before
-            put_back_random_state(self._find_mine(trainer, self.parts)["random"])
+        if self.restart is not None:
+            self.restart.begin_epoch()
         self.begun = {} if self.within and not self.stateful else take_random_state()
         self.loaded = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if self.parts is not None:
-            self._put_back(trainer, pl_module, self.parts)
-            self.parts = None
+        if self.restart is not None:
+            self.restart.put_back(trainer, pl_module)
+            self.restart = None
         elif batch_idx % trainer.accumulate_grad_batches == 0:  # otherwise gradients would be lost
             stop, due = self.signals.received is not None, self._is_due(trainer, batch_idx)
             if trainer.world_size > 1:
@@ -101,15 +93,12 @@ class Checkpoint(LightningCheckpoint):
                 self._save(trainer)
             if stop:
                 self._leave(trainer)
-        self.going = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.stateful is not None and self.within:
-            self.loaded = (
-                self.stateful.state_dict()
-            )  # now, because the next batch is fetched before it starts
+            self.loaded = self.stateful.state_dict()  # before Lightning fetches the next batch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.ended = True
@@ -120,12 +109,11 @@ class Checkpoint(LightningCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self.signals.release()
-        plain = isinstance(exception, Exception) and not isinstance(exception, ConfigError | Stopped)
-        resumes = trainer.state.fn == TrainerFn.FITTING and trainer.ckpt_path is not None and not self.going
-        if resumes and plain and is_of_libraries(exception):
-            reason = f"{type(exception).__name__}: {first_line(exception)[:300]}"
-            expected = f"checkpoints of this run, which contain its state ({reason})"
-            raise ConfigError("resume", str(self.folder), expected=expected) from exception
+        begun = self.saved_step >= 0 and self.restart is None
+        if trainer.state.fn == TrainerFn.FITTING and trainer.ckpt_path is not None and not begun:
+            from descent.callbacks.restart import explain
+
+            explain(exception, self.folder)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
@@ -138,12 +126,15 @@ class Checkpoint(LightningCheckpoint):
             loops["combined_loader"] = [self.loaded]
         if hasattr(pl_module, "epoch_state"):
             mine["epoch"] = pl_module.epoch_state()
+        processes = [mine] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(processes, mine)
         checkpoint["parts"] = {
             "at": str(self.folder.path),  # to translate paths in callbacks' states if the folder moves
             "ended": self.ended,  # saved after the last epoch, not at the start of a batch
             "batch": batch,
             "within": within,
-            "processes": gather(mine, trainer.world_size),
+            "processes": processes,
             "logged": {name: value.cpu() for name, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
             "accumulate": trainer.accumulate_grad_batches,
@@ -153,37 +144,19 @@ class Checkpoint(LightningCheckpoint):
         checkpoint.update(describe_data(trainer))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or "parts" not in checkpoint:
-            return
-        self.parts = {**checkpoint["parts"], "loops": checkpoint["loops"]["fit_loop"]}
-        old, new = self.parts["at"], str(self.folder.path)
-        checkpoint["callbacks"] = move(checkpoint["callbacks"], old, new)
-        self._find_mine(trainer, self.parts)
-        from descent.data.like import compare_data
+        if trainer.state.fn == TrainerFn.FITTING and "parts" in checkpoint:
+            from descent.callbacks.restart import Restart
 
-        now = describe_data(trainer).get("data", {})
-        if changed := compare_data(now, checkpoint.get("data", {})):
-            raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
-        for callback in list_inexact(trainer):
-            raise ConfigError("callbacks", expected=f"other ones than {callback}, which begins anew")
-        # a run that early stopping ended stays ended
-        trainer.should_stop = self.parts["ended"] and self.parts["should_stop"]
-        further = trainer.max_steps == -1 or trainer.max_steps > checkpoint["global_step"]
-        cut_short = self.parts["ended"] and not self.parts["whole"] and not self.parts["should_stop"]
-        if cut_short and further:
-            expected = f"{checkpoint['global_step']}, because the run has ended there, within an epoch"
-            raise ConfigError("trainer.max_steps", trainer.max_steps, expected=expected)
+            self.restart = Restart(trainer, checkpoint, self.folder)
 
     def _is_due(self, trainer: Trainer, batch_idx: int) -> bool:
-        if self.unit == "auto":
-            return time.monotonic() - self.saved_at > max(SHORTEST, self.cost / SHARE)
-        if self.unit == "minute":
-            return time.monotonic() - self.saved_at > 60 * self.number
-        if self.unit == "epoch" or not self.within:
-            first = batch_idx == 0 and trainer.current_epoch > 0
-            return first and (self.unit != "epoch" or trainer.current_epoch % self.number == 0)
-        step = trainer.global_step
-        return step % self.number == 0 and step != self.saved_step
+        if self.unit in ("auto", "minute"):
+            return time.monotonic() - self.saved_at > self.pause
+        if self.unit == "step" and self.within:
+            step = trainer.global_step
+            return step % self.number == 0 and step != self.saved_step
+        epochs = self.number if self.unit == "epoch" else 1
+        return batch_idx == 0 and trainer.current_epoch > 0 and trainer.current_epoch % epochs == 0
 
     def _agree(self, trainer: Trainer, batch_idx: int, stop: bool, due: bool) -> tuple[bool, bool]:
         """Make the same decision in every process, because clocks differ and a signal may reach only one."""
@@ -199,37 +172,8 @@ class Checkpoint(LightningCheckpoint):
         begun = time.monotonic()
         trainer.save_checkpoint(self.folder.last, weights_only=False)
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
-        self.cost = self.saved_at - begun
-
-    def _find_mine(self, trainer: Trainer, parts: dict[str, Any]) -> dict[str, Any]:
-        """Return this process's part.
-
-        Raises:
-            ConfigError: there were more or fewer processes.
-        """
-        if len(parts["processes"]) != trainer.world_size:
-            if not trainer.is_global_zero:
-                raise Stopped("", code=2)
-            expected = f"{len(parts['processes'])} processes in all, as in the run that is resumed"
-            raise ConfigError("trainer.devices", trainer.world_size, expected=expected)
-        return parts["processes"][trainer.global_rank]
-
-    def _put_back(self, trainer: Trainer, pl_module: Any, parts: dict[str, Any]) -> None:
-        """Restore everything to its state at this same point when the checkpoint was saved."""
-        mine = self._find_mine(trainer, parts)
-        if parts["within"]:
-            put_back_random_state(mine["random"])
-        if parts["ended"]:  # this is the first batch of an additional epoch
-            if "epoch" in mine:
-                pl_module.samples_seen = mine["epoch"]["samples_seen"]
-            return
-        trainer.fit_loop.load_state_dict(parts["loops"])
-        end_restart(trainer)
-        logged = {name: value.to(pl_module.device) for name, value in parts["logged"].items()}
-        trainer.callback_metrics.update(logged)
-        trainer.should_stop = parts["should_stop"]
-        if parts["within"]:
-            pl_module.load_epoch_state(mine["epoch"])
+        if self.unit == "auto":
+            self.pause = max(SHORTEST, (self.saved_at - begun) / SHARE)
 
     def _leave(self, trainer: Trainer) -> None:
         number = self.signals.received or 15  # 15 if the signal has reached another process
@@ -244,36 +188,9 @@ class Checkpoint(LightningCheckpoint):
         raise Stopped(text + self.folder.advise(), code=128 + number)
 
 
-def end_restart(trainer: Trainer) -> None:
-    """End the restart of Lightning's loops, which would otherwise skip steps as in a restart."""
-    for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_loop.val_loop):
-        loop.on_iteration_done()
-
-
-def list_inexact(trainer: Trainer) -> list[str]:
-    """List the callbacks that act at an epoch's start: a run that resumes mid-epoch would miss that."""
-    kinds = (StochasticWeightAveraging,)
-    return [type(callback).__name__ for callback in trainer.callbacks if isinstance(callback, kinds)]  # type: ignore[attr-defined]
-
-
 def parse_interval(every: str) -> tuple[int, str]:
     """Read "100 steps" as `(100, "step")`, and "auto" as `(0, "auto")`."""
     match = re.fullmatch(r"(\d+) ?(step|epoch|minute)s?", every)
     valid = every == "auto" or (match is not None and int(match[1]) > 0)
     require(valid, "every", every, "auto, or as in 100steps, 1epoch or 10minutes")
     return (int(match[1]), match[2]) if match else (0, "auto")
-
-
-def gather(value: Any, world_size: int) -> list[Any]:
-    """Return the values of all processes, in the order of their ranks."""
-    if world_size == 1:
-        return [value]
-    values: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(values, value)
-    return values
-
-
-def say(trainer: Trainer, text: str) -> None:
-    """Print a text, in the first process only."""
-    if trainer.is_global_zero:
-        print(text, flush=True)

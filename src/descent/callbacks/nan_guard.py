@@ -8,89 +8,66 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from descent.errors import Stopped
-from descent.metrics import list_tensors
+from descent.nested import list_tensors
 from descent.run.folder import RunFolder
-
-AGREE = 32  # batches between the moments when several processes agree on stopping
 
 
 class NaNGuard(Callback):
     """Ends a run when its loss is NaN or infinite; no checkpoint that contains a NaN is written.
 
-    On the CPU, it checks each loss. On a GPU, that would make every step wait, so it checks when the host
-    waits anyway: at the end of an epoch and before a checkpoint. It still reports the first bad step.
+    A process that is alone on a CPU checks each loss. On a GPU, that would make every step wait, so there the
+    losses are checked at the end of an epoch and before a checkpoint. The message names the first bad step.
     """
 
-    state_key = "nan_guard"
-
     def __init__(self) -> None:
-        self.last_finite: float | None = None
-        self.losses: list[tuple[Tensor, int, int]] = []  # on a GPU: each with its step and batch
-        self.fault: Stopped | None = None
+        self.losses: list[tuple[Tensor, int, int]] = []  # not checked yet, each with its step and batch
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if isinstance(loss, Tensor):
-            if loss.device.type == "cpu":
-                self._look(trainer, loss.item(), trainer.global_step, batch_idx, batch)
-            else:
-                self.losses.append((loss, trainer.global_step, batch_idx))
-        if trainer.world_size == 1:
-            if self.fault is not None:
-                raise self.fault
-        elif (batch_idx + 1) % (AGREE * trainer.accumulate_grad_batches) == 0:
-            self._raise_together(trainer)
+        if not isinstance(loss, Tensor):
+            return
+        if loss.device.type != "cpu" or trainer.world_size > 1:
+            self.losses.append((loss, trainer.global_step, batch_idx))
+        elif not isfinite(value := loss.item()):
+            fault = describe(trainer, value, trainer.global_step, batch_idx)
+            if rows := list_broken_rows(batch):
+                fault += (
+                    f"; this batch contains NaN or infinity, in its samples {', '.join(map(str, rows[:8]))}"
+                )
+            self._end(trainer, fault)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look_at_all(trainer)
-        self._raise_together(trainer)
+        self._end(trainer, self._check_losses(trainer))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        self._look_at_all(trainer)
-        if self.fault is None and not all(bool(p.isfinite().all()) for p in pl_module.parameters()):
-            where = f"step {trainer.global_step}, epoch {trainer.current_epoch + 1}"
-            self.fault = Stopped(f"A weight is NaN or infinite at {where}. {advise(trainer)}", code=1)
-        self._raise_together(trainer)
+        fault = self._check_losses(trainer)
+        broken = (name for name, weight in pl_module.named_parameters() if not weight.isfinite().all())
+        if not fault and (name := next(broken, "")):
+            fault = f"The weight {name} is NaN or infinite after step {trainer.global_step}"
+        self._end(trainer, fault)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"last_finite": self.last_finite}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.last_finite = state_dict["last_finite"]
-
-    def _look_at_all(self, trainer: Trainer) -> None:
+    def _check_losses(self, trainer: Trainer) -> str:
+        """Describe the first loss that is not finite; "" if there is none."""
         losses, self.losses = self.losses, []
-        if losses:
-            values = torch.stack([loss.float() for loss, _, _ in losses]).tolist()
-            for value, (_, step, batch_idx) in zip(values, losses, strict=True):
-                self._look(trainer, value, step, batch_idx, None)
+        values = torch.stack([loss.float() for loss, _, _ in losses]).tolist() if losses else []
+        for value, (_, step, batch_idx) in zip(values, losses, strict=True):
+            if not isfinite(value):
+                return describe(trainer, value, step, batch_idx)
+        return ""
 
-    def _look(self, trainer: Trainer, value: float, step: int, batch_idx: int, batch: Any) -> None:
-        """Check a loss, and record the first one that is not finite as the run's fault."""
-        if isfinite(value):
-            self.last_finite = value
-        elif self.fault is None:
-            where = f"step {step}, batch {batch_idx} of epoch {trainer.current_epoch + 1}"
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            last = self.last_finite
-            known = "" if last is None else f", after {last * trainer.accumulate_grad_batches:.6g}"
-            text = f"The loss is {value} at {where}, learning rate {rate:g}{known}"
-            if rows := list_broken_rows(batch):
-                shown = ", ".join(map(str, rows[:8]))
-                text += f"; this batch contains NaN or infinity, in its samples {shown}"
-            self.fault = Stopped(f"{text}. {advise(trainer)}", code=1)
-
-    def _raise_together(self, trainer: Trainer) -> None:
-        """End the run if a loss was not finite in this process or in another one."""
-        if trainer.strategy.reduce_boolean_decision(self.fault is not None, all=False):
-            raise self.fault or Stopped("", code=1)
+    def _end(self, trainer: Trainer, fault: str) -> None:
+        """End the run if there is a fault in any of its processes, each of which reports its own."""
+        if trainer.strategy.reduce_boolean_decision(bool(fault), all=False):
+            advice = RunFolder(trainer.default_root_dir).advise()
+            raise Stopped(f"{fault}. {advice}" if fault else "", code=1)
 
 
-def advise(trainer: Trainer) -> str:
-    """Return a sentence on how to continue a trainer's run."""
-    return RunFolder(trainer.default_root_dir).advise()
+def describe(trainer: Trainer, loss: float, step: int, batch_idx: int) -> str:
+    """Return where a loss was not finite, in words."""
+    where = f"step {step}, batch {batch_idx} of epoch {trainer.current_epoch + 1}"
+    return f"The loss is {loss} at {where}, learning rate {trainer.optimizers[0].param_groups[0]['lr']:g}"
 
 
 def list_broken_rows(batch: Any) -> list[int]:

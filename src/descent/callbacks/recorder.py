@@ -6,31 +6,25 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from descent.build import Config
 from descent.callbacks.best_weights import find_best
-from descent.callbacks.figures import list_figures, title_of
-from descent.data.described import find_sizes
-from descent.errors import ConfigError, clean, require_one_of
+from descent.callbacks.figures import title_of, to_number
+from descent.errors import clean, require_one_of
 from descent.machine import describe_environment
 from descent.paths import ROOT
 from descent.run.atomic import write_text
 from descent.run.folder import Run, command
-
-FLUSH = 1.0  # seconds between flushes of the loggers' files
-STEPS = 50  # between points of the learning rate's curve, if it changes by step
 
 
 class Recorder(Checkpoint):  # Lightning calls it last, when everything that an epoch logs is there
@@ -49,49 +43,41 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
     def __init__(self, run: Run, config: Config, title: str, preview: str) -> None:
         self.run, self.config, self.title, self.preview = run, config, title, preview
         self.rows: list[dict[str, float]] = []  # of metrics.csv
-        self.columns: dict[str, None] = {}
+        self.columns: list[str] = []
         self.of_validation: list[str] = []  # the names that validation logs
         self.validated = -1  # the step of the last validation
         self.result: dict[str, Any] = {}
-        self.begun = self.flushed = 0.0
         self.seconds = 0.0  # of training before this process, if the run is resumed
+        self.begun = 0.0
         self.resumed = False
-        self.by_step = False
-        self.planned: int | None = None  # epochs of the run
-        self.gradients: dict[str, float] = {}  # the norm at the end of the epoch
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        if stage == "fit" and hasattr(pl_module, "list_logged"):
+        if stage != "fit":
+            return
+        if hasattr(pl_module, "list_logged"):
             require_monitors(self.config, pl_module.list_logged(), trainer.limit_val_batches == 0)
         for logger in trainer.loggers:
             logger.log_hyperparams(list_hyperparameters(self.config, self.run.choices))
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "rows": len(self.rows),
+            "rows": self.rows,
             "of_validation": self.of_validation,
             "validated": self.validated,
             "seconds": self._count_seconds(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.of_validation, self.validated = state_dict["of_validation"], state_dict["validated"]
-        self.seconds, self.resumed = state_dict["seconds"], True
+        self.rows, self.of_validation = state_dict["rows"], state_dict["of_validation"]
+        self.validated, self.seconds = state_dict["validated"], state_dict["seconds"]
+        self.resumed = True
         self.run.trim()
-        if self.run.folder.metrics.exists():
-            from descent.run.trust import read_text
-
-            lines = csv.DictReader(io.StringIO(read_text(self.run.folder.metrics)))
-            # drop the epochs after the checkpoint, which will run again
-            rows = [row for row, _ in zip(lines, range(state_dict["rows"]), strict=False)]
-            self.rows = [{name: to_number(text) for name, text in row.items() if text} for row in rows]
-        self._write_rows()
+        self._write_rows()  # without the epochs after the checkpoint, which will run again
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        rate = self.run.changes.get("optimizer.lr")
-        if rate is not None and trainer.state.fn == TrainerFn.FITTING:
+        if "optimizer.lr" in self.run.changes and "parts" in checkpoint:
             for group in checkpoint["optimizer_states"][0]["param_groups"]:
-                group["lr"] = rate
+                group["lr"] = self.run.changes["optimizer.lr"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -99,22 +85,17 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
                 self._describe(trainer, pl_module)
             print(clean(self.title), flush=True)
             if trainer.max_epochs == trainer.max_steps == -1:
-                print(
-                    "trainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves", flush=True
-                )
-        self.by_step = any(c.interval == "step" for c in trainer.lr_scheduler_configs)
+                until = "trains until it is stopped, as by Ctrl-C, which saves"
+                print(f"trainer.max_epochs=-1: {until}", flush=True)
         self.begun = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.loggers and trainer.is_last_batch:  # before validation releases them
+        if trainer.loggers and trainer.is_last_batch:  # before validation releases the gradients
             grads = [p.grad for p in pl_module.parameters() if p.grad is not None and not p.grad.is_sparse]
-            self.gradients = {"grad_norm": nn.utils.get_total_norm(grads).item()} if grads else {}
-        if self.by_step and batch_idx % STEPS == 0:
-            rates = {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
-            for logger in trainer.loggers:
-                logger.log_metrics(rates, trainer.global_step)
+            if grads:
+                log(trainer, "grad_norm", nn.utils.get_total_norm(grads).item())
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -123,22 +104,17 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
         if not self.of_validation:
             self.of_validation = [n for n in trainer.callback_metrics if not n.startswith("train")]
         if not trainer.is_last_batch:
-            figures = list_figures(trainer)
-            self._add_row(trainer, {name: figures[name] for name in self.of_validation if name in figures})
+            figures = self._list_figures(trainer)
+            self._add_row(trainer, {n: figures[n] for n in self.of_validation if n in figures})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
-        self._add_row(trainer, {**list_figures(trainer), "lr": float(f"{rate:.7g}")})
-        points = ({} if self.by_step else {"lr": rate}) | self.gradients
-        for logger in trainer.loggers:
-            logger.log_metrics(points, trainer.global_step)
-        if time.monotonic() - self.flushed > FLUSH:
-            self._flush(trainer)
+        self._add_row(trainer, self._list_figures(trainer))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._flush(trainer)
+        for logger in trainer.loggers:
+            logger.save()  # the checkpoint records how long TensorBoard's files are
         if trainer.is_global_zero and self.resumed:
             for file, text in self.run.files.items():  # from here on, the overrides typed for resuming apply
                 write_text(file, text)
@@ -147,32 +123,32 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not self.rows or not trainer.is_global_zero:
             return
-        seconds, self.planned = self._count_seconds(), trainer.max_epochs
-        _, best = find_best(trainer)
+        seconds = self._count_seconds()
         self.result = {
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(seconds, 3),
             "final": self.rows[-1],
-            "best": best or None,
+            "best": find_best(trainer)[1] or None,
         }
         if samples := getattr(pl_module, "samples_seen", 0) * trainer.world_size:
             self.result["samples_per_second"] = round(samples / seconds, 1)
         self._write_result()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and self.result:
-            figures = {n: v for n, v in trainer.callback_metrics.items() if n not in self.rows[-1]}
-            self.result["test"] = {n: float(f"{v.item():.7g}") for n, v in figures.items()}
-            self._write_result()
-            names = [name for name in (*self.rows[-1], *figures) if not name.startswith("train")]
-            for writer in find_writers(trainer):
-                from descent.callbacks.board import add_hyperparameters
+        if not trainer.is_global_zero or not self.result:
+            return
+        tested = {n: v for n, v in trainer.callback_metrics.items() if n not in self.rows[-1]}
+        self.result["test"] = {name: to_number(value) for name, value in tested.items()}
+        self._write_result()
+        curves = [name for name in (*self.rows[-1], *tested) if not name.startswith("train") and "/" in name]
+        for writer in find_writers(trainer):
+            from descent.callbacks.board import add_hyperparameters
 
-                add_hyperparameters(writer, list_hyperparameters(self.config, self.run.choices), names)
+            add_hyperparameters(writer, list_hyperparameters(self.config, self.run.choices), curves)
 
     @rank_zero_only
-    def summarise(self) -> None:
+    def summarise(self, trainer: Trainer) -> None:
         """Print the run's results, where its folder is, and how to view it."""
         best, lines = self.result.get("best") or {}, []
         if figures := self.result.get("test"):
@@ -184,7 +160,7 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
             if "samples_per_second" in self.result:
                 speed += f", {self.result['samples_per_second']:,.0f} samples/s"
             lines.append(f"Trained {epochs} epoch{'s' if epochs > 1 else ''} in {speed}")
-            if 1 < epochs == best.get("epoch") == self.planned:
+            if 1 < epochs == best.get("epoch") == trainer.max_epochs:
                 longer = f"trainer.max_epochs={2 * epochs}"
                 lines.append(f"The last epoch was the best: more epochs may help, {longer}")
         taken = " (the name that was asked for is another run's)" if self.run.taken else ""
@@ -201,52 +177,52 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
         for file, text in {**texts, **take_revision(self.run)}.items():
             write_text(file, text)
         for writer in find_writers(trainer):
-            from descent.callbacks.board import add_graph, add_layout
+            from descent.callbacks.board import add_run
 
-            for file in (folder.config, folder.overrides, folder.data):
-                writer.add_text(file.name, f"```yaml\n{file.read_text(encoding='utf-8')}\n```")
-            add_layout(writer, getattr(pl_module, "list_logged", list)())
-            shape = find_sizes(trainer.datamodule).get("input_shape")  # type: ignore[attr-defined]
-            if shape and hasattr(pl_module, "model"):
-                add_graph(writer, pl_module.model, torch.zeros(1, *shape, device=pl_module.device))
+            add_run(writer, folder, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
+
+    def _list_figures(self, trainer: Trainer) -> dict[str, float]:
+        """Return what has been logged, training's first; validation's only if it ran since the last step."""
+        stale = self.of_validation if self.validated != trainer.global_step else ()
+        logged = trainer.callback_metrics
+        names = [name for name in logged if name not in stale and not name.startswith("test")]
+        names.sort(key=lambda name: name in self.of_validation)
+        return {name: to_number(logged[name]) for name in names}
 
     def _add_row(self, trainer: Trainer, figures: dict[str, float]) -> None:
         if not trainer.is_global_zero:
             return
-        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **figures}
-        self.rows.append(row)
+        rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
+        log(trainer, "lr", float(rate))
+        place = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        self.rows.append({**place, **figures, "lr": float(f"{rate:.7g}")})
         # a late column, as with validation every few epochs, needs a new header
-        if row.keys() - self.columns:
+        if self.rows[-1].keys() - set(self.columns):
             self._write_rows()
         else:
             with self.run.folder.metrics.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, list(self.columns)).writerow(row)
+                csv.DictWriter(file, self.columns).writerow(self.rows[-1])
 
     def _count_seconds(self) -> float:
-        return self.seconds + (time.perf_counter() - self.begun if self.begun else 0.0)
-
-    def _flush(self, trainer: Trainer) -> None:
-        self.flushed = time.monotonic()
-        for logger in trainer.loggers:
-            logger.save()  # to the disk, where TensorBoard looks
+        return self.seconds + time.perf_counter() - self.begun
 
     @rank_zero_only
     def _write_rows(self) -> None:
         text = io.StringIO(newline="")
-        self.columns = dict.fromkeys(name for row in self.rows for name in row)
-        writer = csv.DictWriter(text, list(self.columns))
+        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        writer = csv.DictWriter(text, self.columns)
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.run.folder.metrics, text.getvalue())
 
-    @rank_zero_only
     def _write_result(self) -> None:
         write_text(self.run.folder.result, json.dumps(without_nan(self.result), indent=2) + "\n")
 
 
-def to_number(text: str) -> float:
-    """Return a number from metrics.csv, as an int if it is written as one."""
-    return int(text) if text.lstrip("-").isdigit() else float(text)
+def log(trainer: Trainer, name: str, value: float) -> None:
+    """Add a point to a curve in every logger."""
+    for logger in trainer.loggers:
+        logger.log_metrics({name: value}, trainer.global_step)
 
 
 def without_nan(node: Any) -> Any:
@@ -257,47 +233,37 @@ def without_nan(node: Any) -> Any:
 
 
 def require_monitors(config: Mapping[str, Any], logged: list[str], unvalidated: bool) -> None:
-    """Reject monitoring something that the module does not log, or validation if there is none.
+    """Reject monitoring what the module does not log, or validation if there is none.
 
     Raises:
         ConfigError: naming the first such key.
     """
+    best = ("monitor", "callbacks.best_weights.monitor")  # without validation, the loss of training is taken
     nodes = {"monitor": config, "scheduler.monitor": config["scheduler"]}
     nodes |= {f"callbacks.{name}.monitor": callback for name, callback in config["callbacks"].items()}
     for key, node in nodes.items():
-        monitor = (node or {}).get("monitor")
-        if monitor is None:
-            continue
-        require_one_of(logged, key, monitor)
-        if (
-            unvalidated
-            and monitor.startswith("val/")
-            and key not in ("monitor", "callbacks.best_weights.monitor")
-        ):
-            raise ConfigError(key, monitor, expected="a metric of training, because no batch is validated")
+        names = [n for n in logged if not (unvalidated and n.startswith("val/") and key not in best)]
+        if (monitor := (node or {}).get("monitor")) is not None:
+            require_one_of(names, key, monitor)
 
 
 def list_hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
-    """Return the hyperparameters that runs are compared by, by key, the most important first."""
-    first = {"loss": choices.get("loss"), "optimizer": choices.get("optimizer")}
-    first |= {"optimizer.lr": config["optimizer"].get("lr"), "seed": config["seed"]}
-    values: dict[str, Any] = {}
-    for group in ("loss", "optimizer", "scheduler", "model", "data"):
-        values[group] = choices.get(group)
-        fields = flatten(config[group] or {}, f"{group}.")
-        values |= {key: value for key, value in fields.items() if value is not None and "._" not in key}
+    """Return the choices and fields that runs are compared by, by key."""
+    groups = ("loss", "optimizer", "scheduler", "model", "data")
     trainer = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
-    values |= {f"trainer.{name}": config["trainer"].get(name) for name in trainer}
-    return {**first, **values}
+    nodes = {group: config[group] or {} for group in groups}
+    nodes["trainer"] = {name: config["trainer"].get(name) for name in trainer}
+    fields = {key: value for key, value in flatten(nodes) if value is not None and "._" not in key}
+    return {**{group: choices.get(group) for group in groups}, "seed": config["seed"], **fields}
 
 
-def flatten(node: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Return every value in nested dicts, by its key."""
-    found: dict[str, Any] = {}
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value in nested dicts, with its key, such as "optimizer.lr"."""
     for name, value in node.items():
-        nested = isinstance(value, Mapping) and value
-        found |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return found
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def find_writers(trainer: Trainer) -> list[Any]:
@@ -307,13 +273,11 @@ def find_writers(trainer: Trainer) -> list[Any]:
 
 def take_revision(run: Run) -> dict[Path, str]:
     """Return the code's commit and the diff from it, by file; nothing outside a repository."""
-
-    def git(*arguments: str) -> str | None:
+    texts = []
+    for words in (["rev-parse", "HEAD"], ["diff", "HEAD"]):
         try:
-            answer = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, check=True)
+            answer = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, check=True)
         except (OSError, subprocess.CalledProcessError):  # no git, no repository, no commit
-            return None
-        return answer.stdout.decode(errors="replace")
-
-    commit, changes = git("rev-parse", "HEAD"), git("diff", "HEAD")
-    return {} if commit is None else {run.folder.revision: commit, run.folder.changes: changes or ""}
+            return {}
+        texts.append(answer.stdout.decode(errors="replace"))
+    return dict(zip((run.folder.revision, run.folder.changes), texts, strict=True))

@@ -1,0 +1,97 @@
+"""Puts a resumed run back to the point at which its checkpoint was saved."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+
+from descent.data.described import describe_data
+from descent.data.like import compare_data
+from descent.errors import ConfigError, Stopped, first_line, is_of_libraries
+from descent.run.folder import RunFolder, move
+from descent.run.random_state import put_back_random_state
+
+
+class Restart:
+    """What a checkpoint contains, until the first batch of the resumed run.
+
+    Args:
+        trainer: of the resumed run.
+        checkpoint: being loaded; the paths in its callbacks' states are moved to the run's folder.
+        folder: the run's folder.
+
+    Raises:
+        ConfigError: the run cannot go on from it as the run that it was.
+    """
+
+    def __init__(self, trainer: Trainer, checkpoint: dict[str, Any], folder: RunFolder) -> None:
+        self.parts: dict[str, Any] = checkpoint["parts"]
+        self.loops = checkpoint["loops"]["fit_loop"]
+        self.ended, self.within = self.parts["ended"], self.parts["within"]
+        checkpoint["callbacks"] = move(checkpoint["callbacks"], self.parts["at"], str(folder.path))
+        processes, stopped = self.parts["processes"], self.ended and self.parts["should_stop"]
+        if len(processes) != trainer.world_size:
+            if not trainer.is_global_zero:
+                raise Stopped("", code=2)
+            expected = f"{len(processes)} processes in all, as in the run that is resumed"
+            raise ConfigError("trainer.devices", trainer.world_size, expected=expected)
+        self.mine: dict[str, Any] = processes[trainer.global_rank]
+        now = describe_data(trainer).get("data", {})
+        if changed := compare_data(now, checkpoint.get("data", {})):
+            raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
+        if any(isinstance(one, StochasticWeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
+            expected = "other ones than StochasticWeightAveraging, which begins anew"
+            raise ConfigError("callbacks", expected=expected)
+        step = checkpoint["global_step"]
+        further = trainer.max_steps == -1 or trainer.max_steps > step
+        if self.ended and not self.parts["whole"] and not stopped and further:
+            expected = f"{step}, because the run has ended there, within an epoch"
+            raise ConfigError("trainer.max_steps", trainer.max_steps, expected=expected)
+        trainer.should_stop = stopped  # a run that early stopping ended stays ended
+
+    def begin(self, trainer: Trainer, pl_module: Any, loader: Any) -> None:
+        """Prepare the first epoch, at the end of `on_train_start`."""
+        if self.within and hasattr(loader, "start_at"):
+            loader.start_at(self.parts["batch"])
+        trainer.accumulate_grad_batches = self.parts["accumulate"]
+        if self.ended or not self.within:
+            end_restart(trainer)  # otherwise Lightning would continue in the middle of an epoch
+        else:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                callback.on_train_epoch_start(trainer, pl_module)  # Lightning skips it within an epoch
+
+    def begin_epoch(self) -> None:
+        """Restore the random state from which Lightning then recreates the loader's iterator."""
+        if not self.within:
+            put_back_random_state(self.mine["random"])
+
+    def put_back(self, trainer: Trainer, pl_module: Any) -> None:
+        """Restore everything to its state at the start of this batch, when the checkpoint was saved."""
+        if self.within:
+            put_back_random_state(self.mine["random"])
+        if self.ended:  # this is the first batch of an additional epoch
+            if "epoch" in self.mine:
+                pl_module.samples_seen = self.mine["epoch"]["samples_seen"]
+            return
+        trainer.fit_loop.load_state_dict(self.loops)
+        end_restart(trainer)
+        logged = {name: value.to(pl_module.device) for name, value in self.parts["logged"].items()}
+        trainer.callback_metrics.update(logged)
+        trainer.should_stop = self.parts["should_stop"]
+        if self.within:
+            pl_module.load_epoch_state(self.mine["epoch"])
+
+
+def end_restart(trainer: Trainer) -> None:
+    """End the restart of Lightning's loops, which would otherwise skip steps as in a restart."""
+    for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_loop.val_loop):
+        loop.on_iteration_done()
+
+
+def explain(error: BaseException, folder: RunFolder) -> None:
+    """Raise a `ConfigError` if a library could not load what a checkpoint contains."""
+    known = isinstance(error, ConfigError | Stopped)
+    if isinstance(error, Exception) and not known and is_of_libraries(error):
+        reason = f"{type(error).__name__}: {first_line(error)[:300]}"
+        expected = f"checkpoints of this run, which contain its state ({reason})"
+        raise ConfigError("resume", str(folder), expected=expected) from error
