@@ -23,7 +23,6 @@ class Wandb(WandbLogger):
 
     Args:
         save_dir: the run's folder, where it stores the run's Weights & Biases id.
-        arguments: those of `lightning.pytorch.loggers.WandbLogger` and of `wandb.init`.
     """
 
     def __init__(self, save_dir: str, id: str | None = None, **arguments: Any) -> None:
@@ -40,7 +39,6 @@ class MLflow(MLFlowLogger):
     Args:
         save_dir: the run's folder.
         tracking_uri: of a server or a database; None is `mlflow.db` next to the folder.
-        arguments: those of `lightning.pytorch.loggers.MLFlowLogger`.
     """
 
     def __init__(
@@ -69,11 +67,7 @@ def find_mlflow_run(uri: str, experiment: str, folder: str) -> str | None:
 
 
 class Comet(CometLogger):
-    """Lightning's `CometLogger`, which sends the last points when the process ends.
-
-    Args:
-        arguments: those of `lightning.pytorch.loggers.CometLogger` and of `comet_ml.ExperimentConfig`.
-    """
+    """Lightning's `CometLogger`, which sends the last points when the process ends."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)

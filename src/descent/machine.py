@@ -40,10 +40,8 @@ def set_threads(setting: int | str, data: Any) -> None:
 def choose_device(setting: str) -> str:
     """Return the device to use without a Trainer: the setting, or for "auto" a GPU if there is one."""
     there = [n for n, m in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if m.is_available()] + ["cpu"]
-    if setting == "auto":
-        return there[0]
-    require_one_of(there, "device", setting, f"what this machine has: {', '.join(there)}, or auto")
-    return setting
+    require_one_of([*there, "auto"], "device", setting)
+    return there[0] if setting == "auto" else setting
 
 
 def quiet_libraries() -> None:

@@ -14,24 +14,14 @@ from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.distributed import DistError
 
-from descent.errors import ConfigError, Stopped, blame, first_line, is_of_libraries, list_files, require
+from descent.errors import ConfigError, blame, first_line, require
 from descent.machine import compile_in_place
 from descent.run.checkpoints import CheckpointFiles
-from descent.run.folder import RunFolder
 
 EPOCHS, BATCHES = 40, 800  # minimum length of a run
-PEERS = ("gloo", "pair closure")  # words of gloo's messages, because gloo has no exception type of its own
-LEAST = {  # numbers that Lightning does not check, or checks too late
-    "accumulate_grad_batches": 1,
-    "check_val_every_n_epoch": 1,
-    "gradient_clip_val": 0,
-    "log_every_n_steps": 0,
-    "max_epochs": -1,
-    "num_nodes": 1,
-    "reload_dataloaders_every_n_epochs": 0,
-}
+# of numbers that Lightning does not check, or checks too late
+LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "max_epochs": -1}
 
 
 class Quiet(PassThroughProfiler):
@@ -65,9 +55,10 @@ class Trainer(lightning.pytorch.Trainer):
     ) -> None:
         if max_epochs == "auto":
             max_epochs = max(EPOCHS, ceil(BATCHES / batches)) if batches else EPOCHS
+        arguments["max_epochs"] = max_epochs
         for name, least in LEAST.items():
-            value = max_epochs if name == "max_epochs" else arguments.get(name)
-            require(not isinstance(value, int | float) or value >= least, name, value, f"at least {least}")
+            value = arguments.get(name)
+            require(value is None or value >= least, name, value, f"at least {least}")
         every, nodes = arguments.get("val_check_interval"), arguments.get("num_nodes", 1)
         require(every != 0, "val_check_interval", every, "a number above 0")
         found = nodes == 1 or {"MASTER_ADDR", "SLURM_JOB_ID"} & set(os.environ)
@@ -76,7 +67,6 @@ class Trainer(lightning.pytorch.Trainer):
         try:
             super().__init__(
                 default_root_dir=default_root_dir,
-                max_epochs=max_epochs,
                 profiler=Quiet() if profiler is None else profiler,
                 **arguments,
             )
@@ -92,8 +82,8 @@ class Trainer(lightning.pytorch.Trainer):
         if getattr(self.strategy.launcher, "_start_method", "") == "spawn":
             expected = "ddp, because what a run is made of cannot be sent to processes that are spawned"
             raise ConfigError("strategy", arguments["strategy"], expected=expected)
-        self.compile, self.root = compile, Path(default_root_dir)
-        self.strategy.checkpoint_io = CheckpointFiles(self.root)
+        self.compile = compile
+        self.strategy.checkpoint_io = CheckpointFiles(Path(default_root_dir))
 
     def fit(self, model: LightningModule, *arguments: Any, **more: Any) -> None:  # type: ignore[override]
         """Train; what Lightning rejects only now becomes a `ConfigError` for `trainer`."""
@@ -108,26 +98,10 @@ class Trainer(lightning.pytorch.Trainer):
         try:
             super().fit(model, *arguments, **more)
         except Exception as error:
-            self._explain(error)
-            raise
+            from descent.explain import explain
 
-    def _explain(self, error: Exception) -> None:
-        """Raise an error that the user can act on, if the cause of a library's error is known."""
-        text, line, advice = str(error), first_line(error), RunFolder(self.root).advise()
-        place = "".join(file.as_posix() for file in list_files(error)[-1:])  # of the code that raised it
-        if "/torch/optim/" in place or "gradient clipping" in text:
-            part = "scheduler" if place.endswith("lr_scheduler.py") else "optimizer"
-            raise ConfigError(part, expected=f"one that serves this run ({line})") from error
-        rejected = "/lightning/" in place and isinstance(error, ValueError | ModuleNotFoundError)
-        if isinstance(error, MisconfigurationException) or (rejected and is_of_libraries(error)):
-            named = any(type(one).__name__ in text for one in self.callbacks)  # type: ignore[attr-defined]
-            key = "callbacks" if named else "trainer"
-            raise ConfigError(key, expected=f"values that it takes ({line})") from error
-        if isinstance(error, RuntimeError) and "DataLoader worker" in text:  # the worker was killed
-            raise Stopped(f"{line}. {advice}", 1) from error
-        if self.world_size > 1 and (isinstance(error, DistError) or any(words in text for words in PEERS)):
-            message = f"Another process of this run has ended or does not answer. {advice}"
-            raise Stopped(message, 1) from error
+            explain(error, self)
+            raise
 
     def test(self, model: Any, *arguments: Any, **more: Any) -> Any:  # type: ignore[override]
         """Test; if the module or data defines no test, as is usual in plain Lightning, a line says so."""

@@ -6,11 +6,11 @@ from typing import Any
 import lightning
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from torch import Tensor
 
 from descent.callbacks.figures import DEFAULT, find_like, to_number
 from descent.data.described import describe_data
 from descent.errors import require, require_one_of
-from descent.nested import map_tensors
 from descent.run.folder import RunFolder
 
 
@@ -98,7 +98,8 @@ class BestWeights(Checkpoint):
             if isinstance(callback, WeightAveraging):  # validation used the averaged weights
                 callback.on_save_checkpoint(trainer, pl_module, checkpoint)
                 del checkpoint["current_model_state"], checkpoint["averaging_state"]
-        copies = map_tensors(checkpoint["state_dict"], lambda weight: weight.to("cpu", copy=True))
+        state = checkpoint["state_dict"].items()
+        copies = {n: v.to("cpu", copy=True) if isinstance(v, Tensor) else v for n, v in state}
         self.held = {**checkpoint, "state_dict": copies}
 
 

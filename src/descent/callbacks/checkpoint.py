@@ -111,9 +111,9 @@ class Checkpoint(LightningCheckpoint):
         self.signals.release()
         begun = self.saved_step >= 0 and self.restart is None
         if trainer.state.fn == TrainerFn.FITTING and trainer.ckpt_path is not None and not begun:
-            from descent.callbacks.restart import explain
+            from descent.explain import explain_loading
 
-            explain(exception, self.folder)
+            explain_loading(exception, self.folder)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
@@ -144,7 +144,7 @@ class Checkpoint(LightningCheckpoint):
         checkpoint.update(describe_data(trainer))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and "parts" in checkpoint:
+        if trainer.state.fn == TrainerFn.FITTING:
             from descent.callbacks.restart import Restart
 
             self.restart = Restart(trainer, checkpoint, self.folder)

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from descent.errors import Stopped
-from descent.nested import list_tensors
+from descent.metrics import list_tensors
 from descent.run.folder import RunFolder
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -47,15 +48,12 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
         self.of_validation: list[str] = []  # the names that validation logs
         self.validated = -1  # the step of the last validation
         self.result: dict[str, Any] = {}
-        self.seconds = 0.0  # of training before this process, if the run is resumed
-        self.begun = 0.0
         self.resumed = False
+        self.begun = 0.0  # when training began, without the time between a run's end and its resumption
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        if stage != "fit":
-            return
-        if hasattr(pl_module, "list_logged"):
-            require_monitors(self.config, pl_module.list_logged(), trainer.limit_val_batches == 0)
+        if stage == "fit" and hasattr(pl_module, "list_logged") and trainer.limit_val_batches:
+            require_monitors(self.config, pl_module.list_logged())
         for logger in trainer.loggers:
             logger.log_hyperparams(list_hyperparameters(self.config, self.run.choices))
 
@@ -64,18 +62,20 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
             "rows": self.rows,
             "of_validation": self.of_validation,
             "validated": self.validated,
-            "seconds": self._count_seconds(),
+            "seconds": time.perf_counter() - self.begun,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.of_validation = state_dict["rows"], state_dict["of_validation"]
-        self.validated, self.seconds = state_dict["validated"], state_dict["seconds"]
+        self.validated, self.begun = state_dict["validated"], -state_dict["seconds"]
         self.resumed = True
         self.run.trim()
         self._write_rows()  # without the epochs after the checkpoint, which will run again
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        if "optimizer.lr" in self.run.changes and "parts" in checkpoint:
+        if trainer.state.fn != TrainerFn.FITTING:
+            checkpoint["callbacks"] = {}  # testing weights leaves the run's record as it is
+        elif "optimizer.lr" in self.run.changes:
             for group in checkpoint["optimizer_states"][0]["param_groups"]:
                 group["lr"] = self.run.changes["optimizer.lr"]
 
@@ -87,7 +87,7 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
             if trainer.max_epochs == trainer.max_steps == -1:
                 until = "trains until it is stopped, as by Ctrl-C, which saves"
                 print(f"trainer.max_epochs=-1: {until}", flush=True)
-        self.begun = time.perf_counter()
+        self.begun += time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -123,7 +123,7 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not self.rows or not trainer.is_global_zero:
             return
-        seconds = self._count_seconds()
+        seconds = time.perf_counter() - self.begun
         self.result = {
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
@@ -203,9 +203,6 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
             with self.run.folder.metrics.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
 
-    def _count_seconds(self) -> float:
-        return self.seconds + time.perf_counter() - self.begun
-
     @rank_zero_only
     def _write_rows(self) -> None:
         text = io.StringIO(newline="")
@@ -232,19 +229,13 @@ def without_nan(node: Any) -> Any:
     return None if isinstance(node, float) and not isfinite(node) else node
 
 
-def require_monitors(config: Mapping[str, Any], logged: list[str], unvalidated: bool) -> None:
-    """Reject monitoring what the module does not log, or validation if there is none.
-
-    Raises:
-        ConfigError: naming the first such key.
-    """
-    best = ("monitor", "callbacks.best_weights.monitor")  # without validation, the loss of training is taken
+def require_monitors(config: Mapping[str, Any], logged: list[str]) -> None:
+    """Raise a `ConfigError` for the first part that monitors what the module does not log."""
     nodes = {"monitor": config, "scheduler.monitor": config["scheduler"]}
     nodes |= {f"callbacks.{name}.monitor": callback for name, callback in config["callbacks"].items()}
     for key, node in nodes.items():
-        names = [n for n in logged if not (unvalidated and n.startswith("val/") and key not in best)]
         if (monitor := (node or {}).get("monitor")) is not None:
-            require_one_of(names, key, monitor)
+            require_one_of(logged, key, monitor)
 
 
 def list_hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:

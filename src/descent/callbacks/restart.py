@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from descent.data.described import describe_data
 from descent.data.like import compare_data
-from descent.errors import ConfigError, Stopped, first_line, is_of_libraries
+from descent.errors import ConfigError, Stopped
 from descent.run.folder import RunFolder, move
 from descent.run.random_state import put_back_random_state
 
@@ -86,12 +86,3 @@ def end_restart(trainer: Trainer) -> None:
     """End the restart of Lightning's loops, which would otherwise skip steps as in a restart."""
     for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_loop.val_loop):
         loop.on_iteration_done()
-
-
-def explain(error: BaseException, folder: RunFolder) -> None:
-    """Raise a `ConfigError` if a library could not load what a checkpoint contains."""
-    known = isinstance(error, ConfigError | Stopped)
-    if isinstance(error, Exception) and not known and is_of_libraries(error):
-        reason = f"{type(error).__name__}: {first_line(error)[:300]}"
-        expected = f"checkpoints of this run, which contain its state ({reason})"
-        raise ConfigError("resume", str(folder), expected=expected) from error
