@@ -13,15 +13,10 @@ from descent.data.samples import FromSamples
 from descent.data.stored import Loader
 
 
-class Augmented:
-    """Shifts and noise, drawn from all three generators that a data set may draw from."""
-
-    def __init__(self, inputs: Tensor) -> None:
-        self.inputs = inputs
-
-    def __getitem__(self, row: int) -> Tensor:
-        image = self.inputs[row].roll(random.randint(-1, 1), -1)
-        return image * float(np.random.uniform(0.9, 1.1)) + 0.05 * torch.randn_like(image)
+def shake(image: Tensor) -> Tensor:
+    """Shift an image and add noise, drawn from all three generators that augmentation may draw from."""
+    image = image.roll(random.randint(-1, 1), -1)
+    return image * float(np.random.uniform(0.9, 1.1)) + 0.05 * torch.randn_like(image)
 
 
 class Poisoned(Loader):
@@ -46,7 +41,7 @@ class Digits(FromSamples):
 
     def train_dataloader(self) -> Loader:
         order = Order(self.rows["train"], self.batch_size, self.seed)
-        loader = Poisoned(Augmented(self.inputs), self.targets, order, workers=self.workers)
+        loader = Poisoned(self.inputs, self.targets, order, augment=shake, workers=self.workers)
         loader.nan_at = self.nan_at
         return loader
 

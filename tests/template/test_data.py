@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from augmented import Augmented
+from augmented import shake
 from lightning.pytorch.callbacks import LambdaCallback
 from small import data_of, supervised, take, tensors, trainer
 from torch import Tensor, nn
@@ -225,15 +225,14 @@ def test_workers_give_the_same_batches_as_one_process_from_any_batch_on() -> Non
     def order() -> Order:
         return Order(targets, 6, seed=3, epoch=4)
 
-    one, two = (Loader(Augmented(inputs), targets, order(), workers=workers) for workers in (0, 2))
+    one, two = (Loader(inputs, targets, order(), augment=shake, workers=workers) for workers in (0, 2))
     in_memory, state = Batches(inputs, targets, order()), torch.get_rng_state()
     whole = list(one)
     assert len(whole) == len(one) == 4
     two.start_at(2)
     in_memory.start_at(2)
     for ours, (_, same), (expected, classes) in zip(two, in_memory, whole[2:], strict=True):
-        assert torch.equal(ours[0], expected)
-        assert torch.equal(ours[1], classes)
+        assert all(torch.equal(*pair) for pair in zip(ours, (expected, classes), strict=True))
         assert torch.equal(same, classes)  # the order is one and the same
     assert len(list(two)) == len(list(in_memory)) == 4  # only the epoch that is resumed is shorter
     assert torch.equal(state, torch.get_rng_state())

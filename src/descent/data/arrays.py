@@ -105,7 +105,7 @@ def to_tensor(array: Any) -> Tensor:
 
 def require_finite(inputs: Tensor, file: NamedPath) -> None:
     """Raise a `ConfigError` if a number of an array is infinite or NaN."""
-    rows = count_rows(inputs)
+    rows = count_rows(inputs[:1])
     for start, block in enumerate(inputs.split(rows) if inputs.is_floating_point() else ()):
         finite = block.isfinite().unsqueeze(1).flatten(1).all(1)
         if not finite.all():

@@ -81,7 +81,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         size = self.order.batch_size
-        chunk = max(1, count_rows(self.inputs) // size) * size
+        chunk = max(1, count_rows(self.inputs[:1]) // size) * size
         _, rest = self.order.draw_rest()
         for rows in rest.to(self.inputs.device).split(chunk):
             # on one thread, two to four times as fast as `inputs[rows]`

@@ -111,8 +111,8 @@ class FromSamples(LightningDataModule):
             samples = samples.fit(samples, self.rows, like)
         self.names, self.preview = list(samples.names), samples.preview
         train = self.rows["train"]
-        count = EXAMPLE_BYTES // max(1, samples.inputs[int(train[0])].nbytes)
-        self.examples = pick(samples.inputs, train[: max(1, min(EXAMPLES, count))])
+        count = EXAMPLE_BYTES // max(1, samples.inputs[train[:1]].nbytes)
+        self.examples = samples.inputs[train[: max(1, min(EXAMPLES, count))]]
         self.reader = samples.reader or {"kind": "array", "shape": list(self.examples.shape[1:])}
         self._scale(samples, kind, like)
         if label_noise:
@@ -127,11 +127,8 @@ class FromSamples(LightningDataModule):
     def _scale(self, samples: Samples, kind: str, like: Like) -> None:
         """Fit scaling and task to the training split alone, and scale what is scaled once, in place."""
         raw, train, encoder = samples.inputs, self.rows["train"], samples.encoder
-        if isinstance(raw, Tensor):
-            dims = (0, *range(2, raw.dim())) if samples.per_channel else (0,)
-            mean, std = find_moments(raw, train, dims, encoder)
-        else:
-            mean, std = raw.moments(train)
+        dims = (0, *range(2, self.examples.dim())) if samples.per_channel else (0,)
+        mean, std = find_moments(raw, train, dims, encoder)
         if encoder is not None and hasattr(encoder, "scaled"):
             mean[encoder.scaled :], std[encoder.scaled :] = 0, 1
         self.scaling = Scaling(mean, std, encoder)
@@ -225,15 +222,10 @@ def find_kind(targets: Tensor, task: str) -> str:
     return kinds[-1] if task == "auto" else task
 
 
-def pick(inputs: Any, rows: Tensor) -> Tensor:
-    """Return a copy of some rows of the inputs."""
-    return inputs[rows] if isinstance(inputs, Tensor) else torch.stack([inputs[row] for row in rows.tolist()])
-
-
 def take_fingerprint(inputs: Any, targets: Tensor, scaling: Scaling) -> str:
     """Hash the targets, evenly spaced rows of the inputs, and the mean and deviation of all inputs."""
-    step = 1 + len(inputs) * inputs[0].numel() // FINGERPRINT
+    step = 1 + len(inputs) * inputs[torch.arange(1)].numel() // FINGERPRINT
     digest = blake2b(digest_size=16)
-    for part in (targets, *scaling.buffers(), pick(inputs, torch.arange(0, len(inputs), step))):
+    for part in (targets, *scaling.buffers(), inputs[torch.arange(0, len(inputs), step)]):
         digest.update(part.contiguous().numpy().tobytes())
     return digest.hexdigest()

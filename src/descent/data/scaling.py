@@ -47,17 +47,18 @@ class Scaling(Precise):
 
 
 def find_moments(
-    values: Tensor, rows: Tensor, dims: tuple[int, ...] = (0,), encoder: nn.Module | None = None
+    values: Any, rows: Tensor, dims: tuple[int, ...] = (0,), encoder: nn.Module | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of some rows over `dims`, float64, shaped to broadcast against one sample.
 
     Sums are taken relative to the first row, so nothing cancels, and a constant has no variance at all.
     """
     encode, rows = encoder or nn.Identity(), rows.sort().values
-    first = encode(values[rows[:1]]).double()
+    raw = values[rows[:1]]
+    first = encode(raw).double()
     shift = first[tuple(slice(1) if d in dims else slice(None) for d in range(first.dim()))]
     total = square = torch.zeros_like(shift)
-    for block in rows.split(count_rows(values)):
+    for block in rows.split(count_rows(raw)):
         part = encode(values[block]).double() - shift
         total, square = total + part.sum(dims, keepdim=True), square + part.square().sum(dims, keepdim=True)
         let_go(values)
@@ -70,12 +71,12 @@ def to_deviation(variance: Tensor) -> Tensor:
     return torch.where(variance > 0, variance.clamp(min=0).sqrt(), 1.0)
 
 
-def count_rows(values: Tensor) -> int:
-    """Return how many rows to work on at once: few enough to fit in the cache, a million numbers."""
-    return max(1, (1 << 20) // max(1, values[:1].numel()))
+def count_rows(one: Tensor) -> int:
+    """Return how many rows like this one to work on at once: few enough for the cache, a million numbers."""
+    return max(1, (1 << 20) // max(1, one.numel()))
 
 
-def let_go(values: Tensor) -> None:
+def let_go(values: Any) -> None:
     """Release the memory of a mapped file's pages that have been read; see `data.arrays`."""
     if release := getattr(values, "release", None):
         release()

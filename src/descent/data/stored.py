@@ -1,4 +1,4 @@
-"""Reads samples one by one, because they do not fit in memory or are augmented."""
+"""Reads samples batch by batch, because they do not fit in memory or are augmented."""
 
 import random
 from collections.abc import Iterator
@@ -14,18 +14,17 @@ from descent.data.batches import Batches, Order, Transform
 
 
 class StoredInputs(Protocol):
-    """The interface of `Samples.inputs` that are read one by one."""
+    """The interface of `Samples.inputs` that are read whenever they are used."""
 
     augment: Transform | None  # a random change of one training sample, by torch, numpy or random
     workers: int  # processes that read
 
     def __len__(self) -> int: ...
-    def __getitem__(self, row: int) -> Tensor: ...
-    def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]: ...  # like `descent.data.scaling.find_moments`
+    def __getitem__(self, rows: Tensor) -> Tensor: ...  # samples (n, …)
 
 
 class Loader(Batches):
-    """Batches of samples that workers read, and perhaps augment, one by one, ahead of the training.
+    """Batches of samples that workers read, and perhaps augment, ahead of the training.
 
     torch's DataLoader draws its order from the global random state, and a worker's random numbers depend on
     how many batches that worker has made; neither can be resumed. Here every batch has its own key, and
@@ -75,8 +74,9 @@ class KeyedBatches(Dataset[Any]):
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)
-            samples = (self.inputs[row] for row in rows)
-            inputs = torch.stack(list(map(self.augment, samples) if self.augment else samples))
+            inputs = self.inputs[torch.tensor(rows)]
+            if self.augment is not None:
+                inputs = torch.stack([self.augment(sample) for sample in inputs])
         # arrays are sent through a pipe; tensors need a socket, shared memory and open files, and if a
         # worker gets none of these, the training process waits forever
         return inputs.numpy(), self.targets[rows].numpy()

@@ -3,8 +3,6 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from unicodedata import normalize
 
@@ -24,20 +22,10 @@ def show(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-@contextmanager
-def open_image(file: Path) -> Iterator[Image.Image]:
-    """Open an image of a supported format, whatever its name."""
-    if not file.is_file():  # opening a pipe would block
-        raise ValueError("it is no regular file")
-    # as a stream, because Pillow 13 scrambles the pixels of a rotated raw TIFF opened by path
-    with file.open("rb") as stream, Image.open(stream, formats=KINDS) as image:
-        yield image
-
-
 def read_header(file: Path) -> tuple[tuple[int, int], str] | None:
     """Return height and width after EXIF rotation, and Pillow's mode; None if it is not an image."""
     try:
-        with open_image(file) as image:
+        with file.open("rb") as stream, Image.open(stream, formats=KINDS) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
             upright = ImageOps.exif_transpose(image) if turned else image
             return (upright.height, upright.width), upright.mode
@@ -64,8 +52,6 @@ def find_images(root: Path, passed: Counter[str]) -> list[Path]:
                 passed["hidden"] += 1
             elif path.is_dir():
                 folders.append(path)
-            elif not path.is_file():
-                passed["pipes or broken links"] += 1
             elif path.suffix.lower() in SUFFIXES or read_header(path):
                 images.append(path)
             else:
@@ -85,17 +71,18 @@ def find_labelled(root: Path, named: NamedPath, passed: Counter[str]) -> list[tu
     within = [path for top in folders if top.name in splits for path in top.glob("[!.]*") if path.is_dir()]
     trained = any(splits[path.parent.name] == "train" for path in within)
     given = trained and (len(splits) > 1 or len(folders) == 1)
-    found, empty = [], {*within} if given else {*folders}
+    places = {path.relative_to(root).parts for path in (within if given else folders)}
+    found, empty = [], {*places}
     for image in images:
-        top, *below = image.relative_to(root).parts
-        split, place = (splits.get(top), below) if given else ("train", [top, *below])
-        if split is None or len(place) < 2:
+        place = image.relative_to(root).parts[: 2 if given else 1]
+        if place in places:
+            empty.discard(place)
+            split = splits[place[0]] if given else "train"
+            found.append((image, normalize("NFC", show(place[-1])), split))
+        else:
             passed["beside the folders of classes"] += 1
-            continue
-        found.append((image, normalize("NFC", show(place[0])), split))
-        empty.discard(root / top / place[0] if given else root / top)
     if empty or not found:
-        lacks = f", but {show(min(empty))} has none" if empty else ""
+        lacks = f", but {show(root.joinpath(*min(empty)))} has none" if empty else ""
         why = "".join(f" ({line})" for line in count_passed(passed))
         raise named.error(f"a folder with a folder of images for each class{lacks}{why}")
     return found

@@ -1,14 +1,10 @@
 """Reads images as a trained model expects them: the size, channels and pixel type of its training."""
 
-import os
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -16,15 +12,13 @@ import polars as pl
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from descent.data.named_path import NamedPath
 from descent.errors import first_line
-from descent.images.files import SUFFIXES, count_passed, find_images, find_labelled, open_image, show
+from descent.images.files import KINDS, SUFFIXES, count_passed, find_images, find_labelled, show
 
 MANY = 1 << 24  # pixels of decoded images in memory at once
-alone = Lock()  # held while decoding an image with more pixels than that
-# Pillow rejects 178 million pixels, which a small file can claim, and warns at half that, as cameras take
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def find_pixels(mode: str) -> str:
@@ -48,7 +42,7 @@ class ImageReader:
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """Return the reader with these values of its fields."""
-        return cls(*(description[part.name] for part in fields(cls)))
+        return cls(**{name: value for name, value in description.items() if name != "kind"})
 
     def encoder(self) -> None:
         """Return None, because an image's pixels are already the numbers to scale."""
@@ -60,7 +54,8 @@ class ImageReader:
         the size; what extends beyond it on two sides is cropped.
         """
         try:
-            with open_image(file) as opened, alone if opened.width * opened.height > MANY else nullcontext():
+            # as a stream, because Pillow 13 scrambles the pixels of a rotated raw TIFF opened by path
+            with file.open("rb") as stream, Image.open(stream, formats=KINDS) as opened:
                 image = ImageOps.exif_transpose(opened)
                 if (found := find_pixels(image.mode)) != self.pixels:
                     return f"its pixels are {found}, not {self.pixels}"
@@ -82,7 +77,8 @@ class ImageReader:
     def decode_all(self, files: Sequence[Path], named: NamedPath) -> Iterator[tuple[list[int], Tensor]]:
         """Yield blocks of the images that can be decoded, in order, and the indices of their files."""
         at_once = min(256, 1 + MANY // (self.channels * self.size[0] * self.size[1]))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases Python's lock while it decodes
+        threads = 1 if get_worker_info() else None  # workers decode side by side
+        with ThreadPoolExecutor(threads) as pool:  # Pillow releases Python's lock while it decodes
             for first in range(0, len(files), at_once):
                 block = list(enumerate(pool.map(self.decode, files[first : first + at_once]), first))
                 self.left_out += [f"{show(files[row])} ({why})" for row, why in block if isinstance(why, str)]

@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -15,10 +15,9 @@ from torch import Tensor
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
-from descent.data.scaling import to_deviation
 from descent.data.stored import StoredInputs
 from descent.data.torchvision_sets import import_torchvision
-from descent.errors import require
+from descent.errors import ConfigError, require
 from descent.images.files import count_passed, find_labelled, read_header, show
 from descent.images.reader import ImageReader, find_pixels
 
@@ -44,26 +43,20 @@ class StoredImages:
     files: Sequence[Path]
     kept: Tensor  # the images `(n, channels, height, width)`, or no images
     reader: ImageReader
-    sums: Tensor  # of each image: first pixel, sum and square sum about it, float64 `(n, 3, channels)`
     augment: Callable[[Tensor], Tensor] | None
     workers: int
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, row: int) -> Tensor:
-        image = self.kept[row] if len(self.kept) else self.reader.decode(self.files[row])
-        if isinstance(image, str):  # the file has changed since the run began
-            raise OSError(f"{show(self.files[row])} can not be decoded ({image})")
-        return image
-
-    def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and deviation like `find_moments`; for bytes, whose sums are exact, bit for bit."""
-        first, total, square = self.sums[rows].unbind(1)
-        each, apart = self.reader.size[0] * self.reader.size[1], first - first[0]
-        square = (square + 2 * apart * total + each * apart.square()).sum(0) / (each * len(rows))
-        total = (total + each * apart).sum(0) / (each * len(rows))
-        return (first[0] + total).view(-1, 1, 1), to_deviation(square - total.square()).view(-1, 1, 1)
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        if len(self.kept):
+            return self.kept[rows]
+        files, named = [self.files[row] for row in rows.tolist()], NamedPath("path", self.reader.path)
+        try:
+            return torch.cat([images for _, images in self.reader.decode_all(files, named)])
+        except ConfigError as error:  # a file has changed since the run began
+            raise OSError(str(error)) from error  # which a worker can send
 
 
 def images(
@@ -91,7 +84,10 @@ def images(
     require(len(classes) >= 2, "path", path, f"at least two folders of classes, not {classes[0]} alone")
     if unknown := {*labels} - {*classes}:
         raise named.error(f"the classes of train, {', '.join(classes)}, in all splits, not {min(unknown)}")
-    sizes, modes = zip(*read_headers(files, path), strict=True)
+    with ThreadPoolExecutor() as pool:
+        headers = [header for header in pool.map(read_header, files) if header]
+    require(bool(headers), "path", path, f"images, but not one of {len(files):,} can be read")
+    sizes, modes = zip(*headers, strict=True)
     height, width = size or (min(LARGEST, int(median(sides))) for sides in zip(*sizes, strict=True))
     require(min(height, width) >= 1, "size", size, "a height and a width of at least 1")
     pixels = Counter(map(find_pixels, modes)).most_common(1)[0][0]
@@ -100,59 +96,31 @@ def images(
     shape = torch.Size((len(files), 1 if grey else 3, height, width))
     reader = ImageReader(str(root.resolve()), [height, width], shape[1], pixels, corrupt)
     keep = shape.numel() * (1 if pixels == "uint8" else 4) <= MEMORY if in_memory == "auto" else in_memory
-    kept, whole, sums = decode(reader, files, named, shape if keep else None)
-    targets = torch.tensor([classes.index(labels[row]) for row in whole], dtype=torch.int64)
-    counts = dict(zip(classes, targets.bincount(minlength=len(classes)).tolist(), strict=True))
-    for name in classes:
-        require(counts[name] > 0, "path", path, f"an image of {name} that can be decoded")
+    kept, whole = torch.empty(shape if keep else 0, dtype=getattr(torch, pixels)), list[int]()
+    for rows, block in reader.decode_all(files, named):
+        if keep:
+            kept[len(whole) : len(whole) + len(rows)] = block
+        whole += rows
     inputs: Tensor | StoredInputs = kept[: len(whole)]
-    if augment != "none" or not keep or pixels != "uint8":
-        change = build_augmentation(augment, 0 if pixels == "uint8" else sums[0][:, 0].mean().item())
-        processes = 0 if keep and augment == "none" else processes
-        inputs = StoredImages([files[row] for row in whole], kept, reader, torch.cat(sums), change, processes)
+    if augment != "none" or not keep:
+        change = build_augmentation(augment, 0 if pixels == "uint8" else block.double().mean().item())
+        strict = replace(reader, corrupt="fail")
+        inputs = StoredImages([files[row] for row in whole], kept, strict, change, processes)
+    targets = torch.tensor([classes.index(labels[row]) for row in whole])
     taken = np.array(splits)[whole]
     given = {name: torch.from_numpy((taken == name).nonzero()[0]) for name in ("train", "val", "test")}
-    kind = ("grey" if grey else "colour") + ("" if pixels == "uint8" else f" {pixels}")
+    counts = zip(classes, targets.bincount(minlength=len(classes)).tolist(), strict=True)
+    colours = ("grey" if grey else "colour") + ("" if pixels == "uint8" else f" {pixels}")
     others = f" and {len({*sizes}) - 1:,} other sizes" if len({*sizes}) > 1 else ""
     lines = [
         f"{show(named.path)}: {len(files):,} images of {sizes[0][0]}×{sizes[0][1]}{others} pixels, "
-        f"taken as {height}×{width}, {kind}, {'kept in memory' if keep else 'read from the files'}",
-        f"  classes   {', '.join(f'{name} {n:,}' for name, n in [*counts.items()][:20])}",
+        f"taken as {height}×{width}, {colours}, {'kept in memory' if keep else 'read from the files'}",
+        f"  classes   {', '.join(f'{name} {n:,}' for name, n in [*counts][:20])}",
         *(f"  {line}" for line in count_passed(passed)),
-        *list_cut_off(sizes, height, width),
         *(f"  left out  {line}" for line in reader.left_out),
     ]
-    description, preview = {"kind": "images", **asdict(reader)}, "".join(f"{line}\n" for line in lines)
+    if cut := sum(0.9 * max(h * width, w * height) > min(h * width, w * height) for h, w in sizes):
+        lines.append(f"  cut off   over a tenth of {cut:,} images at two sides; data.size=[height,width]")
+    preview = "".join(f"{line}\n" for line in lines)
+    description = {"kind": "images", **asdict(reader)}
     return Samples(inputs, targets, classes, given, per_channel=True, reader=description, preview=preview)
-
-
-def read_headers(files: Sequence[Path], path: str | None) -> list[tuple[tuple[int, int], str]]:
-    """Return height and width, in pixels, and Pillow's mode of each image that can be read."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        headers = [header for header in pool.map(read_header, files) if header]
-    require(bool(headers), "path", path, f"images, but not one of {len(files):,} can be read")
-    return headers
-
-
-def decode(
-    reader: ImageReader, files: Sequence[Path], named: NamedPath, shape: torch.Size | None
-) -> tuple[Tensor, list[int], list[Tensor]]:
-    """Return the pixels, kept where a shape is given, the rows that decode, and each row's sums."""
-    kept = torch.empty(shape or 0, dtype=getattr(torch, reader.pixels))
-    whole, sums = list[int](), list[Tensor]()
-    for rows, block in reader.decode_all(files, named):
-        if shape:
-            kept[len(whole) : len(whole) + len(rows)] = block
-        whole += rows
-        values = block.flatten(2).double()
-        apart = values - values[..., :1]
-        sums.append(torch.stack([values[..., 0], apart.sum(2), apart.square().sum(2)], 1))
-    return kept, whole, sums
-
-
-def list_cut_off(sizes: Iterable[tuple[int, int]], height: int, width: int) -> list[str]:
-    """Return the line on images that lose a tenth or more of themselves, where there are such."""
-    seen = [min(h * width, w * height) / max(h * width, w * height) for h, w in sizes]
-    cut = f"{sum(share < 0.9 for share in seen):,} images are longer or wider: up to {1 - min(seen):.0%}"
-    line = f"  cut off   {cut} of one, at two sides; data.size is [height, width]"
-    return [line] if min(seen) < 0.9 else []
