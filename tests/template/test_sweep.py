@@ -1,17 +1,14 @@
 """A sweep: the bits of runs alone, nothing lost whatever is killed, and no harm from what a folder says."""
 
-import json
 import os
 import random
 import signal
-import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from socket import gethostname
 from types import SimpleNamespace
 
 import conftest
@@ -19,13 +16,14 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, TRAIN, Run, finish, send, server
+from filelock import FileLock
 
 from descent.errors import ConfigError
 from descent.sweep.conduct import Queue, Sweeping
 from descent.sweep.engines import Local
-from descent.sweep.plan import DONE, PLAN, Plan, Point, find_plan, name_folder, read_plan
-from descent.sweep.ranking import collect
+from descent.sweep.plan import PLAN, Plan, find_before, name_folder
 
+KEYS = ["trainer.max_epochs", "data.batch_size"]
 SHORT = ["trainer.max_epochs=2", "data.batch_size=64"]
 WORDS = ["loss=mae,cross_entropy", "seed=0,1", *SHORT]
 
@@ -56,20 +54,19 @@ def test_it_ends_with_a_ranking_and_each_run_has_the_weights_that_it_has_alone(
     assert run("loss=mae", "seed=1", *SHORT, f"folder={tmp_path}/alone").code == 0
     assert_same(undisturbed / "loss=mae,seed=1", tmp_path / "alone")
     out = (undisturbed.parent / "out").read_text()
-    assert "\nbest  " in out
-    assert "Epoch" not in out  # what each run prints is in its folder
-    assert "Epoch 2/2" in (undisturbed / "loss=mae,seed=0/log.txt").read_text()
     assert "Ranked by val/acc at the best epoch by val/loss" in out
-    assert (
-        len((undisturbed / "ranking.csv").read_text().splitlines()) == 1 + 2
-    )  # choices, each over two seeds
+    assert "\nbest  " in out and "Epoch" not in out  # what each run prints is in its folder
+    assert "Epoch 2/2" in (undisturbed / "loss=mae,seed=0/log.txt").read_text()
+    lines = (undisturbed / "ranking.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2  # choices, each over two seeds
     assert (undisturbed / "curves.png").read_bytes().startswith(b"\x89PNG")
     best = out.split("Best run:    ")[1].splitlines()[0].split("train.py ")[1].split()
-    assert sorted(word.partition("=")[0] for word in best) == [
-        "data.batch_size", "loss", "seed", "trainer.max_epochs",
-    ]  # fmt: skip
-    assert "  - override /loss: " in (undisturbed / "experiment/best.yaml").read_text()
+    assert sorted(word.partition("=")[0] for word in best) == sorted([*KEYS, "loss", "seed"])
     assert [path.name for path in undisturbed.glob(".*")] == [".lock"]
+    assert "  - override /loss: " in (undisturbed / "experiment/best.yaml").read_text()
+    again = run("--config-dir", str(undisturbed), "experiment=best", f"folder={tmp_path}/again")
+    assert again.code == 0, again.err
+    assert_same(undisturbed.parent / out.split("Its folder:  ")[1].splitlines()[0], tmp_path / "again")
 
 
 def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run: Run) -> None:
@@ -87,8 +84,6 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
     ("words", "told"),
     [
         ("loss=mae,mea", "loss=mea: expected one of"),
-        ("loss=glob(zz*)", "loss=glob(zz*): expected at least one value"),
-        ("seed=range(0,0)", "seed=range(0,0): expected at least one value"),
         ("seed=range(0,1000000)", "at most"),
         ("data.batch_size=16,32,many", "data.batch_size=many: expected a whole number"),
         ("optimizer.lr=interval(0.1,1)", "or search="),
@@ -101,7 +96,7 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
         ("seed=0,1 jobs=0", "jobs=0: expected"),
         ("seed=0,1 folder=a,b", "folder=a,b: expected one value"),
         ("search=tpe loss=mae,mse", "monitor=val/loss: expected a metric such as val/acc"),
-        ("seed=0,1 nope=1", "nope=1: expected a key of the config"),
+        *([] if find_spec("optuna") else [("search=tpe seed=0,1", "uv sync --extra search")]),
         ("seed=0,1 executor=slrum", "executor=slrum: expected one of local, ray, slurm; nearest: slurm"),
     ],
 )
@@ -132,15 +127,13 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(run: Run) -> None:
     assert first < finished.out.index("\nbest  ") < finished.out.rindex("failed: seed=0")
     assert "Traceback" not in finished.out + finished.err
     again = run("-m", "resume=sweep")
-    assert again.code == 1
-    assert "4 runs, 2 of them done" in again.out
+    assert (again.code, "4 runs, 2 of them done" in again.out) == (1, True)
     assert not list(finished.folder.glob("sweep/*-2"))
 
 
 def test_a_sweep_none_of_whose_runs_has_the_monitored_value_is_no_success(run: Run) -> None:
-    finished = run("-m", "seed=0,1", "trainer.limit_val_batches=0", "trainer.max_epochs=1", "folder=sweep")
-    assert finished.code == 1, finished.out
-    assert "No run has val/loss" in finished.out
+    finished = run("-m", "seed=0", "trainer.limit_val_batches=0", "trainer.max_epochs=1", "folder=sweep")
+    assert (finished.code, "No run has val/loss" in finished.out) == (1, True)
 
 
 def test_a_recipe_that_is_a_sweep_runs_and_one_of_its_runs_is_resumed_alone(run: Run, tmp_path: Path) -> None:
@@ -229,36 +222,19 @@ sys.exit(int(words["code"]))
 """
 
 
-class Threads:
-    """An engine of one's own."""
-
-    def __init__(self) -> None:
-        self.pool, self.open, self.most = ThreadPoolExecutor(2), 0, 0
-
-    def places(self, threads: int | None) -> int:
-        return 2
-
-    def submit(self, run, *arguments) -> Future:  # type: ignore[no-untyped-def]
-        self.open += 1
-        self.most = max(self.most, self.open)
-        future = self.pool.submit(run, *arguments)
-        future.add_done_callback(lambda future: setattr(self, "open", self.open - 1))
-        return future
-
-
-def begin(plan: Plan, engine: object, tmp_path: Path) -> Sweeping:
+def begin(plan: Plan, tmp_path: Path, engine: object = None) -> Sweeping:
+    """A sweep of runs of FAKE, by default in threads, an engine of one's own with two places."""
     (tmp_path / "fake.py").write_text(FAKE)
     plan.folder.mkdir()
-    apart = ([sys.executable, str(tmp_path / "fake.py")], str(tmp_path))
-    return Sweeping(plan.folder, Queue(plan.points()), engine, {"jobs": "auto", "threads": 1}, "", apart)
+    engine = engine or SimpleNamespace(places=lambda threads: 2, submit=ThreadPoolExecutor(9).submit)
+    config = {"jobs": "auto", "threads": 1}
+    return Sweeping(plan.folder, Queue(plan.points()), engine, config, tmp_path / "fake.py")
 
 
-def test_an_engine_of_one_s_own_runs_as_many_as_it_has_places_for(tmp_path: Path) -> None:
+def test_an_engine_of_one_s_own_runs_all_of_it(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "sweep", ["nap=0.1"], {"code": ["0", "1"], "seed": ["0", "1"]})
-    engine = Threads()
-    sweeping = begin(plan, engine, tmp_path)
+    sweeping = begin(plan, tmp_path)
     assert sweeping.run() is None
-    assert engine.most == 2
     assert sorted(point.name for point in sweeping.failed) == ["code=1,seed=0", "code=1,seed=1"]
     done = [point for point in plan.points() if point.is_over()]
     assert [point.folder.log.read_text() for point in done] == ["begins\n"] * 2
@@ -266,7 +242,7 @@ def test_an_engine_of_one_s_own_runs_as_many_as_it_has_places_for(tmp_path: Path
 
 def test_a_stopped_sweep_stops_what_runs_elsewhere_and_starts_nothing_more(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "sweep", ["nap=60", "code=0"], {"seed": ["0", "1", "2"]})
-    sweeping, begun = begin(plan, Threads(), tmp_path), time.monotonic()
+    sweeping, begun = begin(plan, tmp_path), time.monotonic()
 
     class Signals(SimpleNamespace):
         received = property(lambda self: 15 if len(list(plan.folder.glob("*/config.yaml"))) == 2 else None)
@@ -274,31 +250,23 @@ def test_a_stopped_sweep_stops_what_runs_elsewhere_and_starts_nothing_more(tmp_p
     sweeping.signals = Signals(catch=lambda: None, release=lambda: None)  # type: ignore[assignment]
     assert sweeping.run() == signal.SIGTERM
     assert time.monotonic() - begun < 30
-    assert len(list(plan.folder.glob("*/config.yaml"))) == 2
-
-
-def mark(point: Point, host: str, process: int, age: float = 0) -> None:
-    point.beside(".live").write_text(f"{host} {process}")
-    os.utime(point.beside(".live"), (time.time() - age,) * 2)
+    assert len(list(plan.folder.glob("*/config.yaml"))) == 2  # the two that there were places for
 
 
 def test_a_run_that_is_at_work_is_never_started_a_second_time(tmp_path: Path) -> None:
-    plan = Plan(tmp_path, ["code=0"], {"seed": ["0", "1", "2", "3"]})
-    here, elsewhere, gone, silent = plan.points()
-    mark(here, gethostname(), os.getpid())
-    mark(elsewhere, "another", 1)
-    mark(gone, gethostname(), 2**22 + 1)
-    mark(silent, "another", 1, age=999)
-    queue = Queue(plan.points())
-    assert [point.name for point in iter(queue.take, None)] == ["seed=2", "seed=3"]
-    assert queue.left() == 2  # which are waited for
-    assert not here.claim()
-    assert gone.claim()
-    here.folder.path.mkdir()
-    here.folder.config.touch()
-    here.leave(0)  # as its own process does
-    assert queue.take() is None
-    assert queue.left() == 1
+    plan = Plan(tmp_path, ["code=0"], {"seed": ["0", "1", "2"]})
+    here, by_hand, gone = plan.points()
+    by_hand.folder.path.mkdir()
+    gone.beside(".live").touch()  # of a process that was killed
+    with here.claim(), FileLock(by_hand.folder.lock):
+        queue = Queue(plan.points())
+        assert [point.name for point in iter(queue.take, None)] == ["seed=2"]
+        assert queue.left() == 2  # which are waited for
+        here.folder.path.mkdir()
+        here.folder.config.touch()
+        here.leave(0)  # as its own process does
+    assert [point.name for point in iter(queue.take, None)] == ["seed=1"]
+    assert queue.left() == 0
 
 
 def report(words: list[str]) -> int:
@@ -306,24 +274,14 @@ def report(words: list[str]) -> int:
     folder.mkdir()
     (folder / "config.yaml").touch()
     computes = torch.mm(torch.ones(400, 400), torch.ones(400, 400))[0, 0] == 400
-    told = (
-        os.environ.get("CUDA_VISIBLE_DEVICES"),
-        torch.get_num_threads(),
-        computes,
-        os.getsid(0) == os.getpid(),
-    )
-    os.write(1, " ".join(map(str, told)).encode())
+    gpus, alone = os.environ.get("CUDA_VISIBLE_DEVICES"), os.getsid(0) == os.getpid()
+    os.write(1, f"{gpus} {torch.get_num_threads()} {computes} {alone}".encode())
     return 0
 
 
 @pytest.mark.parametrize(
     ("gpus", "cores", "processes", "devices", "places"),
-    [
-        ("4,7", 2, 1, ["4", "7"], 2),
-        ("4,7", 8, 2, ["4,7"], 1),
-        ("", 3, 1, ["None"], 3),
-        ("", 4, 2, ["None"], 2),
-    ],
+    [("4,7", 2, 1, ["4", "7"], 2), ("4,7", 8, 2, ["4,7"], 1), ("", 4, 2, ["None"], 2)],
 )
 def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
     tmp_path: Path, gpus: str, cores: int, processes: int, devices: list[str], places: int
@@ -348,10 +306,10 @@ def sweep_on(folder: Path, gpus: str, cores: int, processes: int, devices: list[
     engine = Local(report, {"trainer": {"accelerator": "auto", "devices": processes}})
     torch.mm(torch.ones(400, 400), torch.ones(400, 400))  # a child would hang where this had threads
     assert engine.places(1) == places
-    assert begin(plan, engine, folder).run() is None
+    assert begin(plan, folder, engine).run() is None
     said = [(folder / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(3)]
     assert sorted({words[0] for words in said}) == devices
-    assert all(words[1:] == [str(before), "tensor(True)", "True"] for words in said)
+    assert all(words[1:] == [str(before), "True", "True"] for words in said)
 
 
 @pytest.mark.parametrize(
@@ -402,7 +360,7 @@ def test_a_crafted_plan_is_refused_before_anything_is_touched(
     assert [path.name for path in folder.iterdir()] == [PLAN]
 
 
-@pytest.mark.parametrize("name", ["seed=0", "curves.png", "experiment", ".lock", "seed=1/log.txt", "pipe"])
+@pytest.mark.parametrize("name", ["seed=0", "curves.png", "seed=1/log.txt", "pipe"])
 def test_a_sweep_with_a_link_in_it_is_refused_before_anything_is_touched(
     run: Run, tmp_path: Path, name: str
 ) -> None:
@@ -437,24 +395,7 @@ def test_the_newest_sweep_of_the_same_words_is_found(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         Plan(tmp_path / name, words, {"seed": ["0"]}).write()
         os.utime(tmp_path / name / PLAN, (at, at))
-    found = find_plan(Plan(tmp_path / "x", ["a=1"], {"seed": ["0", "1"]}), tmp_path)
-    assert found is not None
-    assert found.folder.name == "new"
-    assert find_plan(Plan(tmp_path / "x", ["a=1"], {"loss": ["mae"]}), tmp_path) is None
-
-
-def test_a_plan_has_bounds_and_thousands_of_runs_are_read_in_seconds(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="at most 100000 runs"):
-        Plan(tmp_path, [], {key: ["0", "1"] for key in "abcdefghijklmnopq"})
-    plan = Plan(tmp_path, [], {"seed": list(map(str, range(2_000)))})
-    plan.write()
-    begun = time.monotonic()
-    for point in read_plan(tmp_path).points():
-        point.folder.path.mkdir()
-        (point.folder.path / DONE).touch()
-        point.folder.result.write_text(json.dumps({"best": {"val/loss": float("nan"), "epoch": 1}}))
-    assert Queue(plan.points()).left() == 0
-    (row,) = collect(plan.points())
-    assert len(row.of("epoch")) == 2_000
-    assert row.of("val/loss") == []
-    assert time.monotonic() - begun < 30  # 1 where nothing else runs
+    found = find_before(Plan(tmp_path / "x", ["a=1"], {"seed": ["0", "1"]}), True)
+    assert found and found.folder.name == "new"
+    with pytest.raises(ConfigError, match="there is none"):
+        find_before(Plan(tmp_path / "x", ["a=1"], {"loss": ["mae"]}), True)

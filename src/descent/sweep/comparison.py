@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
-from descent.errors import ConfigError
+from descent.errors import ConfigError, require
 from descent.run.folder import RunFolder, find_runs
 from descent.run.trust import read_yaml
 from descent.sweep.plan import Point
 from descent.sweep.ranking import Measure, choose_measure, collect, is_less_better, publish, rank, show
 
-PLACES = ("name", "folder", "resume", "jobs", "hydra.mode")  # keys that do not affect what a run computes
+PLACES = ("name", "folder", "resume", "jobs")  # keys that do not affect what a run computes
 FILES = {"ranking.csv", "ranking.md", "curves.png", "line.png", "map.png"}
 
 
@@ -26,12 +26,11 @@ def compare(paths: Sequence[str], by: str | None, output: str | None) -> str:
         ConfigError: there are no runs that have ended, or none with that metric.
     """
     folders = find_folders(paths)
-    config, values = read_yaml(folders[0].config), tell_apart(folders)
-    points = [Point(chosen, (), folder) for chosen, folder in zip(values, folders, strict=True)]
-    if not (rows := collect(points)):
-        raise ConfigError("runs", " ".join(paths), expected="runs that have come to their end")
-    figures = next(iter(rows[0].figures.values()))
-    measure = choose_measure(str(config["monitor"]), str(config["mode"]), values[0], figures)
+    points = [Point(chosen, (), folder) for chosen, folder in zip(tell_apart(folders), folders, strict=True)]
+    rows = collect(points)
+    require(bool(rows), "runs", " ".join(paths), "runs that have come to their end")
+    config, figures = read_yaml(folders[0].config), next(iter(rows[0].figures.values()))
+    measure = choose_measure(str(config["monitor"]), str(config["mode"]), points[0].values, figures)
     if by is not None:
         measure = Measure(by, is_less_better(by), f"{by} at each run's best epoch")
     if not (ranked := rank(rows, measure)):
@@ -41,8 +40,8 @@ def compare(paths: Sequence[str], by: str | None, output: str | None) -> str:
         text += f"\nNot at their end: {', '.join(unfinished)}"
     if output is not None:
         folder = Path(output).expanduser()
-        if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
-            raise ConfigError("output", output, expected="a new folder, or one of an earlier comparison")
+        good = not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES)
+        require(good, "output", output, "a new folder, or one of an earlier comparison")
         folder.mkdir(parents=True, exist_ok=True)
         publish(ranked, measure, folder)
         text += f"\nWritten to {output}"
@@ -50,22 +49,17 @@ def compare(paths: Sequence[str], by: str | None, output: str | None) -> str:
 
 
 def find_folders(paths: Sequence[str]) -> list[RunFolder]:
-    """Return the runs that paths and patterns name, in their order, each once.
-
-    Raises:
-        ConfigError: one of them names none.
-    """
+    """Return the runs that paths and patterns name, in their order, each once."""
     found: dict[Path, RunFolder] = {}
     for path in paths:
         places = [path] if Path(path).exists() else sorted(glob(path))  # noqa: PTH207 (may be absolute)
         runs = [run for place in places for run in find_runs(Path(place).resolve())]
         if not runs:
-            siblings = [str(p.with_name(p.name)) for p in Path(path).parent.glob("*") if p.is_dir()]
+            siblings = [str(other) for other in Path(path).parent.glob("*/")]
             expected = "the folder of a run, or one with runs in it"
             raise ConfigError("runs", path, expected=expected, choices=siblings)
         found |= {run.path: run for run in sorted(runs, key=lambda run: run.path)}
-    if not found:
-        raise ConfigError("runs", [], expected="folders of runs: python src/compare.py logs/a logs/b")
+    require(bool(found), "runs", [], "folders of runs: python src/compare.py logs/a logs/b")
     return list(found.values())
 
 

@@ -1,20 +1,19 @@
 """Runs what is missing from a sweep's plan, and then ranks all its runs."""
 
+import os
 import shlex
-import shutil
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-from descent.errors import ConfigError, Stopped, first_line
+from tqdm import tqdm
+
+from descent.errors import Stopped, first_line
 from descent.run.atomic import write_text
-from descent.run.folder import RunFolder
+from descent.run.folder import RunFolder, command
 from descent.run.signals import Signals
 from descent.sweep.engines import run_apart
 from descent.sweep.plan import STOP, Point, read_json
@@ -29,7 +28,7 @@ class Queue:
 
     def __init__(self, points: Iterable[Point]) -> None:
         self.all = list(points)
-        self.waiting = deque(point for point in self.all if not point.is_over())
+        self.waiting = [point for point in self.all if not point.is_over()]
 
     def left(self) -> int:
         """Return how many are still to come."""
@@ -37,15 +36,12 @@ class Queue:
 
     def take(self) -> Point | None:
         """Return the next point to run; one left running by a killed sweep waits for its end."""
-        for _ in range(len(self.waiting)):
-            point = self.waiting.popleft()
-            if point.is_live():
-                self.waiting.append(point)
-            elif point.is_over():
-                self.ended(point, 0)
-            else:
-                return point
-        return None
+        while (point := next((p for p in self.waiting if not p.is_live()), None)) is not None:
+            self.waiting.remove(point)
+            if not point.is_over():
+                break
+            self.ended(point, 0)
+        return point
 
     def look(self, point: Point) -> None:
         """Check the progress of an active run."""
@@ -62,83 +58,79 @@ class Sweeping:
     queue: Queue
     engine: Any  # see `descent.sweep.engines`
     config: Mapping[str, Any]  # of one of the runs, plain values
-    command: str  # as typed in this shell, such as `uv run python src/train.py`
-    apart: tuple[list[str], str]  # the same as arguments, and the folder in which it was typed
+    script: Path  # the command that trains one
 
     def __post_init__(self) -> None:
-        jobs, threads = (self.config[key] for key in ("jobs", "threads"))
-        self.jobs = jobs if isinstance(jobs, int) else None  # as many as the engine has places for
-        self.threads = threads if isinstance(threads, int) else None  # as the first run reports
-        self.running: dict[Point, tuple[Any, float]] = {}  # its future, and when it began
-        self.seconds: list[float] = []  # that runs took which ended as they should
+        self.command = command(os.path.relpath(self.script))  # as typed in this shell
+        self.threads = self.config["threads"] if isinstance(self.config["threads"], int) else None  # of a run
+        self.running: dict[Point, Any] = {}  # their futures
         self.failed: dict[Point, str] = {}  # and why
-        self.signals, self.shown, self.terminal = Signals(), time.monotonic(), sys.stdout.isatty()
+        self.before, self.done = len(self.queue.all) - len(self.queue.waiting), 0  # runs that have ended well
+        self.signals = Signals()
 
-    def conduct(self, to_recipe: Callable[[Sequence[str], str], str]) -> int:
-        """Run what is missing, rank all runs, and return the exit code.
-
-        Args:
-            to_recipe: makes a file of the group experiment of a run's words and a comment.
-
-        Raises:
-            Stopped: by a signal; every active run has saved.
-        """
-        begun, done = time.monotonic(), len(self.queue.all) - len(self.queue.waiting)
-        total = done + self.queue.left()
-        print(f"{self.folder.name}: {total} runs" + (f", {done} of them done" if done else ""), flush=True)
+    def conduct(self) -> int:
+        """Run what is missing, rank all runs, and return the exit code; raise Stopped after a signal."""
+        begun, total = time.monotonic(), self.before + self.queue.left()
+        before = f", {self.before} of them done" if self.before else ""
+        print(f"{self.folder.name}: {total} runs{before}", flush=True)
         go_on = f"{self.command} -m {shlex.quote(f'resume={RunFolder(self.folder)}')}"
         if received := self.run():
-            text = f"Stopped and saved: {done + len(self.seconds)} of {total} runs are done"
+            text = f"Stopped and saved: {self.before + self.done} of {total} runs are done"
             raise Stopped(f"{text}. Go on with: {go_on}", code=128 + received)
-        good = self.conclude(to_recipe)
-        print(*self.failed.values(), sep="\n", end="\n" * bool(self.failed))
+        good = self.conclude()
         if self.failed:
-            print(f"Try those again with: {go_on}")
-        print(f"{len(self.seconds)} runs in {time.monotonic() - begun:.1f} s")
+            print(*self.failed.values(), f"Try those again with: {go_on}", sep="\n")
+        print(f"{self.done} runs in {time.monotonic() - begun:.1f} s")
         return 0 if good and not self.failed else 1
 
     def run(self) -> int | None:
         """Run what is missing, and return the number of the signal that ended it early, if one did."""
-        stop = self.folder / STOP
+        stop, total = self.folder / STOP, self.before + self.queue.left()
         stop.unlink(missing_ok=True)
         self.signals.catch()
+        tqdm.monitor_interval = 0  # without a thread, because runs are forked from this process
+        bar = tqdm(
+            total=total, initial=self.before, unit="run", file=sys.stdout, leave=False, dynamic_ncols=True,
+            smoothing=0, miniters=0, mininterval=POLL if sys.stdout.isatty() else RARELY,
+        )  # fmt: skip
         try:
             while self.running or (self.queue.left() and not self.signals.received):
-                while not self.signals.received and len(self.running) < self._count_places():
-                    if (point := self.queue.take()) is None:
-                        break
-                    self._start(point)
-                if self.signals.received and not stop.exists():
+                if not self.signals.received:
+                    self._start()
+                elif not stop.exists():
                     stop.touch()
-                    for point, (future, _) in self.running.items():
+                    for point, future in self.running.items():
                         if not point.is_live():  # it waits in its engine's queue
                             future.cancel()
                 time.sleep(POLL)
                 self._look()
-                self._show()
+                bar.set_postfix_str(f"{len(self.running)} running, {len(self.failed)} failed", refresh=False)
+                bar.update(total - self.queue.left() - len(self.running) - bar.n)
         finally:
             self.signals.release()
-            self._say("")
+            bar.close()
         return self.signals.received
 
-    def _count_places(self) -> int:
-        if self.threads is None:
-            reports = (read_json(point.folder.path / "environment.json") for point in self.running)
-            found = [report["threads"] for report in reports if isinstance(report.get("threads"), int)]
-            self.threads = found[0] if found else 1 if self.seconds or self.failed else None
-        return self.jobs or self.engine.places(self.threads)
+    def _start(self) -> None:
+        """Start as many runs as there are places for."""
+        apart = [sys.executable, str(self.script)], str(Path.cwd())
+        while len(self.running) < self._count_places() and (point := self.queue.take()) is not None:
+            try:
+                self.running[point] = self.engine.submit(run_apart, point, *apart)
+            except Exception as error:  # a cluster that takes no more
+                self.failed[point] = f"failed: {point.name}: {first_line(error)}"
 
-    def _start(self, point: Point) -> None:
-        try:
-            self.running[point] = self.engine.submit(run_apart, point, *self.apart), time.monotonic()
-        except Exception as error:
-            if not self.running and not self.seconds:  # it takes nothing
-                raise ConfigError("executor", expected=f"one that runs this ({first_line(error)})") from error
-            self.failed[point] = f"failed: {point.name}: {first_line(error)}"
+    def _count_places(self) -> int:
+        if isinstance(self.config["jobs"], int):
+            return self.config["jobs"]
+        if self.threads is None:  # as many as the first run reports
+            reports = [read_json(point.folder.environment).get("threads") for point in self.running]
+            self.threads = next(filter(None, reports), 1 if self.done or self.failed else None)
+        return self.engine.places(self.threads)
 
     def _look(self) -> None:
         """See which runs have ended, and what the others have come to."""
-        for point, (future, begun) in list(self.running.items()):
+        for point, future in list(self.running.items()):
             if not future.done():
                 self.queue.look(point)
                 continue
@@ -146,45 +138,27 @@ class Sweeping:
             try:
                 code, why = future.result(), ""
             except Exception as error:  # the engine has lost it
-                code, why = -1, " ".join(str(error).split())[:200]
+                code, why = -1, first_line(error)
             self.queue.ended(point, code)
             if point.is_over():
-                self.seconds.append(time.monotonic() - begun)
+                self.done += 1
             elif not self.signals.received:
-                self.failed[point] = describe_failure(point, code, why)
-                self._say(self.failed[point])
+                why = why or (f"signal {-code} ended it" if code < 0 else point.last_line())
+                log = RunFolder(point.find_log())
+                self.failed[point] = f"failed: {point.name}: {why} (its output: {log})"
+                tqdm.write(self.failed[point])
 
-    def _show(self) -> None:
-        """Show on one line how far all is: a terminal's stays up to date, elsewhere it comes now and then."""
-        left, now = self.queue.left(), time.monotonic()
-        text = f"{len(self.seconds)} done, {len(self.running)} running, {left} to come"
-        text += f", {len(self.failed)} failed" if self.failed else ""
-        if self.seconds and self.running:
-            usual = mean(self.seconds)
-            rest = sum(max(0.0, usual - (now - begun)) for _, begun in self.running.values())
-            text += f", about {timedelta(seconds=round((left * usual + rest) / len(self.running)))} left"
-        if self.terminal:
-            print("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1], end="", flush=True)
-        elif now - self.shown > RARELY:
-            self.shown = now
-            self._say(text)
-
-    def _say(self, text: str) -> None:
-        """Print a line in the place of the one that moves."""
-        print(("\r\x1b[2K" if self.terminal else "") + text, flush=True)
-
-    def conclude(self, to_recipe: Callable[[Sequence[str], str], str]) -> bool:
+    def conclude(self) -> bool:
         """Rank all runs, in words and in the sweep's folder; return whether any could be ranked."""
-        place, rows = RunFolder(self.folder), collect(self.queue.all)
-        if not rows:
-            print("No run has come to its end.")
-            return False
-        figures = next(iter(rows[0].figures.values()))
-        measure = choose_measure(self.config["monitor"], self.config["mode"], rows[0].values, figures)
+        from descent.cli.sweeping import to_recipe
+
+        rows = collect(self.queue.all)
+        figures = next(iter(rows[0].figures.values())) if rows else {}
+        values = rows[0].values if rows else {}
+        measure = choose_measure(self.config["monitor"], self.config["mode"], values, figures)
         if not (ranked := rank(rows, measure)):
-            print(
-                f"No run has {measure.metric}, by which they would be ranked; there is {', '.join(figures)}."
-            )
+            there = ", ".join(figures) or "nothing, because none has come to its end"
+            print(f"No run has {measure.metric}, by which they are ranked; there is {there}")
             return False
         best = ranked[0].find_best(measure)
         typed = f"{self.command} {shlex.join(best.words)}"
@@ -197,18 +171,8 @@ class Sweeping:
             print(f"Without {measure.metric}: {'; '.join(without)}")
         if pruned := sum(point.state() == "pruned" for point in self.queue.all):
             print(f"Ended early: {pruned} runs")
+        place = shlex.quote(str(RunFolder(self.folder)))
         print(f"\nBest run:    {typed}\nIts folder:  {best.folder}")
-        print(f"As a recipe: {self.command} --config-dir {shlex.quote(str(place))} experiment=best")
-        print(f"All of it:   {place}\nTensorBoard: tensorboard --logdir {shlex.quote(str(place))}")
+        print(f"As a recipe: {self.command} --config-dir {place} experiment=best")
+        print(f"All of it:   {place}\nTensorBoard: tensorboard --logdir {place}")
         return True
-
-
-def describe_failure(point: Point, code: int, why: str) -> str:
-    """Return in a line which run failed and why."""
-    log = point.find_log()
-    if not why and code < 0:
-        why = f"signal {-code} ended it"
-    elif not why and log.is_file():
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        why = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f"failed: {point.name}: {why} (its output: {RunFolder(log)})"

@@ -29,28 +29,22 @@ Run = Callable[..., int]
 
 
 def run_apart(point: Point, command: Sequence[str], place: str) -> int:
-    """Run a point by its own command in the folder `place`, on any machine, and return its exit code.
-
-    If another process is working on it, wait for that one first.
-    """
-    while not point.claim():
-        time.sleep(POLL)
-    if point.is_over() or (stops := point.look()):
-        return point.leave(0 if point.is_over() else 128 + signal.SIGTERM)
-    with point.find_log().open("ab") as log:
-        line = [*command, *point.line()]
-        process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, cwd=place)
-    while process.poll() is None:
-        time.sleep(POLL)
-        if point.look() and not stops:
-            stops = True
-            process.terminate()  # which saves
-    return point.leave(process.returncode)
+    """Run a point by its own command in the folder `place`, on any machine, and return its exit code."""
+    with point.claim():
+        if point.is_over() or (stopped := point.look()):
+            return 0 if point.is_over() else 128 + signal.SIGTERM
+        with point.find_log().open("ab") as log:
+            line = [*command, *point.line()]
+            process = subprocess.Popen(line, stdout=log, stderr=log, cwd=place)
+        while process.poll() is None:
+            time.sleep(POLL)
+            if point.look() and not stopped:
+                stopped = True
+                process.terminate()  # which saves
+        return point.leave(process.returncode)
 
 
-def run_warm(
-    point: Point, call: Callable[[list[str]], int], environment: Mapping[str, str], threads: int
-) -> None:
+def run_warm(point: Point, call: Callable[[list[str]], int], visible: str, threads: int) -> None:
     """In a new process, run a point until it ends, is asked to end, or the sweep's process is gone."""
     import torch
 
@@ -65,23 +59,21 @@ def run_warm(
     for number in ENDING:
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, usual)
-    os.environ.update(environment)
+    os.environ.update({"CUDA_VISIBLE_DEVICES": visible} if visible else {})
     torch.set_num_threads(threads)
-    while not point.claim():
-        time.sleep(POLL)
-    log = os.open(point.find_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    threading.Thread(target=follow, daemon=True).start()
-    sys.exit(point.leave(0 if point.is_over() else call(point.line())))
+    with point.claim():
+        log = os.open(point.find_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        threading.Thread(target=follow, daemon=True).start()
+        code = 0 if point.is_over() else point.leave(call(point.line()))
+    sys.exit(code)
 
 
 class Local:
-    """Processes on this machine, forked with everything imported; if there are GPUs, each gets its own.
+    """Processes on this machine, forked with everything imported or spawned; each GPU has one run.
 
-    The process that forks computes with one thread: children of one with more can wait for those for ever.
-    Where nothing can be forked, processes are spawned. `call` runs a command line and returns its exit code;
-    `config` is that of one of the runs.
+    `call` runs a command line and returns its exit code; `config` is that of one of the runs.
     """
 
     def __init__(self, call: Callable[[list[str]], int], config: Mapping[str, Any]) -> None:
@@ -95,7 +87,7 @@ class Local:
         forks = sys.platform == "linux" and not torch.cuda.is_initialized()
         self.context: Any = multiprocessing.get_context("fork" if forks else "spawn")
         self.call, self.threads, self.jobs = call, torch.get_num_threads(), list[Any]()
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # a forked process could wait for other threads for ever
         gc.freeze()  # imported objects stay in pages that all processes share
 
     def places(self, threads: int | None) -> int:
@@ -107,16 +99,13 @@ class Local:
 
     def submit(self, run: Run, point: Point, *apart: Any) -> Any:
         """Start a run, which only the sweep's stop file ends."""
-        self.jobs = [job for job in self.jobs if not job.done()]
-        taken = [gpu for job in self.jobs for gpu in job.gpus]
+        taken = [gpu for job in self.jobs if not job.done() for gpu in job.gpus]
         gpus = sorted(self.gpus, key=taken.count)[: self.processes]
-        visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-        process = self.context.Process(target=run_warm, args=(point, self.call, visible, self.threads))
+        process = self.context.Process(target=run_warm, args=(point, self.call, ",".join(gpus), self.threads))
         process.start()
-        job = SimpleNamespace(gpus=gpus, cancel=lambda: False, result=lambda: process.exitcode)
-        job.done = lambda: process.exitcode is not None
-        self.jobs.append(job)
-        return job
+        done, result = lambda: process.exitcode is not None, lambda: process.exitcode
+        self.jobs.append(SimpleNamespace(gpus=gpus, cancel=lambda: False, done=done, result=result))
+        return self.jobs[-1]
 
 
 class Slurm:
@@ -127,18 +116,15 @@ class Slurm:
         cpus: int | None, minutes: int | None, more: dict[str, Any],
     ) -> None:  # fmt: skip
         place = folder / ".slurm" / uuid4().hex  # unpredictable, because submitit reads pickles there
-        self.engine, self.jobs = load("submitit", "slurm").AutoExecutor(place, cluster=cluster), jobs
+        engine = load("submitit", "slurm").AutoExecutor(place, cluster=cluster)
         named = {"slurm_partition": partition, "gpus_per_node": gpus, "cpus_per_task": cpus}
         settings = {"name": "sweep", "timeout_min": minutes, **named, **more}
-        self.engine.update_parameters(**{k: v for k, v in settings.items() if v is not None})
+        engine.update_parameters(**{k: v for k, v in settings.items() if v is not None})
+        self.jobs, self.submit = jobs, engine.submit  # returns a job that can be polled like a future
 
     def places(self, threads: int | None) -> int:
         """Return how many jobs may be in the queue."""
         return self.jobs
-
-    def submit(self, run: Run, *arguments: Any) -> Any:
-        """Start a run, and return a job that can be polled like a future."""
-        return self.engine.submit(run, *arguments)
 
 
 class Ray:

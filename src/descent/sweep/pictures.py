@@ -3,7 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,27 +20,26 @@ WIDE = 30  # ratio of the largest to the least number above which an axis is log
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito (2008)
 
 
-def read_curve(folder: RunFolder, metric: str) -> tuple[list[float], list[float]]:
-    """Return the epochs in which a run logged a metric, and its values, without NaN."""
-    epochs, values = [], []
+def read_curve(folder: RunFolder, metric: str) -> dict[float, float]:
+    """Return a metric that a run logged, by epoch, without NaN."""
+    curve = {}
     with suppress(OSError, ValueError, csv.Error):
         for row in csv.DictReader(io.StringIO(read_text(folder.metrics))):
             epoch, value = float(row.get("epoch") or "nan"), float(row.get(metric) or "nan")
             if math.isfinite(epoch) and math.isfinite(value):  # not in an epoch without validation
-                epochs.append(epoch)
-                values.append(value)
-    return epochs, values
+                curve[epoch] = value
+    return curve
 
 
 def draw(rows: "Sequence[Row]", measure: "Measure", folder: Path) -> None:
     """Draw the curves of ranked choices, and their figures if one or two numbers were varied."""
-    draw_curves(rows, measure, folder / "curves.png")
+    draw_curves(rows, measure).savefig(folder / "curves.png", dpi=120)
     with suppress(ValueError):  # the values are not numbers
         places = [tuple(map(float, row.values.values())) for row in rows]
         if len(places[0]) == 1:
-            draw_line(rows, measure, folder / "line.png")
+            draw_line(rows, measure).savefig(folder / "line.png", dpi=120)
         elif len(places[0]) == 2 and all(len(set(axis)) > 1 for axis in zip(*places, strict=True)):
-            draw_map(rows, measure, folder / "map.png")
+            draw_map(rows, measure).savefig(folder / "map.png", dpi=120)
 
 
 def start_figure(width: float, height: float) -> tuple[Any, Any]:
@@ -60,75 +60,72 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def draw_curves(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
-    """Draw the best choices' curves: the mean over their runs, with a band of one standard deviation."""
-    from matplotlib.ticker import MaxNLocator
+def plot(axes: Any, found: Mapping[float, list[float]], **style: Any) -> list[float]:
+    """Plot means, with a band of one standard deviation, and return them."""
+    xs = sorted(found)
+    means = [mean(found[x]) for x in xs]
+    spread = [stdev(found[x]) if len(found[x]) > 1 else 0.0 for x in xs]
+    low, high = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
+    axes.plot(xs, means, marker=".", **style)
+    axes.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    return means
 
+
+def draw_curves(rows: "Sequence[Row]", measure: "Measure") -> Any:
+    """Draw the curves of the best choices."""
     figure, axes = start_figure(8, 4.5)
     drawn: list[float] = []
     for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False), 1):
-        found: dict[float, list[float]] = {}
+        found = defaultdict(list)
         for point in row.points.values():
-            for epoch, value in zip(*read_curve(point.folder, measure.metric), strict=True):
-                found.setdefault(epoch, []).append(value)
-        epochs = sorted(found)
-        means = [mean(found[epoch]) for epoch in epochs]
-        spread = [stdev(found[epoch]) if len(found[epoch]) > 1 else 0.0 for epoch in epochs]
-        low, high = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
-        label = plain(f"{number}. {row.name}"[:60] + (" (best)" if number == 1 else ""))
-        width, line = 2.4 if number == 1 else 1.4, "o-" if len(epochs) == 1 else "-"
-        axes.plot(epochs, means, line, label=label, color=colour, linewidth=width, zorder=9 - number)
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-        drawn += means
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            for epoch, value in read_curve(point.folder, measure.metric).items():
+                found[epoch].append(value)
+        best, width = (" (best)", 2.4) if number == 1 else ("", 1.4)
+        label = plain(f"{number}. {row.name}"[:60] + best)
+        drawn += plot(axes, found, label=label, color=colour, linewidth=width, zorder=9 - number)
+    axes.locator_params("x", integer=True)
     axes.set(xlabel="epoch", ylabel=plain(measure.metric), yscale=scale(drawn))
     axes.legend(fontsize="small")
-    figure.savefig(file, dpi=120)
+    return figure
 
 
-def draw_line(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
+def draw_line(rows: "Sequence[Row]", measure: "Measure") -> Any:
     """Plot the figure against the one number that was varied, with the best marked."""
-    values = {float(*row.values.values()): row.of(measure.metric) for row in rows}  # the best first
-    best, xs = next(iter(values)), sorted(values)
-    means = [mean(values[x]) for x in xs]
     figure, axes = start_figure(7, 4)
-    errors = [stdev(values[x]) if len(values[x]) > 1 else 0 for x in xs]
-    axes.errorbar(xs, means, errors, fmt="o-", capsize=3, color=COLOURS[0])
+    values = {float(*row.values.values()): row.of(measure.metric) for row in rows}  # the best first
+    means, best = plot(axes, values, color=COLOURS[0]), next(iter(values))
     axes.plot([best], [mean(values[best])], "*", markersize=16, color=COLOURS[1], label=f"best: {best:g}")
     axes.set(xlabel=plain(next(iter(rows[0].values))), ylabel=plain(measure.metric))
-    axes.set(xscale=scale(xs), yscale=scale(means))
+    axes.set(xscale=scale(list(values)), yscale=scale(means))
     axes.legend()
-    figure.savefig(file, dpi=120)
+    return figure
 
 
-def draw_map(rows: "Sequence[Row]", measure: "Measure", file: Path) -> None:
+def draw_map(rows: "Sequence[Row]", measure: "Measure") -> Any:
     """Map the figure over the two numbers that were varied, with the best marked.
 
-    The colour range is three times the distance from the best to the median, so that a diverged run does
-    not make all others look the same.
+    The colours end at three times the distance from the best to the median, so that a diverged run does not
+    make all others look the same.
     """
-    places = [(*map(float, row.values.values()), mean(row.of(measure.metric))) for row in rows]
-    xs, ys = (sorted({place[axis] for place in places}) for axis in (0, 1))
-    figures = [place[2] for place in places]  # the best first
-    worst = figures[0] + 3 * (figures[len(figures) // 2] - figures[0])
-    low, high = max(min(figures), min(figures[0], worst)), min(max(figures), max(figures[0], worst))
+    figures = [mean(row.of(measure.metric)) for row in rows]  # the best first
+    nearer, colours = (min, "viridis_r") if measure.lower else (max, "viridis")
+    last = nearer(figures[-1], figures[0] + 3 * (figures[len(figures) // 2] - figures[0]))
+    places = [tuple(map(float, row.values.values())) for row in rows]
+    xs, ys = (sorted(set(axis)) for axis in zip(*places, strict=True))
     grid = [[math.nan] * len(xs) for _ in ys]
     figure, axes = start_figure(1.8 + 0.8 * len(xs), 1.5 + 0.6 * len(ys))
-    for x, y, value in places:
-        grid[ys.index(y)][xs.index(x)] = value
-        bright = (value > (low + high) / 2) != measure.lower
-        colour, place = "black" if bright else "white", (xs.index(x), ys.index(y))
-        axes.text(*place, f"{value:.3g}", ha="center", va="center", color=colour, fontsize="small")
-    image = axes.imshow(
-        grid, origin="lower", cmap="viridis_r" if measure.lower else "viridis", aspect="auto",
-        vmin=low, vmax=high,
-    )  # fmt: skip
-    place = (xs.index(places[0][0]), ys.index(places[0][1]))
-    axes.plot(*place, "s", markersize=34, markerfacecolor="none", markeredgecolor="red", markeredgewidth=2)
+    for (x, y), value in zip(places, figures, strict=True):
+        column, row = xs.index(x), ys.index(y)
+        grid[row][column] = value
+        text, box = f"{value:.3g}", {"facecolor": "white", "alpha": 0.7, "edgecolor": "none"}
+        if (x, y) == places[0]:
+            text, box = f"best\n{text}", {"facecolor": "white", "edgecolor": "red"}
+        axes.text(column, row, text, ha="center", va="center", fontsize="small", bbox=box)
+    low, high = sorted((figures[0], last))
+    image = axes.imshow(grid, colours, origin="lower", aspect="auto", vmin=low, vmax=high)
     axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
     axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
     xlabel, ylabel = map(plain, rows[0].values)
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=f"best: {figures[0]:.4g}")
-    beyond = "max" if high < max(figures) else "min" if low > min(figures) else "neither"
-    figure.colorbar(image, label=plain(measure.metric), extend=beyond)
-    figure.savefig(file, dpi=120)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    figure.colorbar(image, label=plain(measure.metric))
+    return figure

@@ -4,20 +4,18 @@ import json
 import math
 import os
 import re
-import stat
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import product
 from pathlib import Path
-from socket import gethostname
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout  # comes with torch
 
+from descent.cli.overrides import quote
 from descent.errors import ConfigError, require
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
@@ -28,12 +26,14 @@ DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended normally; a sea
 MOST = 100_000  # runs of a sweep
 LONGEST = 120  # characters of a folder's name
 PATIENCE = 5.0  # seconds for the runs of a sweep that was killed to let go of it
-STALE = 60.0  # seconds after which a process of another machine that shows no sign of life is gone
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One combination of values, and its run; it is sent to processes on other machines unchanged."""
+    """One combination of values, and its run; it is sent to processes on other machines unchanged.
+
+    The process at work on it claims it, looks at it several times a second, and leaves it.
+    """
 
     values: Mapping[str, str]  # what differs from the other runs, as typed, by key
     words: tuple[str, ...]  # of the run's command line, without its folder
@@ -52,10 +52,16 @@ class Point:
         """Return the file of what the run prints."""
         return self.folder.log if self.folder.log.exists() else self.beside(".log")
 
+    def last_line(self) -> str:
+        """Return the last line that the run has printed."""
+        log = self.find_log()
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        return text.strip().rpartition("\n")[2].strip()
+
     def line(self) -> list[str]:
         """Return the words of the run's command line: it goes on with what it has begun."""
-        path = str(self.folder.path).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-        return [*self.words, f"folder='{path}'", *([f"resume='{path}'"] if self.state() == "begun" else [])]
+        path = quote(str(self.folder.path))
+        return [*self.words, f"folder={path}", *([f"resume={path}"] if self.state() == "begun" else [])]
 
     def state(self) -> str:
         """Return whether the run is "done", "pruned", "begun" or "missing"."""
@@ -73,41 +79,29 @@ class Point:
 
     def is_live(self) -> bool:
         """Return whether a process is at work on it, on this machine or on another one."""
-        mark = self.beside(".live")
-        with suppress(OSError, ValueError):
-            host, process = mark.read_text().split()
-            if time.time() - mark.stat().st_mtime < STALE:
-                if host == gethostname() and os.name == "posix":
-                    os.kill(int(process), 0)  # raises where there is none
-                return True
-        return self.folder.lock.exists() and take_lock(self.folder) is None
+        files = (self.beside(".live"), self.folder.lock)
+        return any(file.exists() and take_lock(file) is None for file in files)
 
-    def claim(self) -> bool:
-        """Note that this process is at work on the run, unless another one is."""
-        if self.is_live():
-            return False
-        mark = self.beside(".live")
-        mark.unlink(missing_ok=True)
-        with suppress(FileExistsError), mark.open("x") as file:
-            return file.write(f"{gethostname()} {os.getpid()}") > 0
-        return False
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Keep other processes from working on the run; wait for one that does."""
+        with FileLock(self.beside(".live")):
+            yield
+        self.beside(".live").unlink(missing_ok=True)
 
     def look(self) -> bool:
-        """From the process at work: show that it lives, put its log in place; return whether it is to end."""
-        with suppress(OSError):
-            os.utime(self.beside(".live"))
+        """Put the log of the run in place, and return whether it is to end."""
         if self.folder.metrics.exists() and self.beside(".log").exists():  # the folder is there to stay
             self.beside(".log").replace(self.folder.log)
         return (self.folder.path.parent / STOP).exists() or (self.folder.path / PRUNED).exists()
 
     def leave(self, code: int) -> int:
-        """From the process at work: note that the run has ended, and return its exit code."""
+        """Note that the run has ended, and return its exit code."""
         if self.folder.config.exists():
             with suppress(FileNotFoundError):
                 self.beside(".log").replace(self.folder.log)
             if code == 0:
                 (self.folder.path / DONE).touch()
-        self.beside(".live").unlink(missing_ok=True)
         return code
 
 
@@ -121,11 +115,8 @@ class Plan:
     search: list[str] = field(default_factory=list)  # overrides for the search
 
     def __post_init__(self) -> None:
-        for key, values in self.values.items():
-            good = 1 <= len(values) <= MOST // 4
-            require(good, key, f"{len(values)} values", f"at least one value, and at most {MOST // 4}")
         size = math.prod(map(len, self.values.values()))
-        require(size <= MOST, "sweep", f"{size:.4g} runs", f"at most {MOST} runs")
+        require(1 <= size <= MOST, "sweep", f"{size:.4g} runs", f"at least one run, and at most {MOST}")
 
     def points(self) -> Iterator[Point]:
         """Yield every combination, the last key varying fastest."""
@@ -146,11 +137,9 @@ class Plan:
     def is_like(self, other: "Plan") -> bool:
         """Return whether another sweep differs only in the values or, for a search, not even in those."""
         words = {*self.words, *self.search} ^ {*other.words, *other.search}
-        same = (
-            all(w.startswith(("hydra", "trials=")) for w in words)
-            and self.values.keys() == other.values.keys()
-        )
-        return same and (not self.search or self.values == other.values)
+        if not all(word.startswith(("hydra", "trials=")) for word in words):
+            return False
+        return self.values == other.values if self.search else self.values.keys() == other.values.keys()
 
     def write(self) -> None:
         """Write the plan into its folder."""
@@ -162,30 +151,40 @@ class Plan:
 def read_plan(folder: Path) -> Plan:
     """Return the plan in a folder; a ConfigError if there is none, or it exceeds a sweep's maximum size."""
     content = read_yaml(folder / PLAN)
-    parts = content if isinstance(content, dict) else {}
-    words, values, search = (parts.get(key) for key in ("words", "values", "search"))
-    lists: list[Any] = [words, search, *values.values()] if isinstance(values, dict) else [None]
-    if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
+    try:
+        words, values, search = (content[name] for name in ("words", "values", "search"))
+        texts = [*words, *values, *search, *(text for several in values.values() for text in several)]
+    except (TypeError, KeyError, AttributeError):
+        texts = [None]
+    if not all(isinstance(text, str) for text in texts):
         raise ConfigError(str(folder / PLAN), expected="what a sweep writes: words, and values by key")
-    return Plan(folder, lists[0], dict(zip(map(str, values or ()), lists[2:], strict=True)), lists[1])
+    return Plan(folder, list(words), {key: list(several) for key, several in values.items()}, list(search))
 
 
-def find_plan(wanted: Plan, parent: Path) -> Plan | None:
-    """Return the newest sweep in a folder that is like another one, or None."""
-    for file in sorted(parent.glob(f"*/{PLAN}"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+def find_before(plan: Plan, resume: object) -> Plan | None:
+    """Return the earlier sweep with which a planned one goes on, or None for a new one.
+
+    It is in the same folder or, with `resume=true`, the newest one beside it of the same words.
+    """
+    parent, here = plan.folder.parent, plan.folder / PLAN
+    if here.exists():
+        expected = "a folder without a sweep in it, or resume=true, which goes on with that one"
+        require(bool(resume), "folder", RunFolder(plan.folder), expected)
+        return read_plan(plan.folder)
+    files = sorted(parent.glob(f"*/{PLAN}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    for file in files if resume is True else ():
         with suppress(ConfigError):  # not a sweep
-            if (plan := read_plan(file.parent)).is_like(wanted):
-                return plan
+            if (found := read_plan(file.parent)).is_like(plan):
+                return found
+    require(not resume, "resume", resume, f"a sweep of these words in {RunFolder(parent)}; there is none")
     return None
 
 
 def name_folder(words: Sequence[str]) -> str:
     """Return `loss=mae,seed=0` from the values that vary: a unique name, valid on every file system."""
-    text = ",".join(re.sub(r"[\[\]'\"]", "", word.lstrip("+~")) for word in words)
-    name = re.sub(r"[^\w.=+,-]+", "_", text)[:LONGEST] or "run"
-    if name == text or not words:
-        return name
-    return f"{name}-{blake2b(repr(words).encode(), digest_size=3).hexdigest()}"
+    text = ",".join(re.sub(r"[\[\]'\"]", "", word.lstrip("+~")) for word in words) or "run"
+    name = re.sub(r"[^\w.=+,-]+", "_", text)[:LONGEST]
+    return name if name == text else f"{name}-{blake2b(repr(words).encode(), digest_size=3).hexdigest()}"
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -205,14 +204,14 @@ def hold(folder: Path) -> FileLock:
         expected = f"a folder that can be made ({error.strerror})"
         raise ConfigError("folder", str(folder), expected=expected) from error
     require_plain(folder)
-    if (lock := take_lock(RunFolder(folder), PATIENCE)) is None:
+    if (lock := take_lock(RunFolder(folder).lock, PATIENCE)) is None:
         raise ConfigError("resume", str(RunFolder(folder)), expected="what has ended; this is running")
     return lock
 
 
-def take_lock(folder: RunFolder, patience: float = 0) -> FileLock | None:
-    """Return the lock of a folder, held until it is forgotten; None where another process holds it."""
-    lock = FileLock(folder.lock, timeout=patience)
+def take_lock(file: Path, patience: float = 0) -> FileLock | None:
+    """Return a lock, held until it is forgotten or its process ends; None where another process holds it."""
+    lock = FileLock(file, timeout=patience)
     try:
         lock.acquire()
     except Timeout:
@@ -223,13 +222,12 @@ def take_lock(folder: RunFolder, patience: float = 0) -> FileLock | None:
 def require_plain(folder: Path) -> None:
     """Reject an output folder in which a link, a pipe or a device leads elsewhere."""
     for parent, folders, files in os.walk(folder):
-        for path in (f"{parent}/{name}" for name in (*folders, *files)):
-            with suppress(FileNotFoundError):  # a run at work has removed it
-                kind = os.lstat(path).st_mode
-                good = stat.S_ISREG(kind) or stat.S_ISDIR(kind)
-                expected = "a folder of plain files; this is a link, a pipe or a device"
-                require(good, "resume", os.path.relpath(path), expected)
-        if parent == str(folder):
-            folders[:] = [
-                name for name in folders if name != "wandb"
-            ]  # W&B's own, with links among its files
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            there = path.is_file() or path.is_dir() or not path.exists()  # a run at work may have removed it
+            good, expected = (
+                there and not path.is_symlink(),
+                "a folder of plain files; this is something else",
+            )
+            require(good, "resume", os.path.relpath(path), expected)
+        if parent == str(folder) and "wandb" in folders:
+            folders.remove("wandb")  # W&B's own, with links among its files

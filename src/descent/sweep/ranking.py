@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -37,11 +37,11 @@ class Measure:
 
 @dataclass
 class Row:
-    """A choice, and the results of its runs."""
+    """A choice, and the results of its runs that have ended, by seed and fold."""
 
     values: dict[str, str]
-    points: dict[tuple[str, ...], Point]  # its runs that have ended, by seed and fold
-    figures: dict[tuple[str, ...], dict[str, float]]  # of each run, by the same
+    points: dict[tuple[str, ...], Point] = field(default_factory=dict)
+    figures: dict[tuple[str, ...], dict[str, float]] = field(default_factory=dict)
     near: bool | None = False  # whether it is within the noise of the best; None if there are too few seeds
 
     @property
@@ -55,9 +55,10 @@ class Row:
 
     def find_best(self, measure: Measure) -> Point:
         """Return the best one of its runs."""
-        having = {repeat: f[measure.metric] for repeat, f in self.figures.items() if measure.metric in f}
-        chosen = min if measure.lower else max
-        return self.points[chosen(having, key=having.__getitem__)]
+        value = (min if measure.lower else max)(self.of(measure.metric))
+        return next(
+            self.points[r] for r, figures in self.figures.items() if figures.get(measure.metric) == value
+        )
 
 
 def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Iterable[str]) -> Measure:
@@ -84,8 +85,12 @@ def is_less_better(metric: str) -> bool:
 def best_figures(folder: RunFolder) -> dict[str, float]:
     """Return the figures of a run's best epoch, or of its last if none was kept, its test and its seconds."""
     result = read_json(folder.result)
-    rows = [result.get("best") or result.get("final"), result.get("test"), {"seconds": result.get("seconds")}]
-    figures = {name: value for row in rows if isinstance(row, dict) for name, value in row.items()}
+    parts = [
+        result.get("best") or result.get("final"),
+        result.get("test"),
+        {"seconds": result.get("seconds")},
+    ]
+    figures = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
     return {k: float(v) for k, v in figures.items() if isinstance(v, int | float) and math.isfinite(v)}
 
 
@@ -96,7 +101,7 @@ def collect(points: Iterable[Point]) -> list[Row]:
         if point.state() == "done":
             choice = {key: value for key, value in point.values.items() if key not in REPEATS}
             repeat = tuple(value for key, value in point.values.items() if key in REPEATS)
-            row = rows.setdefault(tuple(choice.items()), Row(choice, {}, {}))
+            row = rows.setdefault(tuple(choice.items()), Row(choice))
             row.points[repeat], row.figures[repeat] = point, best_figures(point.folder)
     return list(rows.values())
 
@@ -110,10 +115,8 @@ def rank(rows: Sequence[Row], measure: Measure) -> list[Row]:
     ranked = [row for row in rows if row.of(metric)]
     ranked.sort(key=lambda row: mean(row.of(metric)), reverse=not measure.lower)
     for row in ranked[1:]:
-        best = {repeat: f[metric] for repeat, f in ranked[0].figures.items() if metric in f}
-        row.near = is_near(
-            [(f[metric], best[r]) for r, f in row.figures.items() if r in best and metric in f]
-        )
+        both = [(figures, ranked[0].figures.get(repeat, {})) for repeat, figures in row.figures.items()]
+        row.near = is_near([(f[metric], best[metric]) for f, best in both if metric in f and metric in best])
     return ranked
 
 
@@ -148,8 +151,8 @@ def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
     import polars as pl
 
     tests = dict.fromkeys(name for row in rows for f in row.figures.values() for name in f if "test/" in name)
-    unsure = "?" if any(len(row.points) > 1 for row in rows) else ""
-    table = {"": ["best", *({True: "≈", False: "", None: unsure}[row.near] for row in rows[1:])]}
+    marks = {True: "≈", False: "", None: "?" if any(len(row.points) > 1 for row in rows) else ""}
+    table = {"": ["best", *(marks[row.near] for row in rows[1:])]}
     table |= {key: [row.values[key] for row in rows] for key in rows[0].values}
     table[measure.metric] = [write_spread(row.of(measure.metric)) for row in rows]
     table["runs"] = [str(len(row.points)) for row in rows]
@@ -177,12 +180,12 @@ def draw_table(table: "pl.DataFrame", width: int, form: Any = "NOTHING") -> str:
 
 def explain(rows: Sequence[Row], measure: Measure) -> str:
     """Return what the ranking and its marks mean, in words."""
-    lines = [f"Ranked by {measure.note}.", "Mean ± standard deviation."]
+    text = f"Ranked by {measure.note}.\nMean ± standard deviation."
     if any(row.near for row in rows):
-        lines.append("≈: within the noise of the best (95 % of the paired differences contain 0).")
+        text += "\n≈: within the noise of the best (95 % of the paired differences contain 0)."
     if any(row.near is None for row in rows):
-        lines.append(f"?: too few seeds to tell a difference from noise; {FEW} in common would do.")
-    return "\n".join(lines)
+        text += f"\n?: too few seeds to tell a difference from noise; {FEW} in common would do."
+    return text
 
 
 def publish(rows: Sequence[Row], measure: Measure, folder: Path, note: str = "") -> None:

@@ -7,11 +7,12 @@ and the trial's number, so a killed search continues with the proposals that it 
 import math
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from descent.cli.overrides import parse
 from descent.errors import ConfigError, first_line, require
 from descent.sweep.conduct import Queue
 from descent.sweep.pictures import read_curve
@@ -24,21 +25,19 @@ DIGITS = 4  # of a drawn number, so that it can be typed again
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from `low` to `high`, evenly or evenly over their logarithms; `text` is as typed."""
+    """The numbers from `low` to `high`, evenly or evenly over their logarithms."""
 
     low: float
     high: float
     log: bool
-    text: str
 
     def divide(self, steps: int) -> list[str]:
         """Return this many equally spaced values, including both ends."""
-        require(steps >= 2, "search.steps", steps, "a whole number of at least 2")
+        require(isinstance(steps, int) and steps >= 2, "search.steps", steps, "a whole number of at least 2")
         turn, back = (math.log, math.exp) if self.log else (float, float)
         low, high = turn(self.low), turn(self.high)
-        return list(
-            dict.fromkeys(self.write(back(low + (high - low) * n / (steps - 1))) for n in range(steps))
-        )
+        values = [back(low + (high - low) * step / (steps - 1)) for step in range(steps)]
+        return list(dict.fromkeys(map(self.write, values)))
 
     def write(self, value: float) -> str:
         """Return a number as it can be typed."""
@@ -54,6 +53,19 @@ class Range:
         return kind(self.low, self.high, log=self.log)  # type: ignore[arg-type]
 
 
+def read_range(key: str, text: str) -> Range | None:
+    """Return an interval of Hydra's, such as `tag(log,interval(1e-4,1))` or `int(interval(1,8))`, or None."""
+    override = parse(f"{key}={text}")
+    if not override.is_sweep_override() or override.is_discrete_sweep():
+        return None
+    interval = override.value()
+    log, low, high = "log" in interval.tags, interval.start, interval.end
+    numbers = isinstance(low, int | float) and isinstance(high, int | float)
+    good = numbers and (0 if log else -math.inf) < low < high < math.inf
+    require(good, key, text, "an interval from a lower to a higher number")
+    return Range(low, high, log)
+
+
 @dataclass
 class Grid:
     """Every combination of values, with each range divided into steps, both ends included."""
@@ -64,21 +76,21 @@ class Grid:
 class Search(Queue):
     """The trials of a search: those already begun, and then the proposals of an Optuna sampler.
 
-    `sampler` makes one from a seed, `pruner` ends trials early, and `space` gives each key's possible values.
+    `sampler` makes one from a seed, and `pruner` ends trials early.
     """
 
     def __init__(
-        self, sampler: Callable[..., Any], pruner: Any, plan: Plan, space: Mapping[str, Range | list[str]],
-        trials: int, seed: int, measure: Measure,
-    ) -> None:  # fmt: skip
+        self, sampler: Callable[..., Any], pruner: Any, plan: Plan, trials: int, seed: int, measure: Measure
+    ) -> None:
         import optuna
         from optuna.storages import JournalStorage, journal
 
         super().__init__([])
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self.sampler, self.plan, self.space, self.wanted = sampler, plan, space, trials
-        self.seed, self.measure, self.trials = seed, measure, dict[Point, Any]()
+        self.sampler, self.plan, self.wanted, self.seed, self.measure = sampler, plan, trials, seed, measure
+        self.space = {key: read_range(key, texts[0]) or texts for key, texts in plan.values.items()}
+        self.trials: dict[Point, Any] = {}
         file = str(plan.folder / BOARD)
         Path(f"{file}.lock").unlink(missing_ok=True)  # of a sweep that was killed; this one is alone
         try:
@@ -87,11 +99,10 @@ class Search(Queue):
                 storage=storage, study_name="sweep", load_if_exists=True, pruner=pruner,
                 direction="minimize" if measure.lower else "maximize",
             )  # fmt: skip
-            before = self.study.trials
+            before, study = self.study.trials, storage.get_study_id_from_name("sweep")
         except Exception as error:  # whatever a damaged one makes of Optuna
             raise ConfigError(file, expected=f"a journal of Optuna's ({first_line(error)})") from error
         for found in before:
-            study = storage.get_study_id_from_name("sweep")
             identity = storage.get_trial_id_from_study_id_trial_number(study, found.number)
             point = self._add(optuna.trial.Trial(self.study, identity))
             if not found.state.is_finished() and point.is_over():  # the sweep was killed before it noted that
@@ -113,11 +124,9 @@ class Search(Queue):
         return point
 
     def left(self) -> int:
-        """Return how many are still to come."""
         return len(self.waiting) + max(0, self.wanted - len(self.all))
 
     def take(self) -> Point | None:
-        """Return a trial that has begun, or the next one."""
         from optuna.distributions import CategoricalDistribution
 
         if (point := super().take()) is not None or self.waiting or not self.left():
@@ -132,7 +141,7 @@ class Search(Queue):
         """Report a run's epochs so far, and mark the run if the pruner ends it."""
         trial = self.trials[point]
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        for epoch, value in zip(*read_curve(point.folder, self.measure.metric), strict=True):
+        for epoch, value in read_curve(point.folder, self.measure.metric).items():
             if int(epoch) not in known:
                 trial.report(value, int(epoch))
                 if trial.should_prune():
