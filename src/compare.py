@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def compare(config: Config) -> None:
     """Print the runs of some folders side by side, and write table and pictures where `output` says."""
-    from descent.sweep.comparison import compare as compare_runs
+    from descent.sweep.ranking import compare as compare_runs
 
     print(compare_runs(list(config.runs), config.by, config.output))
 

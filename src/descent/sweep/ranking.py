@@ -1,16 +1,19 @@
-"""Ranks choices: means over seeds, and which differences their spread supports."""
+"""Ranks choices, of a sweep or of any runs: means over seeds, and which differences their spread supports."""
 
 import math
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from descent.callbacks.figures import DEFAULT, find_like
+from descent.errors import ConfigError, require
 from descent.run.atomic import write_text
-from descent.run.folder import RunFolder
+from descent.run.folder import RunFolder, find_runs
+from descent.run.trust import read_yaml
 from descent.sweep.pictures import draw
 from descent.sweep.plan import Point, read_json
 
@@ -22,6 +25,8 @@ LOWER = ("loss", "mae", "mse", "rmse", "mape", "calibration_error")  # metrics f
 FEW = 5  # with fewer seeds in common, the spread is too uncertain to call a difference noise
 # Student's t that 2.5 % lie above, by degrees of freedom from 4
 T = (2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101)
+FILES = {"ranking.csv", "ranking.md", "curves.png", "line.png", "map.png"}
+UNLIKE = ("name", "folder", "resume", "jobs")  # keys that do not affect what a run computes
 SHOWN, ENDLESS = 20, 10_000  # rows on the terminal; characters across in a file
 
 
@@ -203,3 +208,61 @@ def publish(rows: Sequence[Row], measure: Measure, folder: Path, note: str = "")
     table = draw_table(tabulate(rows, measure), ENDLESS, "ASCII_MARKDOWN")
     write_text(folder / "ranking.md", f"{table}\n\n{explain(rows, measure)}\n{note}")
     draw(rows, measure, folder)
+
+
+# ---- any runs ----------------------------------------------------------------------------------------------
+
+
+def compare(paths: Sequence[str], by: str | None, output: str | None) -> str:
+    """Rank runs, write a table and pictures to a folder if one is named, and return the ranking in words.
+
+    Args:
+        paths: folders of runs, or with runs in them, or patterns.
+        by: the metric to rank by; None for what the first run monitors.
+        output: a new folder, or one of an earlier comparison; None to write nothing.
+    """
+    folders = find_folders(paths)
+    points = [Point(chosen, (), folder) for chosen, folder in zip(tell_apart(folders), folders, strict=True)]
+    rows = collect(points)
+    require(bool(rows), "runs", " ".join(paths), "runs that have come to their end")
+    config, figures = read_yaml(folders[0].config), next(iter(rows[0].figures.values()))
+    measure = choose_measure(str(config["monitor"]), str(config["mode"]), points[0].values, figures)
+    if by is not None:
+        measure = Measure(by, is_less_better(by), f"{by} at each run's best epoch")
+    if not (ranked := rank(rows, measure)):
+        raise ConfigError("by", measure.metric, expected=f"one of {', '.join(figures)}", choices=figures)
+    text = show(ranked, measure)
+    if unfinished := [str(point.folder) for point in points if point.state() != "done"]:
+        text += f"\nNot at their end: {', '.join(unfinished)}"
+    if output is not None:
+        folder = Path(output).expanduser()
+        good = not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES)
+        require(good, "output", output, "a new folder, or one of an earlier comparison")
+        folder.mkdir(parents=True, exist_ok=True)
+        publish(ranked, measure, folder)
+        text += f"\nWritten to {output}"
+    return text
+
+
+def find_folders(paths: Sequence[str]) -> list[RunFolder]:
+    """Return the runs that paths and patterns name, in their order, each once."""
+    found: dict[Path, RunFolder] = {}
+    for path in paths:
+        places = [path] if Path(path).exists() else sorted(glob(path))  # noqa: PTH207 (may be absolute)
+        runs = [run for place in places for run in find_runs(Path(place).resolve())]
+        if not runs:
+            siblings = [str(other) for other in Path(path).parent.glob("*/")]
+            expected = "the folder of a run, or one with runs in it"
+            raise ConfigError("runs", path, expected=expected, choices=siblings)
+        found |= {run.path: run for run in sorted(runs, key=lambda run: run.path)}
+    require(bool(found), "runs", [], "folders of runs: python src/compare.py logs/a logs/b")
+    return list(found.values())
+
+
+def tell_apart(folders: Sequence[RunFolder]) -> list[dict[str, str]]:
+    """Return each run's typed values that differ between runs, by key; `–` if a run has none."""
+    lines = [read_yaml(folder.overrides) if folder.overrides.is_file() else [] for folder in folders]
+    typed = [dict(str(word).lstrip("+").partition("=")[::2] for word in line or ()) for line in lines]
+    keys = [key for key in dict.fromkeys(key for run in typed for key in run) if key not in UNLIKE]
+    apart = [key for key in keys if len({run.get(key) for run in typed}) > 1]
+    return [{key: run.get(key, "–") for key in apart} for run in typed]
