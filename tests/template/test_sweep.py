@@ -87,7 +87,6 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
         ("seed=range(0,1000000)", "at most"),
         ("data.batch_size=16,32,many", "data.batch_size=many: expected a whole number"),
         ("optimizer.lr=interval(0.1,1)", "or search="),
-        ("seed=0,1 folder=${name}", "expected the folder of the sweep"),
         ("seed=0,1 resume=true folder=none/sweep", "expected a sweep of these words"),
         ("search=rendom optimizer.lr=interval(0.1,1)", "search=rendom: expected one of"),
         ("search=grid search.steps=1 optimizer.lr=interval(0.1,1)", "a whole number of at least 2"),

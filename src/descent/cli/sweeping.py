@@ -49,57 +49,48 @@ def plan_sweep(words: Sequence[str], multirun: bool) -> Sweep | None:
     Raises:
         ConfigError: a word that does not exist, or a folder that contains something else.
     """
-    own = read_own(words)
-    resume = own.get("resume")
-    place = Path(resume).expanduser().resolve() if isinstance(resume, str) else Path()
-    saved = read_plan(place) if place != Path() and (place / PLAN).exists() else None
+    typed = by_key(words)
+    require_one_of(list_choices("search"), "search", typed.get("search", "none"))  # Hydra ignores others
+    resume = next((parse(word).value() for word in words if key_of(word) == "resume"), None)
+    place = Path(str(resume)).expanduser().resolve()
+    saved = read_plan(place) if isinstance(resume, str) and (place / PLAN).exists() else None
     if not multirun and saved is None and not is_recipe(words):
-        for key, value in own.items():
-            single = root_of(key) in ("folder", "name", "resume")
-            require(single, key, value, "-m with it, and several values of a word")
+        for key, value in typed.items():
+            expected = "-m with it, and several values of a word"
+            require(root_of(key) not in OF_RUNS, key, value, expected)
         return None
-    plan, more = lay_out(words, own, saved)
+    plan, more = lay_out(words, saved)
     before = saved or find_before(plan, resume)
     if before is not None:
         expected = f"the sweep of the same words: {' '.join(before.typed())[:300]}"
         require(plan.is_like(before), "resume", RunFolder(before.folder), expected)
-    return (plan, more) if before is saved else lay_out(words, own, before)
-
-
-def read_own(words: Sequence[str]) -> dict[str, Any]:
-    """Return the values of the words that are about the sweep, not about its runs; each has one."""
-    typed = {key_of(word): parse(word) for word in words if root_of(word) in OWN}
-    for key, override in typed.items():
-        single = not override.is_sweep_override()
-        require(single, key, by_key(words)[key], "one value, which all runs share")
-    own = {key: override.value() for key, override in typed.items()}
-    search, jobs = str(own.get("search", "none")), own.get("jobs", "auto")
-    require_one_of(list_choices("search"), "search", search)  # Hydra would ignore another
-    good = jobs == "auto" or (type(jobs) is int and jobs >= 1)
-    require(good, "jobs", jobs, "auto, or how many runs at a time, at least 1")
-    return own
+    return (plan, more) if before is saved else lay_out(words, before)
 
 
 def is_recipe(words: Sequence[str]) -> bool:
     """Return whether the experiment that words choose varies something that they do not set to one value."""
     if "experiment" not in by_key(words):
         return False
-    single = [word for word in words if root_of(word) not in OWN and not parse(word).is_sweep_override()]
+    single = list_single(words)
     return not compose("train", single).recipe.keys() <= by_key(single).keys()
 
 
-def lay_out(words: Sequence[str], own: Mapping[str, Any], before: Plan | None) -> Sweep:
+def list_single(words: Sequence[str]) -> list[str]:
+    """Return the words that all runs share."""
+    return [word for word in words if key_of(word) != "resume" and not parse(word).is_sweep_override()]
+
+
+def lay_out(words: Sequence[str], before: Plan | None) -> Sweep:
     """Return the sweep of some words, in addition to those of the sweep that goes on."""
+    typed = by_key(words)
     if before is not None:
         require_plain(before.folder)
-        require_harmless(before, by_key(words))
+        require_harmless(before, typed)
     more = [word for word in words if root_of(word) in OF_RUNS]
     more = merge(["executor=local", *(before.search if before else [])], more)
-    task = [word for word in words if root_of(word) not in OWN]
-    single = [w for w in merge(before.words if before else [], task) if not parse(w).is_sweep_override()]
-    found = compose("train", [*single, *more])
-    fixed, values = expand(merge([f"{k}={v}" for k, v in found.recipe.items()], task), before)
-    search, monitor = found.config["search"], found.config["monitor"]
+    found = compose("train", list_single(merge([*(before.words if before else []), *more], words)))
+    config, search = found.config, found.config["search"]
+    fixed, values = expand(merge([f"{k}={v}" for k, v in found.recipe.items()], words), before)
     of_search = [word for word in more if root_of(word) in ("search", "trials")] if search else []
     expected = "words with several values, or a range"
     require(not search or bool(values), "search", " ".join(of_search), expected)
@@ -109,14 +100,13 @@ def lay_out(words: Sequence[str], own: Mapping[str, Any], before: Plan | None) -
             require(bool(search), key, texts[0], expected)
             values[key] = interval.divide(search["steps"]) if "steps" in search else texts
     if "sampler" in search:
-        compared = not monitor.endswith("/loss") or "loss" not in map(root_of, values)
+        compared = not config["monitor"].endswith("/loss") or "loss" not in map(root_of, values)
         expected = "a metric such as val/acc, and its mode, because values of different losses do not compare"
-        require(compared, "monitor", monitor, expected)
+        require(compared, "monitor", config["monitor"], expected)
         load("optuna", "search")
-    fresh = LOGS / f"{own.get('name') or name_sweep(fixed, values)}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = before.folder if before else Path(str(own.get("folder") or fresh)).expanduser().resolve()
-    require("${" not in str(folder), "folder", folder, "the folder of the sweep; its runs get folders in it")
-    return Plan(folder, fixed, values, of_search), more
+    name = config["name"] if "name" in typed else name_sweep(fixed, values)
+    folder = config["folder"] if "folder" in typed else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Plan(before.folder if before else Path(folder), fixed, values, of_search), more
 
 
 def root_of(word: str) -> str:
@@ -158,6 +148,7 @@ def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], dict[s
         override, text = parse(word), word.partition("=")[2]
         override.config_loader = loader  # glob(*) asks it for the words of a group
         key, several = override.get_key_element(), override.is_sweep_override()
+        require(not several or root_of(word) not in OWN, key, text, "one value, which all runs share")
         if several and not override.is_discrete_sweep():
             values[key] = [text]
         elif several or key in values:
@@ -166,7 +157,7 @@ def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], dict[s
                 more = list(found)
             require(bool(more), key, text, "at least one value")
             values[key] = list(dict.fromkeys([*values.get(key, []), *more]))
-        else:
+        elif root_of(word) not in OWN:
             fixed[key] = word
     return list(fixed.values()), values
 
@@ -202,6 +193,8 @@ def check_points(plan: Plan, more: Sequence[str]) -> dict[str, Any]:
 def run_sweep(sweep: Sweep) -> int:
     """Check a sweep's words, run what is missing of it, rank all of it, and return the exit code."""
     plan, config, script = sweep[0], check_points(*sweep), Path(sys.argv[0]).resolve()
+    jobs = config["jobs"]
+    require(jobs == "auto" or jobs >= 1, "jobs", jobs, "auto, or how many runs at a time, at least 1")
     for module in IMPORTS:
         import_module(module)
     from descent.sweep.conduct import Queue, Sweeping

@@ -89,9 +89,10 @@ class Sweeping:
         stop.unlink(missing_ok=True)
         self.signals.catch()
         tqdm.monitor_interval = 0  # without a thread, because runs are forked from this process
+        pause = POLL if sys.stdout.isatty() else RARELY
         bar = tqdm(
             total=total, initial=self.before, unit="run", file=sys.stdout, leave=False, dynamic_ncols=True,
-            smoothing=0, miniters=0, mininterval=POLL if sys.stdout.isatty() else RARELY,
+            smoothing=0, miniters=0, mininterval=pause, delay=pause,
         )  # fmt: skip
         try:
             while self.running or (self.queue.left() and not self.signals.received):

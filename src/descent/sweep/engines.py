@@ -25,7 +25,6 @@ from descent.run.signals import ENDING
 from descent.sweep.plan import Point
 
 POLL = 0.25  # seconds between a run's checks on whether it should end
-Run = Callable[..., int]
 
 
 def run_apart(point: Point, command: Sequence[str], place: str) -> int:
@@ -97,7 +96,7 @@ class Local:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // (threads * self.processes)) if threads else 1
 
-    def submit(self, run: Run, point: Point, *apart: Any) -> Any:
+    def submit(self, run: Callable[..., int], point: Point, *apart: Any) -> Any:
         """Start a run, which only the sweep's stop file ends."""
         taken = [gpu for job in self.jobs if not job.done() for gpu in job.gpus]
         gpus = sorted(self.gpus, key=taken.count)[: self.processes]
@@ -139,7 +138,7 @@ class Ray:
         room = self.ray.cluster_resources()
         return max(1, min(int(room.get(name, 0) / need) for name, need in self.share.items() if need))
 
-    def submit(self, run: Run, *arguments: Any) -> Any:
+    def submit(self, run: Callable[..., int], *arguments: Any) -> Any:
         """Start a run."""
         remote = self.ray.remote(num_cpus=self.share["CPU"], num_gpus=self.share["GPU"], max_retries=0)(run)
         return remote.remote(*arguments).future()
