@@ -1,22 +1,18 @@
-"""Lightning's loops over training and validation batches, with the hooks that somebody listens to."""
+"""Lightning's loop over training batches, with the hooks that somebody listens to."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from inspect import signature
 from itertools import count, repeat
-from typing import Any, cast
+from typing import Any
 
-import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.pytorch.trainer.states import RunningStage, TrainerFn
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.memory import recursive_detach
 from torch import Tensor
 from torch.optim import LBFGS
@@ -37,7 +33,6 @@ HOOKS = (
     "on_before_optimizer_step",
     "on_train_batch_end",
 )
-VALIDATION = ("on_validation_batch_start", "on_validation_batch_end")
 # a module, or data, that overrides any of these gets Lightning's own `advance`
 TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 BACKWARD = ("optimizer_zero_grad", "backward", "configure_gradient_clipping", "optimizer_step")
@@ -56,11 +51,6 @@ class LeanLoop(_TrainingEpochLoop):
     plain = False  # whether this loop replaces Lightning's own `advance`
     checked: LightningModule | None = None  # whose hooks were inspected
 
-    def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
-        super().__init__(trainer, min_steps, max_steps)
-        stage = TrainerFn.FITTING, RunningStage.VALIDATING
-        self.val_loop = LeanValidation(trainer, *stage, verbose=False, inference_mode=False)
-
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
         trainer, module = self.trainer, self.trainer.lightning_module
@@ -69,6 +59,8 @@ class LeanLoop(_TrainingEpochLoop):
             self.takes_index = "batch_idx" in signature(module.training_step).parameters
             self.checked = module
         self.plain = not self._is_unusual(data_fetcher)
+        if not self.plain:
+            return
         # then nothing happens between two batches but checking whether the run should stop
         self.uninterrupted = (
             self.max_steps == -1
@@ -77,14 +69,11 @@ class LeanLoop(_TrainingEpochLoop):
             and not any(s.reduce_on_plateau and s.interval == "step" for s in trainer.lr_scheduler_configs)
         )
         loader: Any = data_fetcher.combined_loader
-        if self.plain and loader.iterables is loader.flattened[0]:
+        if loader.iterables is loader.flattened[0]:
             # a single loader: no tree of batches to reassemble around each batch
             data_fetcher.iterator = zip(loader._iterator.iterators[0], count(), repeat(0), strict=False)
-        # torch's optimizers call the closure first, except the one that calls it several times
-        kind = type(trainer.optimizers[0]) if self.plain else LBFGS
         self.module, precision = module, trainer.precision_plugin
         self.autocast = precision.train_step_context if isinstance(precision, MixedPrecision) else None
-        self.closure_first = kind.__module__.startswith("torch.optim.") and kind is not LBFGS
         self.of_optimizer = blame("optimizer")
         self.device, self.optimizer = trainer.strategy.root_device, trainer.optimizers[0]
         self.stepper = Stepper(self.optimizer)
@@ -108,6 +97,9 @@ class LeanLoop(_TrainingEpochLoop):
             or trainer.accumulate_grad_batches != 1
             or not module.automatic_optimization
             or len(trainer.optimizers) != 1
+            # torch's optimizers call the closure first, except the one that calls it several times
+            or not type(trainer.optimizers[0]).__module__.startswith("torch.optim.")
+            or isinstance(trainer.optimizers[0], LBFGS)
             or isinstance(data_fetcher, _DataLoaderIterDataFetcher)
         )
 
@@ -143,15 +135,10 @@ class LeanLoop(_TrainingEpochLoop):
         self._call("on_train_batch_start", batch, batch_idx)
         self.batch_progress.increment_started()
 
-        outputs: dict[str, Any] = {}
         progress.step.increment_ready()
-        if self.closure_first:
-            self._differentiate(batch, batch_idx, outputs)
-            with self.of_optimizer:
-                self.stepper.step()
-        else:
-            closure = partial(self._differentiate, batch, batch_idx, outputs)
-            self.optimizer.step(torch.enable_grad()(closure))  # type: ignore[arg-type]
+        outputs = self._differentiate(batch, batch_idx)
+        with self.of_optimizer:
+            self.stepper.step()
         progress.step.increment_completed()
 
         self.batch_progress.increment_processed()
@@ -166,14 +153,14 @@ class LeanLoop(_TrainingEpochLoop):
         if self._results:
             logger.update_train_step_metrics()
 
-    def _differentiate(self, batch: Any, batch_idx: int, outputs: dict[str, Any]) -> Tensor | None:
-        """Do what an optimizer's closure does, and fill `outputs` with the module's step output."""
+    def _differentiate(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Do what an optimizer's closure does, and return the module's step output."""
         self.names["_current_fx_name"] = "training_step"
         with self.autocast() if self.autocast else nullcontext():
             output = self.module.training_step(batch, batch_idx)
         self.names["_current_fx_name"] = None
         loss: Tensor | None = output["loss"] if isinstance(output, Mapping) else output
-        outputs.update(recursive_detach(output) if isinstance(output, Mapping) else {})
+        outputs = recursive_detach(output) if isinstance(output, Mapping) else {}
         progress = self.automatic_optimization.optim_progress.optimizer.zero_grad
         progress.increment_ready()
         self._call("on_before_zero_grad", self.optimizer)
@@ -188,7 +175,7 @@ class LeanLoop(_TrainingEpochLoop):
         self._call("on_before_optimizer_step", self.optimizer)
         if (clip := self.trainer.gradient_clip_val) is not None:
             self.module.clip_gradients(self.optimizer, clip, self.trainer.gradient_clip_algorithm)
-        return loss
+        return outputs
 
     def _call(self, name: str, *arguments: Any) -> None:
         """Call a hook on everything that overrides it."""
@@ -196,56 +183,6 @@ class LeanLoop(_TrainingEpochLoop):
             self.names["_current_fx_name"] = name
             hook(*arguments)
             self.names["_current_fx_name"] = None
-
-
-class LeanValidation(_EvaluationLoop):
-    """The validation batches of an epoch, unless the run requires Lightning's own `advance`."""
-
-    checked: LightningModule | None = None  # whose hooks were inspected
-    plain = False
-
-    def on_run_start(self) -> None:
-        module = self.trainer.lightning_module
-        if self.checked is not module:
-            super()._verify_dataloader_idx_requirement()
-            heard = any(list_listeners(name, self.trainer, module) for name in VALIDATION)
-            takes_index = "batch_idx" in signature(module.validation_step).parameters
-            self.plain = takes_index and not heard and self.num_dataloaders == 1
-            self.checked = module
-        super().on_run_start()
-
-    def _verify_dataloader_idx_requirement(self) -> None:
-        """Do nothing: checking once is enough, and each check takes 0.1 ms."""
-
-    def _evaluation_step(
-        self, batch: Any, batch_idx: int, dataloader_idx: int, dataloader_iter: Iterator[Any] | None
-    ) -> None:
-        trainer, progress = self.trainer, self.batch_progress
-        training = cast(LeanLoop, trainer.fit_loop.epoch_loop)
-        if not (self.plain and training.plain) or trainer.sanity_checking:
-            super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
-            return
-        if training.device.type != "cpu":
-            batch = move_data_to_device(batch, training.device)
-        progress.increment_ready()
-        logger, self._results.batch, self._results.batch_size = trainer._logger_connector, batch, None
-        self._results.dataloader_idx = None
-        logger._first_loop_iter = logger._first_loop_iter is None
-        progress.increment_started()
-        training.names["_current_fx_name"] = "validation_step"
-        with training.autocast() if training.autocast else nullcontext():
-            training.module.validation_step(batch, batch_idx)
-        training.names["_current_fx_name"] = None
-        progress.increment_processed()
-        if self._results:
-            logger.on_batch_end()
-        progress.increment_completed()
-        self._has_run = True
-        if self._results:
-            logger.update_eval_step_metrics(self._seen_batches_per_dataloader[dataloader_idx])
-        self._seen_batches_per_dataloader[dataloader_idx] += 1
-        if not progress.is_last_batch and trainer.received_sigterm:
-            raise SIGTERMException
 
 
 def list_listeners(name: str, trainer: Trainer, module: LightningModule) -> list[Callable[..., Any]]:
