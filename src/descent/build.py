@@ -47,11 +47,9 @@ def build_node(
     """Build what a node of plain values describes.
 
     A node with a `_target_` calls it with the node's fields, plus the offers that its signature names and the
-    node does not set; `_partial_: true` returns a partial. A node without one becomes a dict of what its
-    children describe, which get the same offers. Where children are grouped by words such as `classes` and
-    `values`, only those of the offered task are built. A list is built item by item; anything else is
-    returned unchanged. An offered tensor replaces the node's value. A config from elsewhere may use only the
-    names in `allowed`.
+    node does not set (an offered tensor is set anyway); `_partial_: true` returns a partial. A node without
+    one becomes a dict of what its children describe, which get the same offers; of children grouped by words
+    such as `classes` and `values`, those of the offered task. `allowed`: all names that may be used.
     """
     offers = offers or {}
     if isinstance(node, list):
@@ -88,8 +86,7 @@ def build_node(
 def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str, Any]:
     """Return a node's part for the task: in its place if it has a `_target_`, else merged with the rest."""
     kinds = node.keys() & {*task.KINDS, task.kind}
-    common = {name: child for name, child in node.items() if name not in kinds}
-    part = node.get(task.kind) or {}
+    common, part = {k: child for k, child in node.items() if k not in kinds}, node.get(task.kind) or {}
     if not part and any("_target_" in node[kind] for kind in kinds):
         expected = f"a choice, because none is known for the task {task.kind or 'of this data'}"
         raise ConfigError(key, expected=expected)

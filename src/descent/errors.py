@@ -10,7 +10,6 @@ from traceback import walk_tb
 from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of a disk; no value can fix them
-VALUES = (TypeError, ValueError, RuntimeError, ArithmeticError)  # what is raised because of a value
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
 HERE = Path(__file__).resolve().parent
 ABSENT = object()
@@ -19,9 +18,7 @@ ABSENT = object()
 class ConfigError(ValueError):
     """A choice that cannot work, in one line: `key=value: expected …; nearest: …`.
 
-    Every user mistake that this package detects raises this. Any other exception is a bug, in the template
-    or in code that was added to it, and keeps its traceback.
-
+    Every mistake that this package detects raises this; any other exception is a bug, with its traceback.
     The key is a config key, such as "model.hidden"; a class that the config builds gives the name of its own
     argument, which `blame` completes. The line names the choice nearest to the value, or to `meant`.
     """
@@ -64,27 +61,24 @@ class blame(AbstractContextManager["blame", None]):
     """`with blame("optimizer"):` names the part of the config at fault if its body raises.
 
     A `ConfigError` gets the part's name before its key, and what a library raises becomes a `ConfigError`.
-    An exception from added code keeps its traceback, because that may be a bug.
+    An exception from added code keeps its traceback.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        full = getattr(error, "errno", None) in FULL
         if isinstance(error, ConfigError):
             if error.key.partition(".")[0] != self.key.partition(".")[0]:
                 error.key = f"{self.key}.{error.key}"
-        elif isinstance(error, Exception) and not isinstance(error, Stopped) and is_about_values(error):
+        elif (
+            isinstance(error, Exception)
+            and not (full or isinstance(error, Stopped))
+            and is_of_libraries(error)
+        ):
             expected = f"values that it takes ({first_line(error)})"
             raise ConfigError(self.key, expected=expected) from error
-
-
-def is_about_values(error: Exception) -> bool:
-    """Whether a library rejected a value; what this package raises by accident is a bug."""
-    files = list_files(error)
-    by_library = bool(files) and HERE not in files[-1].parents
-    full = isinstance(error, OSError) and error.errno in FULL
-    return (by_library or isinstance(error, VALUES)) and is_of_libraries(error) and not full
 
 
 def is_of_libraries(error: BaseException) -> bool:

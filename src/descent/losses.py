@@ -24,10 +24,10 @@ class MeanAbsoluteError(nn.Module):
 
     `torch.nn.L1Loss` also divides by the number of outputs; this does not. With one output, they agree.
     The gradient with respect to an element of `input` is `sign(input - target) / len(input)`: as large for
-    a small error as for a large one, which makes the loss robust to outliers and to wrong labels (Ghosh,
-    Kumar & Sastry, "Robust Loss Functions under Label Noise for Deep Neural Networks", AAAI 2017). On class
-    probabilities, it starts slowly: while the true class has a small probability, the softmax passes back
-    almost no gradient. Give it more steps (a smaller batch, more epochs) than cross entropy.
+    a small error as for a large one, so that outliers and wrong labels matter little (Ghosh, Kumar & Sastry,
+    "Robust Loss Functions under Label Noise for Deep Neural Networks", AAAI 2017). On class probabilities,
+    it starts slowly, because the softmax passes back almost no gradient while the true class is unlikely:
+    give it more steps than cross entropy.
     """
 
     takes = "values"
@@ -56,17 +56,10 @@ def find_takes(criterion: nn.Module) -> str | None:
 
 
 def count_terms(criterion: nn.Module, task: Task) -> int:
-    """Return how many classes a criterion averages over as well as over samples: with `MSELoss`, all.
-
-    Multiplied by it, the loss is a sum over classes, as in the Brier score.
-    """
-    averages = getattr(criterion, "reduction", "") == "mean" and find_takes(criterion) in (
-        "values",
-        "one_hot",
-    )
-    if averages and not isinstance(criterion, nn.MultiLabelSoftMarginLoss):
-        return task.sizes().get("num_classes", 1)
-    return 1
+    """Return what turns a criterion's mean over classes into a sum: `MSELoss` becomes the Brier score."""
+    means = getattr(criterion, "reduction", "") == "mean" and find_takes(criterion) in ("values", "one_hot")
+    own = isinstance(criterion, nn.MultiLabelSoftMarginLoss)  # means a mean
+    return task.sizes().get("num_classes", 1) if means and not own else 1
 
 
 def weigh_targets(criterion: nn.Module, targets: Any) -> Tensor | None:
@@ -89,11 +82,10 @@ def weigh_classes(node: Mapping[str, Any], data: Any) -> dict[str, Tensor]:
     Balanced weights make all classes count equally: if n of N training samples are of one of K classes, its
     weight is `N / (K * n)` (King & Zeng, 2001), and the `pos_weight` of its yes-or-no question `(N - n) / n`.
     """
-    counts = getattr(data, "class_counts", [])
-    n = torch.tensor(counts, dtype=torch.float32)
+    n = torch.tensor(getattr(data, "class_counts", []), dtype=torch.float32)
     balanced = {"weight": n.sum() / (len(n) * n), "pos_weight": (n.sum() - n) / n}
     chosen = {name: weights for name, weights in balanced.items() if node.get(name) == "balanced"}
     for name in chosen:
         expected = "a training sample of each class, because the weights are counted by those"
-        require(len(counts) > 0 and all(counts), f"loss.{name}", "balanced", expected)
+        require(len(n) > 0 and bool(n.all()), f"loss.{name}", "balanced", expected)
     return chosen

@@ -36,13 +36,12 @@ class EpochMetrics:
             if not torch.backends.mps.is_available():  # which has no float64
                 metric.set_dtype(task.dtype)
         self.task, self.criterion, self.takes = task, criterion, find_takes(criterion)
-        self.sums = getattr(criterion, "reduction", "mean") == "sum"
         self.most = 1  # steps to keep
         self.undefined: dict[str, str] = {}  # metrics that had no value in the last epoch, and why
         self.reset(torch.device("cpu"))
 
     def reset(self, device: torch.device) -> None:
-        """Forget everything, and expect the next tensors on `device`."""
+        """Forget everything, at the beginning of an epoch whose tensors will be on `device`."""
         self.steps: list[tuple[Tensor, Any, Any]] = []  # that the metrics have not seen yet
         self.loss = self.weight = torch.tensor(0.0, device=device)  # summed over the samples
         self.samples, self.batch = 0, -1
@@ -53,6 +52,8 @@ class EpochMetrics:
         """Record batch number `batch`: its loss, outputs and targets, both `(size, …)`."""
         if batch == self.batch:
             return  # LBFGS evaluates a batch several times; the first time counts
+        if batch == 0:
+            self.reset(loss.device)
         self.batch = batch
         if not self.steps:
             size = sum(tensor.nbytes for tensor in list_tensors((outputs, targets)))
@@ -62,11 +63,12 @@ class EpochMetrics:
             self._update()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return loss and metrics over the samples of all processes since the last reset, scalar tensors.
+        """Return the epoch's loss and metrics over the samples of all processes, scalar tensors.
 
         An undefined metric, such as the AUROC when a class has no samples, is NaN.
         """
         self._update()
+        self.batch = -1
         totals = torch.stack([self.loss, self.weight])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(totals)
@@ -84,13 +86,13 @@ class EpochMetrics:
         for name, metric in self.metrics.items():
             # an undefined one may be defined over all samples
             with blame(f"metrics.{name}"), suppress(ArithmeticError, UserWarning):
-                trial = metric.clone().to(metric.device)
+                trial = metric.clone().to(list_tensors(outputs)[0].device)
                 self._update_with(trial, outputs, targets)
                 if count_samples(targets) > 1:
                     compute_numbers(name, trial)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything recorded since the last reset: plain values, and copies of tensors on the CPU.
+        """Return everything recorded in this epoch: plain values, and copies of tensors on the CPU.
 
         It does not update the metrics, because sums over different blocks would round differently.
         """
@@ -125,7 +127,7 @@ class EpochMetrics:
         if weights is None:
             weights = torch.ones(sum(sizes), device=losses.device)
         batches = torch.stack([part.sum() for part in weights.reshape(sum(sizes), -1).split(sizes)])
-        if not self.sums:
+        if getattr(self.criterion, "reduction", "mean") != "sum":
             losses = losses * batches
         # a batch in which no target counts has a NaN loss and no weight
         self.loss = self.loss + torch.where(batches > 0, losses, 0).sum()

@@ -1,7 +1,7 @@
 """The LightningModule: the tutorial's loop, under Lightning's names."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torchmetrics
@@ -18,9 +18,6 @@ from descent.metrics import EpochMetrics
 from descent.task import Task
 from descent.trial import try_out
 
-if TYPE_CHECKING:
-    from descent.schedulers import Schedule
-
 
 class Supervised(LightningModule):
     """Learns to predict targets from inputs, with a model, a criterion and an optimizer.
@@ -34,7 +31,7 @@ class Supervised(LightningModule):
         criterion: a module of `(input, target)` that returns the mean loss of a batch. It contains none of
             the model's parameters: `backward` reaches those through the graph behind `input`.
         optimizer: takes parameters and returns the optimizer.
-        schedule: how the learning rate changes, or None to keep it constant.
+        schedule: a `descent.schedulers.Schedule` of the learning rate, or None to keep it constant.
         metrics: torchmetrics by name, logged as `train/<name>`, `val/<name>` and `test/<name>`.
         task: what targets mean, or None to leave outputs and targets as they are.
         scaling: turns raw inputs into the model's; training batches are already scaled.
@@ -46,7 +43,7 @@ class Supervised(LightningModule):
         model: nn.Module,
         criterion: nn.Module,
         optimizer: Callable[[Iterable[Any]], Optimizer],
-        schedule: "Schedule | None" = None,
+        schedule: Any = None,
         metrics: Mapping[str, torchmetrics.Metric] | None = None,
         task: Task | None = None,
         scaling: nn.Module | None = None,
@@ -57,11 +54,9 @@ class Supervised(LightningModule):
         self.criterion, self.takes = criterion, find_takes(criterion)
         self.terms = count_terms(criterion, self.task)
         self.optimizer, self.schedule, self.groups = optimizer, schedule, groups
-        self.samples_seen = 0  # by this process
-        self.tried = False  # whether one batch has gone through the criterion and the metrics
-        self.train_metrics, self.val_metrics, self.test_metrics = (
-            EpochMetrics(metrics or {}, self.task, criterion) for _ in range(3)
-        )
+        self.samples_seen, self.tried = 0, False  # by this process; whether one batch was tried on all parts
+        stages = (EpochMetrics(metrics or {}, self.task, criterion) for _ in range(3))
+        self.train_metrics, self.val_metrics, self.test_metrics = stages
 
     def forward(self, inputs: Tensor) -> Any:
         """Return probabilities, or values in their own units, for raw inputs `(batch, …)`."""
@@ -104,19 +99,8 @@ class Supervised(LightningModule):
         if self.schedule is None:
             return optimizer
         with blame("scheduler"):
-            steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs or 0
-            every = self.trainer.check_val_every_n_epoch or 1
-            scheduler = self.schedule.build(optimizer, steps, epochs, every)
+            scheduler = self.schedule.build(optimizer, self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}  # type: ignore[return-value]
-
-    def on_train_epoch_start(self) -> None:
-        self.train_metrics.reset(self.device)
-
-    def on_validation_epoch_start(self) -> None:
-        self.val_metrics.reset(self.device)
-
-    def on_test_epoch_start(self) -> None:
-        self.test_metrics.reset(self.device)
 
     def on_train_epoch_end(self) -> None:
         self._log("train", self.train_metrics)
@@ -144,8 +128,9 @@ class Supervised(LightningModule):
 
     def list_logged(self) -> list[str]:
         """Return the names that this module logs and that can be monitored: "train/loss", "val/acc", …"""
-        names = ("loss", *self.val_metrics.metrics)
-        return [f"{stage}/{name}" for stage in ("train", "val") for name in names]
+        return [
+            f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *self.val_metrics.metrics)
+        ]
 
     def epoch_state(self) -> dict[str, Any]:
         """Return this process's state within the current epoch, for a checkpoint in the middle of it."""

@@ -15,10 +15,9 @@ def group_parameters(
     """Return parameter groups as `torch.optim` takes them, from patterns of names.
 
     Args:
-        model, criterion: whose parameters are named as in `named_parameters()`, and `criterion.…`.
         groups: fields of a group, such as `{"weight_decay": 0}`, by a pattern such as `*.bias`, or by several
-            with spaces between them. The word `vectors` stands for parameters of at most one dimension:
-            biases and norms. A parameter gets the fields of all patterns that match; where several set the
+            with spaces between them; `vectors` are parameters of at most one dimension, `criterion.*` those
+            of the criterion. A parameter gets the fields of all patterns that match; where several set the
             same field, the first counts. `lr_decay` multiplies the rate from each layer to the one before.
         lr: the optimizer's learning rate, for groups without their own.
     """
@@ -33,8 +32,7 @@ def group_parameters(
     for name, parameter in named.items():
         fields: dict[str, Any] = {}
         for patterns, more in groups.items():
-            if belongs(name, parameter, patterns):
-                fields = {**more, **fields}
+            fields = {**more, **fields} if belongs(name, parameter, patterns) else fields
         if (decay := fields.pop("lr_decay", None)) is not None:
             above = len(layers) - 1 - layers.index(name.rpartition(".")[0])
             fields["lr"] = fields.get("lr", lr) * decay**above

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from math import cos, isinf, pi
 from typing import Any, Literal
 
+from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -32,13 +33,9 @@ class Schedule:
     ) -> None:
         self.scheduler, self.interval, self.monitor, self.arguments = scheduler, interval, monitor, arguments
 
-    def build(self, optimizer: Optimizer, steps: float, epochs: int, validates_every: int) -> dict[str, Any]:
-        """Return the settings that Lightning's `configure_optimizers` calls "lr_scheduler".
-
-        Args:
-            steps, epochs: of the whole run; steps are infinite if it has no end.
-            validates_every: epochs between validations; a plateau is checked as often.
-        """
+    def build(self, optimizer: Optimizer, trainer: Trainer) -> dict[str, Any]:
+        """Return what `configure_optimizers` calls "lr_scheduler"; a plateau is looked for at validations."""
+        steps, epochs = trainer.estimated_stepping_batches, trainer.max_epochs or 0
         arguments, length = dict(self.arguments), steps if self.interval == "step" else epochs
         for name in arguments.keys() & {*LENGTHS}:
             if arguments[name] is None:
@@ -51,20 +48,17 @@ class Schedule:
         if isinstance(scheduler, ReduceLROnPlateau):
             expected = "epoch, because the monitored metric is known once an epoch"
             require(self.interval == "epoch", "interval", self.interval, expected)
-            settings |= {"monitor": self.monitor, "frequency": validates_every}
+            settings |= {"monitor": self.monitor, "frequency": trainer.check_val_every_n_epoch or 1}
         return settings
 
 
 def cosine_warmup(optimizer: Optimizer, total_steps: int, warmup: float, final: float) -> LambdaLR:
     """Warm up linearly from 0, then follow half a cosine down (Loshchilov & Hutter, "SGDR", 2017).
 
-    Args:
-        total_steps: steps of the whole schedule; afterwards the rate stays at `final`.
-        warmup: share of the steps in which the rate rises to `lr`.
-        final: the rate at the end, as a share of `lr`.
+    `warmup` is the share of the `total_steps` in which the rate rises to `lr`; `final` the last rate, and the
+    rate afterwards, as a share of `lr`.
     """
     require(0 <= warmup < 1, "warmup", warmup, "a share of the run, from 0 up to, not including, 1")
-    require(0 <= final <= 1, "final", final, "a share of lr, from 0 to 1")
     rising = int(warmup * total_steps)
 
     def factor(step: int) -> float:

@@ -1,7 +1,7 @@
 """Tries one batch on the model, the criterion and the metrics before a run trains."""
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -9,12 +9,9 @@ from torch import Tensor
 
 from descent.errors import ConfigError, first_line
 
-if TYPE_CHECKING:
-    from descent.module import Supervised
 
-
-def try_out(module: "Supervised", inputs: Any, targets: Any) -> None:
-    """Send one batch through everything without side effects; a mismatch raises a `ConfigError`."""
+def try_out(module: Any, inputs: Any, targets: Any) -> None:
+    """Send one batch through a `Supervised` without side effects; a mismatch raises a `ConfigError`."""
     modes = {part: part.training for part in module.modules()}
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         # clones, because tensors of inference mode make no graph
@@ -22,7 +19,8 @@ def try_out(module: "Supervised", inputs: Any, targets: Any) -> None:
         outputs = module.model.eval()(inputs)
         while isinstance(outputs, Tensor) and outputs.dim() > 1 and len(outputs) in (1, *outputs.shape[1:]):
             # as many samples as classes, or one, would hide that (n, classes) and (n,) are subtracted
-            inputs, outputs, targets = apply_to_collection((inputs, outputs, targets), Tensor, repeat_first)
+            parts = (inputs, outputs, targets)
+            inputs, outputs, targets = apply_to_collection(parts, Tensor, lambda t: torch.cat([t, t[:1]]))
         try:
             loss = module.compute_loss(inputs, outputs, targets)
         except ConfigError:
@@ -47,7 +45,3 @@ def try_out(module: "Supervised", inputs: Any, targets: Any) -> None:
     module.val_metrics.try_out(apply_to_collection(outputs, Tensor, Tensor.detach), targets)
     for part, training in modes.items():
         part.training = training
-
-
-def repeat_first(values: Tensor) -> Tensor:
-    return torch.cat([values, values[:1]])

@@ -83,17 +83,11 @@ def test_groups_are_told_by_patterns_and_the_rate_falls_from_layer_to_layer() ->
     named = {id(p): n for n, p in model.named_parameters()}
     shown = {named.get(id(p), "criterion"): (group.get("lr"), group.get("weight_decay"))
              for group in found for p in group["params"]}  # fmt: skip
-    assert shown == {  # layers 0 to 3 and the criterion
-        "0.weight": (0.1 * 0.5**4, None),
-        "0.bias": (0.1 * 0.5**4, 0.0),
-        "1.weight": (0.1 * 0.5**3, 0.0),
-        "1.bias": (0.1 * 0.5**3, 0.0),
-        "2.weight": (0.1 * 0.5**2, None),
-        "2.bias": (0.1 * 0.5**2, 0.0),
-        "3.weight": (1.0, None),
-        "3.bias": (1.0, 0.0),
-        "criterion": (None, 0.0),
-    }
+    rates = [0.1 * 0.5**4, 0.1 * 0.5**3, 0.1 * 0.5**2, 1.0]  # of layers 0 to 3
+    for layer, rate in enumerate(rates):
+        assert shown[f"{layer}.bias"] == (rate, 0.0)
+        assert shown[f"{layer}.weight"] == (rate, 0.0 if layer == 1 else None)
+    assert shown["criterion"] == (None, 0.0)
     with pytest.raises(ConfigError, match=r"^groups=3\.wieght: expected a pattern.*; nearest: 3\.weight$"):
         group_parameters(model, nn.ReLU(), {"3.wieght": {}})
 
