@@ -38,24 +38,23 @@ def test_the_test_split_gives_the_numbers_of_the_run(run: Run, tmp_path: Path) -
     assert len(test) > 5
     assert {name: metrics[name] for name in test} == pytest.approx(test, rel=1e-5)
     assert f"180 samples: loss {test['loss']:.4f}, acc {test['acc']:.4f}" in finished.out
-    matrix = metrics["confusion"]
-    assert sum(map(sum, matrix)) == metrics["samples"] == 180
-    assert sum(matrix[i][i] for i in range(10)) / 180 == pytest.approx(test["acc"], rel=1e-5)
+    assert sum(map(sum, metrics["confusion"])) == metrics["samples"] == 180
     files = "metrics.json, report.txt, confusion_matrix.svg"
     assert finished.out.endswith(f"Written to run/evaluation: {files}\n")
     assert (tmp_path / "run/evaluation/report.txt").read_text() in finished.out
-    lines = {
-        run("run=run", "split=train", f"batch_size={size}", command="evaluate").out.splitlines()[2]
-        for size in (1, 7, 1024)
-    }
-    assert len(lines) == 1, lines
-    result = json.loads((tmp_path / "run/result.json").read_text())
+    sizes = [
+        run("run=run", "split=train", f"batch_size={size}", command="evaluate").out for size in (7, 1024)
+    ]
+    assert sizes[0].splitlines()[2] == sizes[1].splitlines()[2]
+    best = json.loads((tmp_path / "run/result.json").read_text())["best"]
     seen = run("run=run", "split=val", "weights=best", command="evaluate").out
-    assert f"loss {result['best']['val/loss']:.4f}, acc {result['best']['val/acc']:.4f}" in seen
-    assert (tmp_path / "run/evaluation-5").is_dir()
+    assert f"loss {best['val/loss']:.4f}, acc {best['val/acc']:.4f}" in seen
+    assert (tmp_path / "run/evaluation-4").is_dir()
 
 
-def test_values_are_held_against_the_truth_in_their_own_units(run: Run, tmp_path: Path) -> None:
+def test_values_are_compared_in_their_own_units_and_what_is_undefined_is_named(
+    run: Run, tmp_path: Path
+) -> None:
     assert run("data=diabetes", "loss=mse", "trainer.max_epochs=2").code == 0
     finished = run("run=run", command="evaluate")
     assert finished.code == 0, finished.err
@@ -64,22 +63,16 @@ def test_values_are_held_against_the_truth_in_their_own_units(run: Run, tmp_path
     row = metrics["values"]["progression"]
     assert (row["MAE"], row["R²"]) == pytest.approx((test["mae"], test["r2"]), rel=1e-5)
     assert (tmp_path / "run/evaluation/predicted_against_true.svg").exists()
-
-
-def test_what_is_not_defined_is_named_with_its_reason(run: Run, tmp_path: Path) -> None:
-    assert run("data=diabetes", "loss=mse", "trainer.max_epochs=1").code == 0
     np.savez(tmp_path / "alike.npz", inputs=np.ones((3, 10), np.float32), targets=[100.0] * 3)
     finished = run("run=run", "input=alike.npz", command="evaluate")
-    assert finished.code == 0, finished.err
     assert "r2 not defined" in finished.out
     assert "r2 is not defined: the targets do not vary" in finished.out
-    metrics, _ = read(tmp_path / "run")
-    assert metrics["r2"] is None
-    assert metrics["values"]["progression"]["R²"] is None
-    assert metrics["values"]["progression"]["MAE"] == pytest.approx(metrics["mae"], rel=1e-5)
+    metrics = json.loads((tmp_path / "run/evaluation-2/metrics.json").read_text())
+    row = metrics["values"]["progression"]
+    assert (metrics["r2"], row["R²"], row["MAE"]) == (None, None, pytest.approx(metrics["mae"], rel=1e-5))
 
 
-@pytest.mark.parametrize("classes", [2, 3, 30])
+@pytest.mark.parametrize("classes", [2, 30])
 def test_the_table_of_classes_is_that_of_scikit_learn(classes: int) -> None:
     torch.manual_seed(classes)
     expected, predicted = torch.randint(1, classes, (200,)), torch.randint(classes, (200,))
@@ -107,14 +100,8 @@ def test_labels_have_a_report_too_until_their_data_changes(run: Run, tmp_path: P
     x = np.random.default_rng(0).normal(size=(200, 3))
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", (x > 0).astype(np.float32))
-    words = (
-        "data=arrays",
-        "data.inputs=x.npy",
-        "data.targets=y.npy",
-        "data.task=labels",
-        "data.names=[a,b,c]",
-    )
-    assert run(*words, "trainer.max_epochs=5").code == 0
+    files = ("data=arrays", "data.inputs=x.npy", "data.targets=y.npy")
+    assert run(*files, "data.task=labels", "data.names=[a,b,c]", "trainer.max_epochs=5").code == 0
     assert run("run=run", command="evaluate").code == 0
     metrics, test = read(tmp_path / "run")
     assert {name: metrics[name] for name in test} == pytest.approx(test, rel=1e-5)
@@ -176,7 +163,7 @@ def test_targets_that_a_run_can_not_be_held_against_are_one_line(run: Run, tmp_p
 
 
 @pytest.mark.parametrize(
-    "names", [["a", "b" * 300], [f"$\\frac{i}" for i in range(70)], ["名前", "<&>", " "]]
+    "names", [["a", "b" * 300], [f"$\\frac{i}" for i in range(30)], ["名前", "<&>", " "]]
 )
 def test_a_picture_takes_names_of_any_kind_and_is_the_same_each_time(names: list[str]) -> None:
     size = len(names)

@@ -34,9 +34,8 @@ def test_torch_export_takes_raw_rows_of_any_number(
     exported = torch.export.load(tmp_path / "run/model.pt2", extra_files=files).module()
     described = (tmp_path / "run/model.json").read_text()
     assert files["model.json"] == described
-    assert json.loads(described)["outputs"] == {
-        "type": "float64", "shape": ["batch", 2], "names": ["a", "b"], "values": "values in their own units",
-    }  # fmt: skip
+    assert json.loads(described)["outputs"]["names"] == ["a", "b"]
+    assert json.loads(described)["outputs"]["values"] == "values in their own units"
     inputs = torch.from_numpy(np.load(tmp_path / "x.npy"))
     for batch in (inputs, inputs[:1], inputs[:7]):
         torch.testing.assert_close(exported(batch), model(batch), rtol=1e-12, atol=1e-5)

@@ -79,8 +79,8 @@ def table(
     splits = [torch.full((len(part),), list(paths).index(file.key)) for part, file in parts]
     for name in listed["split"]:
         words = frame[name].cast(pl.String).str.to_lowercase().fill_null("").to_list()
-        for word in {*words} - {*SPLITS}:
-            raise ConfigError("split", name, expected=f"{', '.join(SPLITS)} in each row, not {word!r:.200}")
+        wrong = sorted({*words} - {*SPLITS})
+        require(not wrong, "split", name, f"{', '.join(SPLITS)} in each row, not {wrong[:1]!s:.200}")
         splits[0] = torch.tensor([SPLITS[word] for word in words])
     place = torch.where(known, torch.cat(splits), -1)
     rows = {name: (place == SPLITS[name]).nonzero().flatten() for name in ("train", "val", "test")}
