@@ -1,10 +1,10 @@
-"""A run's folder: the names of its files, and how to claim, find, resume and give up the folder."""
+"""A run's folder: the names of its files, and how to claim and find it."""
 
 import os
 import shlex
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,11 +19,7 @@ SHARED = "DESCENT_FOLDER"  # tells the processes that Lightning starts for a run
 
 
 class RunFolder:
-    """The files of a run, by their contents.
-
-    Args:
-        path: the folder's path.
-    """
+    """The files of a run, by their contents."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -97,9 +93,8 @@ class Run:
 def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, str]]) -> Iterator[RunFolder]:
     """Create a folder, numbered if its name is taken, and keep other processes out of it.
 
-    A run that fails before it has a metric or a checkpoint removes what it created, but never files that it
-    did not create or folders that existed before. Among several processes that share a run, the first one
-    claims.
+    A run that fails before it has a metric or a checkpoint removes what it created. Among several processes
+    that share a run, the first one claims.
 
     Args:
         path: the folder to create, with its parents; for resuming, it exists.
@@ -135,7 +130,9 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
             yield folder
         except BaseException as error:
             gone = not folder.path.is_dir()
-            if not resume:
+            if not resume and not gone:
+                from descent.run.rewind import give_up
+
                 give_up(folder, made)
             if isinstance(error, ConfigError):  # the run never started
                 for file in set(folder.events()) - set(there):
@@ -147,10 +144,7 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
 
 
 def make(folder: RunFolder, write: Callable[[RunFolder], Mapping[Path, str]]) -> RunFolder:
-    """Create the first free one of `folder`, `folder-2`, `folder-3`, … with its files, atomically.
-
-    A run that is killed a moment later can be resumed.
-    """
+    """Create the first free one of `folder`, `folder-2`, `folder-3`, … with its files, atomically."""
     parent, name = folder.path.parent, folder.path.name
     part = parent / f".{name[:100]}.{uuid4().hex[:8]}{MARK}"
     try:
@@ -170,20 +164,6 @@ def make(folder: RunFolder, write: Callable[[RunFolder], Mapping[Path, str]]) ->
     finally:
         shutil.rmtree(part, ignore_errors=True)
     raise AssertionError("count() has no end")
-
-
-def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
-    """Remove what a new run created, unless there is a metric to show or a checkpoint, and empty folders."""
-    if not folder.path.is_dir() or folder.metrics.exists() or any(folder.path.rglob("*.ckpt")):
-        return
-    own = (folder.config, folder.overrides, folder.environment, folder.revision, folder.changes, folder.data)
-    more = (file for name in ("hparams.yaml", f".*{MARK}") for file in folder.path.rglob(name))
-    for file in (*own, folder.tracking, folder.lock, *folder.events(), *more):
-        file.unlink(missing_ok=True)
-    below = sorted((path for path in folder.path.rglob("*") if path.is_dir()), reverse=True)
-    for empty in (*below, folder.path, *made):
-        with suppress(OSError):  # it contains somebody else's file
-            empty.rmdir()
 
 
 def move(node: Any, old: str, new: str) -> Any:

@@ -1,7 +1,8 @@
-"""Restores a resumed run's folder to its contents at the newest undamaged checkpoint."""
+"""Restores a folder: a resumed run's to the newest undamaged checkpoint, a failed one's to nothing."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,6 @@ def rewind(folder: RunFolder) -> tuple[Path | None, Callable[[], None]]:
 
     Points after the checkpoint will be logged again, so they are cut off once the run has loaded it. The
     checkpoint is None if the run had not saved any: it starts afresh. Only the first process does this.
-
-    Raises:
-        ConfigError: there are checkpoints, but none can be read; nothing was changed.
     """
     path, checkpoint = find_newest_whole(folder)
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
@@ -55,19 +53,19 @@ def find_newest_whole(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
     Raises:
         ConfigError: there are checkpoints, and not one of them can be read.
     """
-    damaged: list[DamagedError] = []
+    damaged: list[str] = []
     for path in filter(Path.exists, (folder.last, folder.previous)):
         try:
             checkpoint = read(path)
         except DamagedError as error:
-            damaged.append(error)
+            damaged.append(str(error))
             continue
-        for passed_over in damaged:
-            print(f"{passed_over}; the checkpoint before it is used", flush=True)
+        if damaged:
+            print(f"{damaged[0]}; the checkpoint before it is used", flush=True)
         return path, checkpoint
     if damaged:
-        lines = "; ".join(map(str, damaged))
-        raise ConfigError(str(folder.checkpoints), expected=f"a checkpoint that can be read; {lines}")
+        expected = f"a checkpoint that can be read; {'; '.join(damaged)}"
+        raise ConfigError(str(folder.checkpoints), expected=expected)
     return None, {}
 
 
@@ -79,11 +77,25 @@ def read_sizes(path: Path, checkpoint: Mapping[str, Any], folder: RunFolder) -> 
     """
     parts: Any = checkpoint.get("parts")
     sizes: Any = parts.get("folder") if isinstance(parts, dict) else None
-    places = all(isinstance(checkpoint.get(name), int) for name in ("epoch", "global_step"))
-    if not places or not isinstance(sizes, dict) or not all(isinstance(n, int) for n in sizes.values()):
+    places = [checkpoint.get(name) for name in ("epoch", "global_step")]
+    if not isinstance(sizes, dict) or not all(isinstance(n, int) for n in (*places, *sizes.values())):
         raise ConfigError(str(path), expected="a checkpoint of this template, from which a run can go on")
     for _, text in list_texts(move(checkpoint.get("callbacks"), str(parts.get("at")), str(folder.path))):
         named = Path(text)
         if ".." in named.parts or (named.is_absolute() and not named.resolve().is_relative_to(folder.path)):
             raise ConfigError(str(path), expected=f"a checkpoint that names files of its run, not {text}")
     return sizes
+
+
+def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
+    """Remove what a new run created, unless there is a metric or a checkpoint, and empty folders."""
+    if folder.metrics.exists() or any(folder.path.rglob("*.ckpt")):
+        return
+    own = (folder.config, folder.overrides, folder.environment, folder.revision, folder.changes, folder.data)
+    more = (file for name in ("hparams.yaml", f".*{MARK}") for file in folder.path.rglob(name))
+    for file in (*own, folder.tracking, folder.lock, *folder.events(), *more):
+        file.unlink(missing_ok=True)
+    below = sorted((path for path in folder.path.rglob("*") if path.is_dir()), reverse=True)
+    for empty in (*below, folder.path, *made):
+        with suppress(OSError):  # it contains somebody else's file
+            empty.rmdir()

@@ -20,15 +20,12 @@ DATA = {  # what a checkpoint contains of the data, to read new files by
 
 @dataclass
 class SavedRun:
-    """A run read from disk: its config and one of its checkpoints, both plain values and tensors.
-
-    `allowed` lists the names that its config may use, once they have been set.
-    """
+    """A run read from disk: its config and one of its checkpoints, both plain values and tensors."""
 
     folder: RunFolder
     config: dict[str, Any]
     checkpoint: dict[str, Any]
-    allowed: Collection[str] = ()
+    allowed: Collection[str] = ()  # names that its config may use
 
     @property
     def data(self) -> dict[str, Any]:
@@ -64,12 +61,7 @@ def read_config(folder: RunFolder, key: str = "resume") -> dict[str, Any]:
 
 
 def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
-    """Return a run's config and one of its checkpoints.
-
-    Args:
-        path: the folder's path.
-        weights: "best" or "last".
-        key: the config key that names the folder, for errors.
+    """Return a run's config and its "best" or "last" checkpoint; `key` names the folder in errors.
 
     Raises:
         ConfigError: not a run's folder, one without that checkpoint, or files of another kind.
@@ -88,7 +80,7 @@ def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
 
 def is_described(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a checkpoint contains weights, and how its data is read."""
-    parts = (checkpoint.get("state_dict"), checkpoint.get("data"))
-    return all(isinstance(part, dict) for part in parts) and all(
-        isinstance(checkpoint["data"].get(name), kind) for name, kind in DATA.items()
-    )
+    state, data = checkpoint.get("state_dict"), checkpoint.get("data")
+    if not isinstance(state, dict) or not isinstance(data, dict):
+        return False
+    return all(isinstance(data.get(name), kind) for name, kind in DATA.items())

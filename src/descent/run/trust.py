@@ -36,15 +36,9 @@ def list_allowed(
 
 
 def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[str] = ()) -> None:
-    """Reject values from elsewhere that would make callbacks, loggers or the trainer write elsewhere.
+    """Raise a `ConfigError` for a value that would make callbacks, loggers or the trainer write elsewhere.
 
-    Args:
-        config: plain values.
-        folder: the run's folder.
-        typed: keys set on the command line, whose values the user vouches for.
-
-    Raises:
-        ConfigError: naming the first such key.
+    The user vouches for the values of the keys that are `typed`.
     """
     for key, value in list_texts(config):
         path = Path(value)
@@ -56,11 +50,7 @@ def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[s
 
 
 def require_no_links(folder: Path) -> None:
-    """Reject a folder that contains links, pipes or devices, before anything in it is touched.
-
-    Raises:
-        ConfigError: naming the first one.
-    """
+    """Raise a `ConfigError` if a folder contains a link, a pipe or a device, before it is touched."""
     for path in folder.rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             expected = f"a folder of regular files; {path.relative_to(folder)} is a link or something else"
