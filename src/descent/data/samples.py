@@ -27,7 +27,9 @@ EXAMPLES, EXAMPLE_BYTES = 16, 1 << 20  # raw inputs that a checkpoint keeps, and
 class Samples:
     """What a data set contains, before it is split and scaled."""
 
-    inputs: Any  # (n, …) of any real dtype, or `descent.data.stored.StoredInputs`
+    # (n, …) of any real dtype: a tensor; or what is indexed like one, with `augment`, which changes a sample
+    # at random in training or is None, and `workers`, a number of processes
+    inputs: Any
     targets: Tensor  # class indices (n, …); values (n,) or (n, outputs); or answers of 0 and 1, (n, labels)
     names: Sequence[str]  # of the classes, values or labels
     rows: Rows = field(default_factory=dict)  # of splits that are given: "train", "val" and "test" or some
@@ -89,24 +91,23 @@ class FromSamples(LightningDataModule):
         own = {"task": task} if "task" in signature(source).parameters else {}
         samples = source(**arguments, **own)
         if not isinstance(samples, Samples):
-            expected = f"a function that returns Samples, not {type(samples).__name__}"
-            raise ConfigError("source", expected=expected)
+            kind = type(samples).__name__
+            raise ConfigError("source", expected=f"a function that returns Samples, not {kind}")
         kind = find_kind(samples.targets, task)
         if like is not None:
             from descent.data.like import order_targets
 
             samples = order_targets(samples, kind, like)
         classes = samples.targets if kind == "classes" and samples.targets.dim() == 1 else None
-        most = 0 if classes is None else 1
-        require(0 <= label_noise <= most, "label_noise", label_noise, f"at least 0 and at most {most}")
+        most = 0 if classes is None else 1  # without classes, there are no labels to replace
+        require(0 <= label_noise <= most, "label_noise", label_noise, f"a number from 0 to {most}")
         given: Rows = {"train": torch.arange(len(samples.targets)), **samples.rows}
         if fold is not None:
             from descent.data.altered import hold_out
 
             given = hold_out(given, classes, fold, folds, seed)
         generator = torch.Generator().manual_seed(seed)
-        fractions = {"test": test_fraction, "val": val_fraction}  # in the order of drawing
-        self.rows = draw_splits(given, classes, fractions, generator)
+        self.rows = draw_splits(given, classes, generator, test_fraction, val_fraction)
         if samples.fit is not None:
             samples = samples.fit(samples, self.rows, like)
         self.names, self.preview = list(samples.names), samples.preview

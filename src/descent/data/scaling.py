@@ -51,7 +51,8 @@ def find_moments(
 ) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of some rows over `dims`, float64, shaped to broadcast against one sample.
 
-    Sums are taken relative to the first row, so nothing cancels, and a constant has no variance at all.
+    Sums are taken relative to the first row, so nothing cancels. A constant has no variance at all, and gets
+    a deviation of 1, so that it becomes 0 and not NaN.
     """
     encode, rows = encoder or nn.Identity(), rows.sort().values
     raw = values[rows[:1]]
@@ -63,12 +64,8 @@ def find_moments(
         total, square = total + part.sum(dims, keepdim=True), square + part.square().sum(dims, keepdim=True)
         let_go(values)
     n = len(rows) * first.numel() // shift.numel()
-    return (shift + total / n)[0], to_deviation((square / n - (total / n).square())[0])
-
-
-def to_deviation(variance: Tensor) -> Tensor:
-    """Return the standard deviation; a constant feature gets 1, so that it becomes 0 and not NaN."""
-    return torch.where(variance > 0, variance.clamp(min=0).sqrt(), 1.0)
+    variance = square / n - (total / n).square()
+    return (shift + total / n)[0], torch.where(variance > 0, variance.clamp(min=0).sqrt(), 1.0)[0]
 
 
 def count_rows(one: Tensor) -> int:

@@ -11,16 +11,16 @@ Rows = Mapping[str, Tensor]  # of each split, int64
 
 
 def draw_splits(
-    given: Rows, classes: Tensor | None, fractions: Mapping[str, float | None], generator: Generator
+    given: Rows, classes: Tensor | None, generator: Generator, test: float | None, val: float
 ) -> dict[str, Tensor]:
     """Return the rows of "train", "val" and "test", drawn at random and evenly over the classes of all rows.
 
-    If "val" or "test" is missing or empty, a fraction of "train" takes its place.
+    Where "test" or "val" is missing or empty, that fraction of "train" takes its place.
     """
     rows = {"val": torch.arange(0), "test": torch.arange(0), **given}
     n = len(rows["train"])  # the fractions refer to this number
     rest = rows["train"][torch.randperm(n, generator=generator)]
-    for name, fraction in fractions.items():
+    for name, fraction in (("test", test), ("val", val)):
         if len(rows[name]) == 0:
             size = round(n * (fraction or 0))
             expected = f"a share between 0 and 1 of {n:,} samples that leaves some on each side"

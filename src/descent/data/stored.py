@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,16 +11,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from descent.data.batches import Batches, Order, Transform
-
-
-class StoredInputs(Protocol):
-    """The interface of `Samples.inputs` that are read whenever they are used."""
-
-    augment: Transform | None  # a random change of one training sample, by torch, numpy or random
-    workers: int  # processes that read
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: Tensor) -> Tensor: ...  # samples (n, …)
 
 
 class Loader(Batches):
@@ -49,7 +39,6 @@ class Loader(Batches):
             sampler=order,
             collate_fn=tuple,  # leaves a batch unchanged; torch's own would turn its arrays into tensors
             num_workers=workers,
-            prefetch_factor=4 if workers else None,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # otherwise each epoch would draw a seed from the global one
         )

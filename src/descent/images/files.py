@@ -41,18 +41,12 @@ def count_passed(passed: Counter[str]) -> list[str]:
 
 def find_images(root: Path, passed: Counter[str]) -> list[Path]:
     """Return all images at any depth, by name or content, in order, and count the rest in `passed`."""
-    images, folders, met = [], [root] if root.is_dir() else [], set()
-    for folder in folders:  # the list grows during the loop
-        if folder.resolve() in met:  # linked folders are read too, each once
-            passed["links to folders that were read"] += 1
-            continue
-        met.add(folder.resolve())
-        for path in sorted(folder.iterdir()):
-            if path.name.startswith("."):
-                passed["hidden"] += 1
-            elif path.is_dir():
-                folders.append(path)
-            elif path.suffix.lower() in SUFFIXES or read_header(path):
+    images = []
+    for top, folders, names in os.walk(root, followlinks=True):
+        passed["hidden"] += sum(name.startswith(".") for name in (*folders, *names))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(top, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES or read_header(path):
                 images.append(path)
             else:
                 passed[show(path.suffix.lower()) or "without a suffix"] += 1

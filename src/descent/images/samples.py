@@ -15,7 +15,6 @@ from torch import Tensor
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
-from descent.data.stored import StoredInputs
 from descent.data.torchvision_sets import import_torchvision
 from descent.errors import ConfigError, require
 from descent.images.files import count_passed, find_labelled, read_header, show
@@ -38,7 +37,7 @@ def build_augmentation(augment: Augment, fill: float = 0) -> Callable[[Tensor], 
 
 @dataclass
 class StoredImages:
-    """Images that are decoded in each epoch, or augmented: `StoredInputs` (see `descent.data.stored`)."""
+    """Images that are decoded in each epoch, or augmented, as `Samples.inputs`."""
 
     files: Sequence[Path]
     kept: Tensor  # the images `(n, channels, height, width)`, or no images
@@ -101,7 +100,7 @@ def images(
         if keep:
             kept[len(whole) : len(whole) + len(rows)] = block
         whole += rows
-    inputs: Tensor | StoredInputs = kept[: len(whole)]
+    inputs: Tensor | StoredImages = kept[: len(whole)]
     if augment != "none" or not keep:
         change = build_augmentation(augment, 0 if pixels == "uint8" else block.double().mean().item())
         strict = replace(reader, corrupt="fail")
