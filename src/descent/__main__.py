@@ -3,13 +3,13 @@
 import runpy
 import sys
 
-from descent.paths import find_command
+from descent.paths import COMMANDS
 
 
 def main() -> None:
     """Do what `python src/train.py` does."""
-    sys.path.insert(0, str(find_command("train").parent))  # where the user's own modules are
-    runpy.run_path(str(find_command("train")), run_name="__main__")
+    sys.path.insert(0, str(COMMANDS))  # where the user's own modules are
+    runpy.run_path(str(COMMANDS / "train.py"), run_name="__main__")
 
 
 if __name__ == "__main__":

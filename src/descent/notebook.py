@@ -12,7 +12,7 @@ from torch import Tensor
 from descent.cli.overrides import quote_word
 from descent.cli.runs import start
 from descent.errors import ConfigError
-from descent.paths import find_command
+from descent.paths import COMMANDS
 from descent.run.folder import RunFolder
 
 
@@ -51,7 +51,7 @@ def train(words: list[str]) -> Trained:
 
 def load_job() -> Callable[..., Any]:
     """Return the function `train` of src/train.py."""
-    file = find_command("train")
+    file = COMMANDS / "train.py"
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))  # where the user's own modules are
     return runpy.run_path(str(file))["train"]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parents[1]
-# an installed wheel contains conf/ in the package, and its runs go below the current folder
+# an installed wheel contains conf/ and the commands in the package, and its runs go below the current folder
 CONF = ROOT / "conf" if (ROOT / "conf/train.yaml").exists() else PACKAGE / "conf"
 HOME = ROOT if CONF.parent == ROOT else Path.cwd()
 LOGS, DATASETS = HOME / "logs", HOME / "datasets"
+COMMANDS = ROOT / "src" if HOME == ROOT else PACKAGE / "commands"
 
 
 def list_groups() -> list[str]:
@@ -18,8 +19,3 @@ def list_groups() -> list[str]:
 def list_choices(group: str) -> list[str]:
     """Return the words of a group, or nothing if there is no such group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def find_command(name: str) -> Path:
-    """Return the file of a command such as "train"; an installed wheel contains it in the package."""
-    return (ROOT / "src" if HOME == ROOT else PACKAGE / "commands") / f"{name}.py"

@@ -14,15 +14,9 @@ NEEDED = ("data", "loss", "model", "module", "optimizer", "trainer")
 
 
 def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
-    """Check every value of a config against the signature that it is meant for.
+    """Check that every value of a command's config is read by something, and is of its type.
 
-    Args:
-        name: the command's name.
-        config: resolved, plain values.
-        typed: what the command line sets, by key.
-
-    Raises:
-        ConfigError: the first value that does not fit, or that nothing reads.
+    `config` contains resolved, plain values, and `typed` what the command line sets, by key.
     """
     groups = list_groups() if name == "train" else []
     fields = {key: value for key, value in config.items() if key not in groups}
@@ -32,10 +26,9 @@ def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> Non
         if key not in config:
             raise ConfigError(f"~{key}", expected=f"a config that has {key}")
     for group in groups:
-        value = config.get(group)
+        value, several = config.get(group), group in SEVERAL
         if value in ({}, None) and (group in EMPTY or group not in config):
             continue
-        several = group in SEVERAL
         if not isinstance(value, Mapping) or (group != "loss" and ("_target_" in value) == several):
             raise refuse_choice(group, as_typed(typed.get(group, value)), list_choices(group))
         check_part(group, value, typed)
@@ -57,14 +50,11 @@ def check_unused(config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
 
 
 def check_part(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> None:
-    """Check a part and everything below it; without a `_target_` it contains others by name.
-
-    What several losses share, such as class weights, stands beside them.
-    """
+    """Check a part and everything below it; without a `_target_` it contains others by name."""
     for name, value in node.items():
         if isinstance(value, Mapping) and ("_target_" in value or "_target_" not in node):
             check_part(f"{key}.{name}", value, typed)
-        elif "_target_" not in node and key != "loss":
+        elif "_target_" not in node and key != "loss":  # beside losses stands what they share
             way = f"fields, one of them a _target_, or ~{key}.{name}, which leaves it out"
             raise ConfigError(f"{key}.{name}", value, expected=way)
     if "_target_" in node:

@@ -32,12 +32,7 @@ class Composed:
 
 
 def compose(name: str, words: Sequence[str]) -> Composed:
-    """Return the config that `conf/<name>.yaml` and overrides, as `quote_words` returns them, define.
-
-    Raises:
-        ConfigError: an override that names no key of the config or no word of its group, or a reference to
-            a missing key.
-    """
+    """Return the config that `conf/<name>.yaml` and overrides define, quoted by `quote_word`."""
     OmegaConf.register_new_resolver("datasets", lambda: str(DATASETS), replace=True)
     node, own = compose_node(name, words)
     choices = {

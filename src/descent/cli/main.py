@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,18 +23,14 @@ SHORT = {
     "-cd": "--config-dir",
     "-sc": "--shell-completion",
 }
-OF_SWEEPS = ("experiment=", "resume=", "jobs=", "trials=", "search", "executor")
+OF_SWEEPS = ("experiment=", "resume=", "jobs=", "trials=", "search", "executor")  # how their words begin
 
 
 def main(job: Callable[..., Any], name: str) -> None:
-    """Execute the command line, and end the process.
+    """Execute the command line of `conf/<name>.yaml` with a job, and end the process.
 
     Bad input ends it with one line and exit code 2, or with a traceback if HYDRA_FULL_ERROR=1. Any other
     error always keeps its traceback.
-
-    Args:
-        job: takes the config and, for "train", also a `descent.run.folder.Run`.
-        name: the command's name; its config is `conf/<name>.yaml`.
     """
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # end quietly while there is nothing to save
@@ -75,9 +71,8 @@ def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed
     several = many or any(word.startswith("experiment=") for word in words)
     raw, words = words, [quote_word(word, several) for word in words]
     typed.update(by_key(raw))
-    if "--config-dir" in flags:
-        place = Path(flags["--config-dir"]).expanduser().resolve()
-        words.append(f"hydra.searchpath=[{quote(f'file://{place}')}]")
+    if place := flags.get("--config-dir"):
+        words.append(f"hydra.searchpath=[{quote(f'file://{Path(place).resolve()}')}]")
     if "--cfg" in flags:
         from descent.cli.help import print_config
 
@@ -101,30 +96,25 @@ def run_line(job: Callable[..., Any], name: str, arguments: Sequence[str], typed
 
 
 def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return flags by their long names, each with its value, and overrides; they may come in any order.
-
-    Raises:
-        ConfigError: an unknown flag, or one without its value.
-    """
+    """Return flags by their long names, each with its value, and overrides; they may come in any order."""
     flags: dict[str, str] = {}
     words: list[str] = []
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
-        flag, equals, value = word.partition("=")
-        flag = SHORT.get(flag, flag)
         if not word.startswith("-"):
             words.append(word)
             continue
+        flag, equals, value = word.partition("=")
+        flag = SHORT.get(flag, flag)
         if flag not in FLAGS:
             expected = f"key=value, or one of {', '.join(FLAGS)}"
             raise ConfigError(word, expected=expected, choices=FLAGS, meant=flag)
-        if flag in ("--cfg", "--config-dir") and not equals and rest:
-            value = rest.pop(0)
-        flags[flag] = value
+        takes_next = flag in ("--cfg", "--config-dir") and not equals and rest
+        flags[flag] = rest.pop(0) if takes_next else value
     cfg, place = flags.get("--cfg", "job"), flags.get("--config-dir", ".")
     require(cfg in ("job", "hydra", "all"), "--cfg", cfg, "one of job, hydra, all")
-    require(place != "" and Path(place).expanduser().is_dir(), "--config-dir", place, "a folder")
+    require(place != "" and Path(place).is_dir(), "--config-dir", place, "a folder")
     return flags, words
 
 
@@ -132,25 +122,21 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 @contextmanager
-def report(typed: dict[str, str]) -> Iterator[None]:
-    """End the process with one line about bad input.
-
-    Args:
-        typed: values set on the command line, by key, for errors that name no value.
-    """
+def report(typed: Mapping[str, str]) -> Iterator[None]:
+    """End the process with one line about bad input; `typed` are values for errors that name none."""
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
     except Stopped as error:
         if str(error):  # among several processes, only one has a message
-            print(clean(str(error)), file=sys.stderr, flush=True)
+            print(clean(str(error)), file=sys.stderr)
         sys.exit(error.code)
     except ConfigError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         if os.environ.get("LOCAL_RANK", "0") == "0":  # a run's other processes fail for the same reason
-            print(clean(error.line(typed).replace("\n", " ")), file=sys.stderr, flush=True)
+            print(clean(error.line(typed).replace("\n", " ")), file=sys.stderr)
         sys.exit(2)
 
 
@@ -183,12 +169,10 @@ def watch_for_garbage() -> None:
 
 
 def end(code: int) -> None:
-    """End the process after libraries' exit handlers, without the second that unloading modules takes.
-
-    If a thread is still working, Python waits for it, and ends as usual.
-    """
-    if code == 0 and any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
-        sys.exit()
+    """End the process after libraries' exit handlers, without the second that unloading modules takes."""
+    threads = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    if threads and code == 0:
+        sys.exit()  # once they have ended
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,6 +10,8 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from descent.errors import ConfigError
+
+PARSER = OverridesParser.create()
 
 
 def key_of(word: str) -> str:
@@ -25,12 +26,7 @@ def by_key(words: Sequence[str]) -> dict[str, str]:
 
 def parse(word: str) -> Any:
     """Return an override as Hydra parses it, or raise a `HydraException` if it is not in its grammar."""
-    return create_parser().parse_override(word)
-
-
-@cache
-def create_parser() -> OverridesParser:
-    return OverridesParser.create()
+    return PARSER.parse_override(word)
 
 
 def quote(text: str) -> str:
@@ -47,9 +43,6 @@ def quote_word(word: str, sweeps: bool) -> str:
     """Quote an override's value if Hydra cannot parse it, because a file or column may have any name.
 
     In a list and in a sweep each item is quoted by itself. Outside a sweep `data.path=x,1.csv` is one text.
-
-    Raises:
-        ConfigError: it is not an override.
     """
     key, equals, value = word.partition("=")
     ways = [word]
@@ -58,20 +51,13 @@ def quote_word(word: str, sweeps: bool) -> str:
     elif sweeps:
         ways.append(f"{key}={quote_items(value)}")
     for way in [*ways, f"{key}={quote_value(value)}"] if equals else ways:
-        override = parse_or_none(way)
-        if override and override.key_or_group and (sweeps or not override.is_sweep_override()):
-            return way
+        with suppress(HydraException):
+            override = parse(way)
+            if override.key_or_group and (sweeps or not override.is_sweep_override()):
+                return way
     raise ConfigError(word, expected="key=value")
 
 
 def quote_items(text: str) -> str:
     """Quote those items that Hydra cannot parse."""
-    items = [item.strip() for item in text.split(",")]
-    return ",".join(item if parse_or_none(f"x={item}") else quote_value(item) for item in items)
-
-
-def parse_or_none(word: str) -> Any:
-    """Return an override as Hydra parses it, or None if it is not in its grammar."""
-    with suppress(HydraException):
-        return parse(word)
-    return None
+    return ",".join(quote_word(f"x={item.strip()}", sweeps=False)[2:] for item in text.split(","))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from descent.cli.compose import compose
-from descent.cli.overrides import by_key, key_of, parse, quote
+from descent.cli.overrides import key_of, parse, quote
 from descent.errors import ConfigError, as_typed
 from descent.run.folder import RunFolder, move
 from descent.run.saved import read_config
@@ -21,16 +21,10 @@ LENGTHS = ("T_max", "total_steps", "total_iters")  # of a schedule; null means t
 
 
 def find_resumed(value: bool | str | None, folder: Path, words: Sequence[str]) -> RunFolder | None:
-    """Return the run to resume, or None for a new one.
+    """Return the run that `resume=value` means, or None for a new one.
 
-    Args:
-        value: of `resume`: a run's folder, or True for the newest run with the same overrides. SLURM repeats
-            the command of a job that it requeued, which then continues its run if there is one.
-        folder: where a new run would go; the runs next to it are searched.
-        words: overrides, without `resume`.
-
-    Raises:
-        ConfigError: there is no such run.
+    True is the newest run of the same overrides next to `folder`, where a new run would go. SLURM repeats the
+    command of a job that it requeued, which then continues its run if there is one.
     """
     if value and isinstance(value, str):
         return RunFolder(Path(value).expanduser().resolve())
@@ -56,40 +50,34 @@ def is_same(saved: Any, words: Sequence[str]) -> bool:
 def resume(
     folder: RunFolder, words: Sequence[str]
 ) -> tuple[dict[str, Any], list[str], dict[str, Any], set[str]]:
-    """Return a run's config with the typed overrides, all overrides, the changes by key, and allowed names.
-
-    Args:
-        folder: the run's folder.
-        words: typed overrides, without `resume`.
-
-    Raises:
-        ConfigError: no run, one that may not be trusted, or an override that would make it a different run.
-    """
-    saved, typed = read_config(folder), by_key(words)
+    """Return a run's config with the typed overrides, all overrides, changes by key, and allowed names."""
+    config = read_config(folder)
     require_no_links(folder.path)
-    config = move(saved, str(saved.get("folder")), str(folder.path))
+    config = move(config, str(config.get("folder")), str(folder.path))
     if "${" in str(config):
         raise ConfigError(str(folder.config), expected="a resolved config, without ${")
     before = read_yaml(folder.overrides) if folder.overrides.exists() else []
     same = is_same(before, words)
-    changes = {} if same else change(config, words, folder)
+    changes = {} if same else find_changes(config, words, folder)
+    for key, value in changes.items():
+        *above, last = key.split(".")
+        node = config
+        for name in above:
+            node = node.setdefault(name, {})
+        node[last] = value
     if "checkpoint" not in (config["callbacks"] or {}):
         raise ConfigError("callbacks", expected="the callback checkpoint, which goes on with a run")
-    lists = {key_of(w): parse(w).value() for w in words if key_of(w) in ("allow", "hydra.searchpath")}
-    places = [Path(place.removeprefix("file://")) for place in lists.get("hydra.searchpath", [])]
-    allowed = list_allowed(words, map(str, lists.get("allow", [])), places)
+    values = {key_of(word): parse(word).value() for word in words}
+    places = [Path(place.removeprefix("file://")) for place in values.get("hydra.searchpath", [])]
+    allowed = list_allowed(words, map(str, values.get("allow", [])), places)
     own = {group: config.get(group) for group in ("callbacks", "logger", "trainer")}
-    require_own_paths(own, folder.path, typed)
-    merged = {key_of(word): word for word in (*(map(str, before) if not same else ()), *words)}
+    require_own_paths(own, folder.path, values)
+    merged = {key_of(word): word for word in (*(() if same else map(str, before)), *words)}
     return config, list(merged.values()), changes, allowed
 
 
-def change(config: dict[str, Any], words: Sequence[str], folder: RunFolder) -> dict[str, Any]:
-    """Apply typed overrides to a run's config, and return the changes, by key.
-
-    Raises:
-        ConfigError: an override that would make it a different run.
-    """
+def find_changes(config: Mapping[str, Any], words: Sequence[str], folder: RunFolder) -> dict[str, Any]:
+    """Return what typed overrides change in a run, by key; only some keys leave it the same run."""
     own = [f"{key}={quote(str(config[key]))}" for key in ("monitor", "mode") if key in config]
     typed = compose("train", [*own, f"folder={quote(str(folder.path))}", *words]).config
     scheduler = config.get("scheduler") or {}
@@ -100,33 +88,22 @@ def change(config: dict[str, Any], words: Sequence[str], folder: RunFolder) -> d
         if value == was:
             continue
         steady = key == "optimizer.lr" and not scheduler
-        why = ""
         if not steady and not any(f"{key}.".startswith(f"{free}.") for free in FREE):
             why = (
                 f"as in the run that is resumed; a new run can start from its weights, by init_from={folder}"
             )
-        elif sized and key in ("trainer.max_epochs", "trainer.max_steps"):
+            raise ConfigError(key, value, expected=f"{as_typed(was)}, {why}")
+        if sized and key in ("trainer.max_epochs", "trainer.max_steps"):
             why = f"because scheduler.{sized[0]}=null makes the schedule as long as the run"
-        if why:
             raise ConfigError(key, value, expected=f"{as_typed(was)}, {why}")
         changes[key] = value
-        put(config, key, value)
         if key == "checkpoint.every" and "checkpoint" in config["callbacks"]:
-            put(config, "callbacks.checkpoint.every", value)
+            changes["callbacks.checkpoint.every"] = value
     return changes
 
 
-def select(node: Mapping[str, Any], key: str) -> Any:
+def select(node: Any, key: str) -> Any:
     """Return the value of a key such as "trainer.max_epochs", or None if it is missing."""
-    found: Any = node
     for name in key.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
-
-
-def put(node: dict[str, Any], key: str, value: Any) -> None:
-    """Set the value of a key such as "trainer.max_epochs"."""
-    *above, last = key.split(".")
-    for name in above:
-        node = node.setdefault(name, {})
-    node[last] = value
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node

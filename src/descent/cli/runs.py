@@ -18,25 +18,17 @@ from descent.run.folder import Run, RunFolder, claim, move
 
 
 def start(job: Callable[..., Any], words: Sequence[str]) -> Any:
-    """Call a job with the config and the folder of a new or resumed run, and return its result.
-
-    Args:
-        job: takes a `Config` and a `Run`.
-        words: overrides.
-
-    Raises:
-        ConfigError: the overrides define no valid run, or there is nothing to resume.
-    """
+    """Call a job with the `Config` and the `Run` that overrides define, new or resumed; return its result."""
     value: Any = next((parse(word).value() for word in words if key_of(word) == "resume"), None)
     check_value("resume", value, FIELDS["train"]["resume"], "")
     words = [word for word in words if key_of(word) != "resume"]
     composed = compose("train", words)
     config, choices = composed.config, composed.choices
     name, wanted = config["name"], Path(config["folder"])
-    require(".." not in Path(name).parts, "name", name, "a name that leads nowhere else")
+    require(".." not in Path(str(name)).parts, "name", name, "a name that leads nowhere else")
     require("$" not in str(wanted), "folder", wanted, "a path without $, which loggers would replace")
     found, allowed = None, None
-    changes: Mapping[str, Any] = {}
+    changes: dict[str, Any] = {}
     if value or "SLURM_RESTART_COUNT" in os.environ:
         from descent.cli.resume import find_resumed, resume
 

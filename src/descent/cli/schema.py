@@ -4,17 +4,16 @@ An editor that reads .vscode/settings.json then completes these files and marks 
 """
 
 import json
-import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import OmegaConf
 
 from descent.build import WORDS, Signature
 from descent.cli.check import SEVERAL, read_arguments
 from descent.cli.fields import FIELDS
-from descent.cli.hints import is_tensor, without_tensors
+from descent.cli.hints import LISTS, UNIONS, without_tensors
 from descent.errors import ConfigError
 from descent.paths import CONF, ROOT, list_groups
 
@@ -22,34 +21,28 @@ Schema = dict[str, Any]
 FOLDER = ROOT / ".vscode/schemas"
 PLAIN = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string", type(None): "null"}
 REFERENCE: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # to another or a typed value
-LINES: Schema = {key: {} for key in ("defaults", *WORDS)}
 
 
 def describe_type(hint: Any) -> Schema:
-    """Return the schema of a type, consistent with `descent.cli.hints.accepts`; {} accepts everything."""
+    """Return the schema of a type; {} accepts everything."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in PLAIN:
         return {"type": PLAIN[hint]}
     if origin is Literal:
         return {"enum": list(arguments)}
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         parts = [describe_type(argument) for argument in without_tensors(arguments)]
         return {"anyOf": parts} if all(parts) else {}
-    if is_tensor(hint):
-        return {"anyOf": [{"type": "array"}, {"const": "balanced"}]}
-    if origin in (list, tuple, Sequence, Iterable):
-        return {"type": "array"}
-    other = (origin or hint) in (object, list, dict, tuple, Any) or not isinstance(origin or hint, type)
-    return {} if other else {"type": "object"}
+    return {"type": "array"} if origin in LISTS else {}
 
 
-def describe_fields(hints: Mapping[str, Any], more: Schema = LINES, closed: bool = True) -> Schema:
+def describe_fields(hints: Mapping[str, Any], *more: str, closed: bool = True) -> Schema:
     """Return the schema of exactly these fields, each of its type or a reference such as `${seed}`."""
-    values: Schema = {}
+    values: Schema = {name: {} for name in more}
     for name, hint in hints.items():
-        known = describe_fields(hint) if isinstance(hint, dict) else describe_type(hint)
+        known = describe_type(hint)
         values[name] = {"anyOf": [known, REFERENCE]} if known else {}
-    return {"properties": {**values, **more}, "additionalProperties": not closed}
+    return {"properties": values, "additionalProperties": not closed}
 
 
 def describe_node(node: Mapping[str, Any]) -> tuple[Schema, Schema]:
@@ -63,7 +56,7 @@ def describe_node(node: Mapping[str, Any]) -> tuple[Schema, Schema]:
     except ConfigError:  # a library that is not installed, or ??? that must be typed
         signature = Signature(set(), {}, open_ended=True)
     hints = {name: signature.hints.get(name, Any) for name in sorted(signature.names)}
-    schema = describe_fields(hints, closed=not signature.open_ended)
+    schema = describe_fields(hints, "defaults", *WORDS, closed=not signature.open_ended)
     return {"properties": known, "required": [*known]}, schema
 
 
@@ -95,15 +88,17 @@ def find_nodes(value: Any) -> Iterator[Mapping[str, Any]]:
 
 def describe_conf() -> dict[str, Schema]:
     """Return the schema of each group's files, and of each command's own file."""
-    files: dict[str, list[Any]] = {group: [] for group in list_groups()}
-    for group, contents in files.items():
-        contents += [OmegaConf.to_container(OmegaConf.load(file)) for file in (CONF / group).glob("*.yaml")]
-    parts = {g: [*nodes, *(one.get(g) for one in files["experiment"] if one)] for g, nodes in files.items()}
-    groups = {g: describe_group(find_nodes(nodes), g in SEVERAL) for g, nodes in parts.items()}
+    groups: dict[str, Schema] = {}
+    recipes = [OmegaConf.to_container(OmegaConf.load(file)) for file in (CONF / "experiment").glob("*.yaml")]
+    for group in list_groups():
+        contents = [OmegaConf.to_container(OmegaConf.load(file)) for file in (CONF / group).glob("*.yaml")]
+        contents += [recipe.get(group) for recipe in recipes if isinstance(recipe, dict)]
+        groups[group] = describe_group(find_nodes(contents), group in SEVERAL)
     train = {**FIELDS["train"], "name": str | None, "folder": str | None}  # filled in when a run is composed
-    more: Schema = {"defaults": {}, "hydra": {}}
-    commands = {name: describe_fields(fields, more) for name, fields in {**FIELDS, "train": train}.items()}
-    recipe = describe_fields(train, {**more, **groups})
+    fields = {**FIELDS, "train": train}
+    commands = {name: describe_fields(hints, "defaults", "hydra") for name, hints in fields.items()}
+    recipe = describe_fields(train, "defaults", "hydra")
+    recipe["properties"] |= groups
     return {**groups, **commands, "experiment": recipe, "local": recipe}
 
 
