@@ -29,10 +29,9 @@ from descent.sweep.search import read_range
 
 OF_RUNS = ("search", "trials", "jobs", "executor")  # how a sweep's runs are chosen and where they compute
 OWN = ("folder", "name", "resume", *OF_RUNS)  # not about a run
-PLACES = (  # fields with names of files, which the words of a folder may not set
-    "allow", "name", "folder", "resume", "dirpath", "save_dir", "default_root_dir", "root_dir", "log_dir",
-    "filename", "version", "sub_dir",
-)  # fmt: skip
+CODE_OR_FILES = re.compile(
+    r"(^|\.)_|dir|(\.|file)name$|version$"
+)  # keys that the words of a folder may not set
 IMPORTS = (  # what a run needs, in addition to what its config names: forked processes find it there
     "lightning.pytorch", "torch.utils.tensorboard.summary", "tensorboard.plugins.hparams.plugin_data_pb2",
     "descent.callbacks.recorder", "descent.metrics", "descent.losses", "descent.run.checkpoints",
@@ -62,7 +61,7 @@ def plan_sweep(words: Sequence[str], multirun: bool) -> Sweep | None:
     plan, more = lay_out(words, saved)
     before = saved or find_before(plan, resume)
     if before is not None:
-        expected = f"the sweep of the same words: {' '.join(before.typed())[:300]}"
+        expected = f"the words in its {PLAN}, with more values at most"
         require(plan.is_like(before), "resume", RunFolder(before.folder), expected)
     return (plan, more) if before is saved else lay_out(words, before)
 
@@ -122,13 +121,12 @@ def merge(first: Sequence[str], then: Sequence[str]) -> list[str]:
 def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
     """Refuse saved words that do more than set a key to a plain value, unless they are typed."""
     groups = list_groups()
-    keys = {*FIELDS["train"], *groups} - {"executor", "jobs"}
+    keys = {*FIELDS["train"], *groups} - {"allow", "executor", "folder", "jobs", "name", "resume"}
     values = [f"{key}={value}" for key, texts in plan.values.items() for value in texts]
     for word in (*plan.words, *plan.search, *values):
-        key, equals, value = word.partition("=")
-        parts = key.lstrip("+~").split(".")
-        good = parts[0] in keys and not any(p.startswith("_") or p in PLACES for p in parts)
-        good = good and (bool(equals) or word.startswith("~"))
+        key, value = key_of(word), word.partition("=")[2]
+        good = root_of(word) in keys and not CODE_OR_FILES.search(key)
+        good = good and ("=" in word or word.startswith("~"))
         good = good and not re.search(r"[${}/\\]" if key in groups else "[${}]", value)
         if not good and (key not in typed or value not in (typed[key], *typed[key].split(","))):
             expected = f"plain values of a run's config, or this word typed again: {word[:200]!r}"
@@ -202,18 +200,16 @@ def run_sweep(sweep: Sweep) -> int:
 
     source = str(ROOT / "src")  # processes elsewhere find the package where this one did
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    lock = hold(plan.folder)  # until this returns
-    offers = {"call": run_command, "config": config, "folder": plan.folder}
-    engine = build_node("executor", config["executor"], offers)
-    plan.write()
-    queue = Queue(plan.points())
-    if "sampler" in config["search"]:
-        measure = Measure(config["monitor"], config["mode"] == "min")
-        offers = {"plan": plan, "trials": config["trials"], "seed": config["seed"], "measure": measure}
-        queue = build_node("search", config["search"], offers)
-    code = Sweeping(plan.folder, queue, engine, config, script).conduct()
-    lock.release()
-    return code
+    with hold(plan.folder):
+        offers = {"call": run_command, "config": config, "folder": plan.folder}
+        engine = build_node("executor", config["executor"], offers)
+        plan.write()
+        queue = Queue(plan.points())
+        if "sampler" in config["search"]:
+            measure = Measure(config["monitor"], config["mode"] == "min")
+            offers = {"plan": plan, "trials": config["trials"], "seed": config["seed"], "measure": measure}
+            queue = build_node("search", config["search"], offers)
+        return Sweeping(plan.folder, queue, engine, config, script).conduct()
 
 
 def run_command(words: list[str]) -> int:

@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import product
@@ -79,8 +79,13 @@ class Point:
 
     def is_live(self) -> bool:
         """Return whether a process is at work on it, on this machine or on another one."""
-        files = (self.beside(".live"), self.folder.lock)
-        return any(file.exists() and take_lock(file) is None for file in files)
+        try:
+            for file in filter(Path.exists, (self.beside(".live"), self.folder.lock)):
+                with FileLock(file, timeout=0):
+                    pass
+        except Timeout:
+            return True
+        return False
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -128,11 +133,6 @@ class Plan:
         varying = [f"{key}={value}" for key, value in values.items()]
         name = ("" if number is None else f"{number:03},") + name_folder(varying)
         return Point(values, (*self.words, *varying), RunFolder(self.folder / name))
-
-    def typed(self) -> list[str]:
-        """Return a command line that asks for this sweep."""
-        values = [f"{key}={','.join(texts)}" for key, texts in self.values.items()]
-        return [*self.words, *self.search, *values]
 
     def is_like(self, other: "Plan") -> bool:
         """Return whether another sweep differs only in the values or, for a search, not even in those."""
@@ -196,27 +196,17 @@ def read_json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def hold(folder: Path) -> FileLock:
-    """Create a sweep's folder, and return the lock that keeps other sweeps out until it is released."""
+def hold(folder: Path) -> AbstractContextManager[Any]:
+    """Create a sweep's folder, and return the lock that keeps other sweeps out of it."""
+    require_plain(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(RunFolder(folder).lock, timeout=PATIENCE).acquire()
+    except Timeout as error:
+        raise ConfigError("resume", RunFolder(folder), expected="what has ended; this is running") from error
     except OSError as error:
         expected = f"a folder that can be made ({error.strerror})"
-        raise ConfigError("folder", str(folder), expected=expected) from error
-    require_plain(folder)
-    if (lock := take_lock(RunFolder(folder).lock, PATIENCE)) is None:
-        raise ConfigError("resume", str(RunFolder(folder)), expected="what has ended; this is running")
-    return lock
-
-
-def take_lock(file: Path, patience: float = 0) -> FileLock | None:
-    """Return a lock, held until it is forgotten or its process ends; None where another process holds it."""
-    lock = FileLock(file, timeout=patience)
-    try:
-        lock.acquire()
-    except Timeout:
-        return None
-    return lock
+        raise ConfigError("folder", folder, expected=expected) from error
 
 
 def require_plain(folder: Path) -> None:
