@@ -180,6 +180,7 @@ WRITTEN = [
     "x,w,y\r1,a,p\r2,b,q\r3,a,p\r",
     "\n \nx,w,y\n\n1,a,p\n2,b,q\n   \n\n3,a,p\n\n\n",
     "x\tw\ty\n1\ta\tp\n2\tb\tq\n3\ta\tp\n",
+    'x, "w", y\n1, "a", p\n2, "b", q\n3, "a", p\n',
     'x : "w":y\n1: a :p\n2:"b":q\n3:a:p\n',
 ]
 

@@ -76,7 +76,7 @@ def read_csv(open_text: Any, file: Path, named: NamedPath, format: Format) -> It
             )
         separator = format.separator or max(SEPARATORS, key=re.sub('"[^"]*"', "", header).count)
         lines.seek(0)
-        reader = csv.reader(lines, delimiter=separator, strict=True)
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
         names = next(row for row in reader if "".join(row).strip(" "))
         # macOS writes names in NFD, which look the same
         names = [normalize("NFC", name).strip() or f"column_{n}" for n, name in enumerate(names, 1)]

@@ -54,10 +54,9 @@ def table(
     if "%" not in dates:
         shown = f"auto, {', '.join(ORDERS)}, or a form such as %d.%m.%Y"
         require_one_of(("auto", *ORDERS), "dates", dates, shown)
-    words, separator = [str(word) for word in missing], (separator or "").replace("\\t", "\t")
-    format = Format(
-        words, "utf-8-sig" if encoding in ("auto", "utf-8") else encoding, separator, decimal, dates
-    )
+    encoding = "utf-8-sig" if encoding in ("auto", "utf-8") else encoding
+    separator = (separator or "").replace("\\t", "\t")
+    format = Format([str(word) for word in missing], encoding, separator, decimal, dates)
     paths = {"path": path, "val_path": val_path, "test_path": test_path}
     files = [NamedPath(key, file) for key, file in paths.items() if file]
     parts = [(pl.concat([rows for _, rows in read_blocks(file, format)]), file) for file in files]
