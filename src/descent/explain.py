@@ -1,7 +1,9 @@
-"""Explains what a library raised while a run trained, where the user can act on it."""
+"""Explains what a library raised, where the user can act on it."""
 
+import re
 from typing import Any
 
+from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed import DistError
 
@@ -9,6 +11,16 @@ from descent.errors import ConfigError, Stopped, first_line, is_of_libraries, li
 from descent.run.folder import RunFolder
 
 PEERS = ("gloo", "pair closure")  # words of gloo's messages, because gloo has no exception type of its own
+
+
+def explain_accelerator(error: Exception, accelerator: Any) -> None:
+    """Raise a `ConfigError` if Lightning found no such accelerator on this machine."""
+    if isinstance(error, ValueError | MisconfigurationException) and re.search(
+        "ccelerator|backend", str(error)
+    ):
+        known = [*AcceleratorRegistry.available_accelerators(), "gpu", "auto"]
+        expected = f"what this machine has ({first_line(error)})"
+        raise ConfigError("accelerator", accelerator, expected=expected, choices=known) from error
 
 
 def explain(error: Exception, trainer: Any) -> None:

@@ -1,4 +1,4 @@
-"""Sets up the machine: threads, a compiler, a quiet console, and a record of the environment."""
+"""Sets up the machine: threads, a quiet console, and a record of the environment."""
 
 import logging
 import os
@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from descent.errors import first_line, require, require_one_of
+from descent.errors import require
 
 CPUS = torch.get_num_threads()  # read before a sweep's run changes it
 NUMBERS_A_THREAD = 65_536  # of a batch per thread, so that a thread costs little even on a busy machine
@@ -35,13 +34,6 @@ def set_threads(setting: int | str, data: Any) -> None:
         require(1 <= threads <= most, "threads", setting, f"auto, or a whole number from 1 to {most}")
         os.environ["OMP_NUM_THREADS"] = str(setting)  # else Lightning sets it for each of several processes
     torch.set_num_threads(threads)
-
-
-def choose_device(setting: str) -> str:
-    """Return the device to use without a Trainer: the setting, or for "auto" a GPU if there is one."""
-    there = [n for n, m in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if m.is_available()] + ["cpu"]
-    require_one_of([*there, "auto"], "device", setting)
-    return there[0] if setting == "auto" else setting
 
 
 def quiet_libraries() -> None:
@@ -66,17 +58,6 @@ def quiet_libraries() -> None:
         "array is not writable",  # a memory-mapped file, which nothing writes to
     ):
         warnings.filterwarnings("ignore", message=f"(?s).*{message}")
-
-
-def compile_in_place(model: nn.Module, device: torch.device) -> None:
-    """Compile a model in place, which keeps its weights' names; without a compiler, a line says so."""
-    try:
-        torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))  # needs all that the model will need
-    except Exception as error:  # torch raises its own type for each backend
-        print(f"compile=true: no working compiler here, so the model runs as it is ({first_line(error)})")
-        torch.compiler.reset()
-    else:
-        model.compile()
 
 
 def describe_environment() -> dict[str, Any]:

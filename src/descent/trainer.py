@@ -9,14 +9,11 @@ from typing import Any, Literal
 
 import lightning
 from lightning.pytorch import LightningModule
-from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from descent.errors import ConfigError, blame, first_line, require
-from descent.machine import compile_in_place
+from descent.errors import ConfigError, blame, require
 from descent.run.checkpoints import CheckpointFiles
 
 EPOCHS, BATCHES = 40, 800  # minimum length of a run
@@ -70,15 +67,11 @@ class Trainer(lightning.pytorch.Trainer):
                 profiler=Quiet() if profiler is None else profiler,
                 **arguments,
             )
-        except (MisconfigurationException, ValueError) as error:
-            if "ccelerator" not in str(error) and "backend" not in str(error):
-                raise
-            known = [*AcceleratorRegistry.available_accelerators(), "gpu", "auto"]
-            wrong, expected = (
-                arguments.get("accelerator", "auto"),
-                f"what this machine has ({first_line(error)})",
-            )
-            raise ConfigError("accelerator", wrong, expected=expected, choices=known) from error
+        except Exception as error:
+            from descent.explain import explain_accelerator
+
+            explain_accelerator(error, arguments.get("accelerator", "auto"))
+            raise
         if getattr(self.strategy.launcher, "_start_method", "") == "spawn":
             expected = "ddp, because what a run is made of cannot be sent to processes that are spawned"
             raise ConfigError("strategy", arguments["strategy"], expected=expected)
@@ -91,6 +84,8 @@ class Trainer(lightning.pytorch.Trainer):
             # Lightning sets it, which makes Adam look for a GPU driver at each step, 0.1 ms each
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         if self.compile:
+            from descent.compiling import compile_in_place
+
             compile_in_place(getattr(model, "model", model), self.strategy.root_device)
         with blame("logger"):
             for logger in self.loggers:

@@ -110,13 +110,13 @@ def draw_confusion(predicted: Tensor, true: Tensor, names: list[str]) -> Any:
 
 
 def draw_values(predicted: Tensor, true: Tensor, names: list[str]) -> Any:
-    """Draw predicted against true values, one chart for each of the first outputs."""
+    """Draw predicted against true values, each output in a colour of its own."""
     from matplotlib.figure import Figure
 
-    count = min(4, true.shape[1])
-    figure = Figure(figsize=(4 * count, 4), layout="constrained")
-    for number, axes in enumerate(figure.subplots(1, count, squeeze=False)[0]):
-        axes.plot(true[:, number], predicted[:, number], ".", markersize=3)
-        axes.axline((float(true[0, number]),) * 2, slope=1, color="gray")
-        axes.set(xlabel="true", ylabel="predicted", title=names[number] if number < len(names) else "")
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(true, predicted, ".", markersize=3, label=list(names))
+    axes.axline((float(true.min()),) * 2, slope=1, color="gray")
+    axes.set(xlabel="true", ylabel="predicted")
+    axes.legend()
     return figure

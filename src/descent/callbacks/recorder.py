@@ -240,10 +240,8 @@ def require_monitors(config: Mapping[str, Any], logged: list[str]) -> None:
 
 def list_hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
     """Return the choices and fields that runs are compared by, by key."""
-    groups = ("loss", "optimizer", "scheduler", "model", "data")
-    trainer = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
+    groups = ("loss", "optimizer", "scheduler", "model", "data", "trainer")
     nodes = {group: config[group] or {} for group in groups}
-    nodes["trainer"] = {name: config["trainer"].get(name) for name in trainer}
     fields = {key: value for key, value in flatten(nodes) if value is not None and "._" not in key}
     return {**{group: choices.get(group) for group in groups}, "seed": config["seed"], **fields}
 

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from descent.data.described import describe_data
 from descent.data.like import compare_data
-from descent.errors import ConfigError, Stopped
+from descent.errors import ConfigError
 from descent.run.folder import RunFolder, move
 from descent.run.random_state import put_back_random_state
 
@@ -31,8 +31,6 @@ class Restart:
         checkpoint["callbacks"] = move(checkpoint["callbacks"], self.parts["at"], str(folder.path))
         processes, stopped = self.parts["processes"], self.ended and self.parts["should_stop"]
         if len(processes) != trainer.world_size:
-            if not trainer.is_global_zero:
-                raise Stopped("", code=2)
             expected = f"{len(processes)} processes in all, as in the run that is resumed"
             raise ConfigError("trainer.devices", trainer.world_size, expected=expected)
         self.mine: dict[str, Any] = processes[trainer.global_rank]

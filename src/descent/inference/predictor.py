@@ -13,9 +13,9 @@ from descent.build import Config, build_node, locate
 from descent.data.arrays import require_finite
 from descent.data.named_path import NamedPath
 from descent.data.scaling import Scaling
-from descent.errors import ConfigError, require
+from descent.errors import ConfigError, require, require_one_of
 from descent.inference.output import printable
-from descent.machine import choose_device, quiet_libraries, set_threads
+from descent.machine import quiet_libraries, set_threads
 from descent.run.saved import SavedRun, read_run
 from descent.run.trust import list_allowed
 from descent.task import Task
@@ -157,3 +157,10 @@ def refuse_misfits(run: SavedRun) -> Iterator[None]:
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         expected = f"weights, data and config that fit each other ({' '.join(str(error).split())[:300]})"
         raise ConfigError("run", str(run.folder), expected=expected) from error
+
+
+def choose_device(setting: str) -> str:
+    """Return the device to use without a Trainer: the setting, or for "auto" a GPU if there is one."""
+    there = [n for n, m in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if m.is_available()] + ["cpu"]
+    require_one_of([*there, "auto"], "device", setting)
+    return there[0] if setting == "auto" else setting
