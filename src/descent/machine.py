@@ -43,8 +43,6 @@ def quiet_libraries() -> None:
     # reports that a process was killed while starting, before it ends the others
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # the user asked for it
-    # compile=true on a machine with the CUDA toolkit but no GPU
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for message in (
         "torch.jit.trace.*deprecated",  # by the graph, torch 2.15
         "LeafSpec",  # Lightning 2.6.6 on torch 2.12 and later

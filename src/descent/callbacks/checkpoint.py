@@ -43,7 +43,6 @@ class Checkpoint(LightningCheckpoint):
     """
 
     state_key = "checkpoint"
-    folder: RunFolder
 
     def __init__(self, every: str) -> None:
         self.number, self.unit = parse_interval(every)

@@ -58,10 +58,11 @@ class NaNGuard(Callback):
         return ""
 
     def _end(self, trainer: Trainer, fault: str) -> None:
-        """End the run if there is a fault in any of its processes, each of which reports its own."""
+        """End the run if there is a fault in any of its processes; the first one reports it if it can."""
         if trainer.strategy.reduce_boolean_decision(bool(fault), all=False):
+            reported = trainer.strategy.broadcast(fault) and not trainer.is_global_zero
             advice = RunFolder(trainer.default_root_dir).advise()
-            raise Stopped(f"{fault}. {advice}" if fault else "", code=1)
+            raise Stopped(f"{fault}. {advice}" if fault and not reported else "", code=1)
 
 
 def describe(trainer: Trainer, loss: float, step: int, batch_idx: int) -> str:
