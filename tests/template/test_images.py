@@ -67,7 +67,7 @@ def test_digits_as_files_train_evaluate_and_predict(run: Run, tmp_path: Path) ->
     digits(tmp_path / "digits")
     finished = run("data=images", "data.path=digits", "trainer.max_epochs=5")
     assert finished.code == 0, finished.err
-    assert "digits: 1,797 images of 8×8 pixels, taken as 8×8, grey, kept in memory" in finished.out
+    assert "digits: 1,797 images of 8×8 pixels, taken as 8×8, grey uint8, kept in memory" in finished.out
     test = json.loads((tmp_path / "run/result.json").read_text())["test"]
     assert test["test/acc"] > 0.9
     assert run("run=run", command="evaluate").code == 0

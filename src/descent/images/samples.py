@@ -67,19 +67,16 @@ def images(
     in_memory: bool | Literal["auto"],
     workers: int | Literal["auto"],
 ) -> Samples:
-    """Return the images in folders named after their classes.
-
-    All are decoded once at the start, so that damaged ones are found before training, and the training
-    split's mean and deviation are exact: the one scale for 8-bit, 16-bit and float images alike.
-    """
+    """Return the images in folders named after their classes, all decoded once, to find damaged ones early."""
     require(bool(path), "path", path, "a folder with a folder of images for each class")
-    build_augmentation(augment)  # reports a missing library before an hour of decoding
+    build_augmentation(augment)  # without torchvision, an error before an hour of decoding
     processes = min(8, max(1, (os.cpu_count() or 1) - 1)) if workers == "auto" else workers
     require(processes >= 0, "workers", workers, "auto, or a whole number of at least 0")
     named, passed = NamedPath("path", str(path)), Counter[str]()
     root = named.locate("folder")
-    files, labels, splits = zip(*find_labelled(root, named, passed), strict=True)
-    classes = sorted({label for label, split in zip(labels, splits, strict=True) if split == "train"})
+    found = find_labelled(root, named, passed)
+    classes = sorted({label for _, label, split in found if split == "train"})
+    files, labels, splits = zip(*found, strict=True)
     require(len(classes) >= 2, "path", path, f"at least two folders of classes, not {classes[0]} alone")
     if unknown := {*labels} - {*classes}:
         raise named.error(f"the classes of train, {', '.join(classes)}, in all splits, not {min(unknown)}")
@@ -109,17 +106,16 @@ def images(
     taken = np.array(splits)[whole]
     given = {name: torch.from_numpy((taken == name).nonzero()[0]) for name in ("train", "val", "test")}
     counts = zip(classes, targets.bincount(minlength=len(classes)).tolist(), strict=True)
-    colours = ("grey" if grey else "colour") + ("" if pixels == "uint8" else f" {pixels}")
-    others = f" and {len({*sizes}) - 1:,} other sizes" if len({*sizes}) > 1 else ""
+    others = " and other" if len({*sizes}) > 1 else ""
     lines = [
         f"{show(named.path)}: {len(files):,} images of {sizes[0][0]}×{sizes[0][1]}{others} pixels, "
-        f"taken as {height}×{width}, {colours}, {'kept in memory' if keep else 'read from the files'}",
+        f"taken as {height}×{width}, {'grey' if grey else 'colour'} {pixels}, "
+        f"{'kept in memory' if keep else 'read from the files'}",
         f"  classes   {', '.join(f'{name} {n:,}' for name, n in [*counts][:20])}",
         *(f"  {line}" for line in count_passed(passed)),
         *(f"  left out  {line}" for line in reader.left_out),
     ]
     if cut := sum(0.9 * max(h * width, w * height) > min(h * width, w * height) for h, w in sizes):
         lines.append(f"  cut off   over a tenth of {cut:,} images at two sides; data.size=[height,width]")
-    preview = "".join(f"{line}\n" for line in lines)
-    description = {"kind": "images", **asdict(reader)}
+    description, preview = {"kind": "images", **asdict(reader)}, "\n".join([*lines, ""])
     return Samples(inputs, targets, classes, given, per_channel=True, reader=description, preview=preview)
