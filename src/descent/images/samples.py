@@ -67,16 +67,15 @@ def images(
     in_memory: bool | Literal["auto"],
     workers: int | Literal["auto"],
 ) -> Samples:
-    """Return the images in folders named after their classes, all decoded once, to find damaged ones early."""
+    """Return the images in folders named after their classes; all are decoded once, to find damaged ones."""
     require(bool(path), "path", path, "a folder with a folder of images for each class")
     build_augmentation(augment)  # without torchvision, an error before an hour of decoding
     processes = min(8, max(1, (os.cpu_count() or 1) - 1)) if workers == "auto" else workers
     require(processes >= 0, "workers", workers, "auto, or a whole number of at least 0")
     named, passed = NamedPath("path", str(path)), Counter[str]()
     root = named.locate("folder")
-    found = find_labelled(root, named, passed)
-    classes = sorted({label for _, label, split in found if split == "train"})
-    files, labels, splits = zip(*found, strict=True)
+    files, labels, splits = zip(*find_labelled(root, named, passed), strict=True)
+    classes = sorted({label for label, split in zip(labels, splits, strict=True) if split == "train"})
     require(len(classes) >= 2, "path", path, f"at least two folders of classes, not {classes[0]} alone")
     if unknown := {*labels} - {*classes}:
         raise named.error(f"the classes of train, {', '.join(classes)}, in all splits, not {min(unknown)}")
@@ -104,7 +103,7 @@ def images(
         inputs = StoredImages([files[row] for row in whole], kept, strict, change, processes)
     targets = torch.tensor([classes.index(labels[row]) for row in whole])
     taken = np.array(splits)[whole]
-    given = {name: torch.from_numpy((taken == name).nonzero()[0]) for name in ("train", "val", "test")}
+    given = {name: torch.from_numpy((taken == name).nonzero()[0]) for name in {*splits}}
     counts = zip(classes, targets.bincount(minlength=len(classes)).tolist(), strict=True)
     others = " and other" if len({*sizes}) > 1 else ""
     lines = [
