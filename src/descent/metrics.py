@@ -15,18 +15,16 @@ from descent.errors import blame, first_line
 from descent.losses import find_takes, weigh_targets
 from descent.task import IGNORED, Task
 
-ROWS = 16_384  # samples to collect before updating the metrics: few calls, and little memory
-BYTES = 1 << 24  # the same limit for large outputs
+ROWS, BYTES = 16_384, 1 << 24  # to collect before updating the metrics: few calls, and little memory
 KEPT = ("steps", "most", "loss", "weight", "samples", "batch")  # in a checkpoint, in addition to the metrics
 
 
 class EpochMetrics:
-    """Collects what the steps of an epoch produce, and updates the metrics with it in blocks.
+    """Collects what the steps of an epoch produce, and updates any torchmetrics with it in blocks.
 
-    A step only appends to a list. torchmetrics gets blocks of thousands of samples, so its cost (about
-    0.7 ms per update, whatever the batch size) becomes negligible, nothing waits for the device inside the
-    loop, and any torchmetrics metric works, in one process or many. A metric gets what `task.for_metrics`
-    returns; with `takes = "outputs"`, it gets what a criterion gets.
+    A step only appends to a list, and nothing waits for the device. An update takes about 0.7 ms whatever its
+    size, so it gets thousands of samples, or one step where outputs are nested. A metric gets what
+    `task.for_metrics` returns; with `takes = "outputs"`, it gets what a criterion gets.
     """
 
     def __init__(self, metrics: Mapping[str, torchmetrics.Metric], task: Task, criterion: nn.Module) -> None:
@@ -56,8 +54,10 @@ class EpochMetrics:
             self.reset(loss.device)
         self.batch = batch
         if not self.steps:
-            size = sum(tensor.nbytes for tensor in list_tensors((outputs, targets)))
-            self.most = max(1, min(ROWS // max(1, count_samples(targets)), BYTES // max(1, size)))
+            self.most = 1
+            if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and targets.dim():
+                size = max(1, outputs.nbytes + targets.nbytes)
+                self.most = max(1, min(ROWS // max(1, len(targets)), BYTES // size))
         self.steps.append((loss, outputs, targets))
         if len(self.steps) >= self.most:
             self._update()
@@ -113,10 +113,10 @@ class EpochMetrics:
         """Update the loss and the metrics with the collected steps, joined where their shapes agree."""
         steps, self.steps = self.steps, []
         for _, block in groupby(steps, lambda step: [t.shape[1:] for t in list_tensors(step[1:])]):
-            losses, outputs, targets = zip(*block, strict=True)
-            sizes = [count_samples(target) for target in targets]
+            losses, *parts = zip(*block, strict=True)
+            sizes = [count_samples(target) for target in parts[1]]
+            outputs, targets = (torch.cat(part) if len(part) > 1 else part[0] for part in parts)
             self.samples += sum(sizes)
-            outputs, targets = concatenate(outputs), concatenate(targets)
             self._add_losses(torch.stack(losses).float(), sizes, outputs, targets)
             for metric in self.metrics.values():
                 self._update_with(metric, outputs, targets)
@@ -149,19 +149,6 @@ def count_samples(value: Any) -> int:
     """Return the length of the first tensor of a value, 1 for a number."""
     tensors = list_tensors(value)
     return len(tensors[0]) if tensors and tensors[0].dim() else 1
-
-
-def concatenate(values: Any) -> Any:
-    """Join values of the same structure, their tensors along the batch; numbers become a list."""
-    first = values[0]
-    if isinstance(first, Tensor):
-        join = torch.cat if first.dim() else torch.stack
-        return first if len(values) == 1 else join(values)
-    if isinstance(first, Mapping):
-        return {key: concatenate([value[key] for value in values]) for key in first}
-    if isinstance(first, tuple | list):
-        return [concatenate(parts) for parts in zip(*values, strict=True)]
-    return list(values)
 
 
 def compute_numbers(name: str, metric: torchmetrics.Metric) -> dict[str, Tensor]:

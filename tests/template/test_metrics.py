@@ -14,7 +14,7 @@ from torchmetrics import classification
 
 from descent.data.diabetes import diabetes
 from descent.errors import ConfigError
-from descent.metrics import R2, ROWS, Accuracy, EpochMetrics, concatenate
+from descent.metrics import R2, ROWS, Accuracy, EpochMetrics
 from descent.task import IGNORED, Classes, Task, Values
 
 OF_VALUES = {"mae": torchmetrics.MeanAbsoluteError(), "r2": R2()}
@@ -168,7 +168,4 @@ def test_outputs_may_be_nested_tuples_and_dicts_and_a_metric_may_be_several_numb
     metrics.load_state_dict(metrics.state_dict(), torch.device("cpu"))
     assert metrics.compute() == {"loss": torch.tensor(0.4), "sees_a": 1.0, "sees_b": 1.0}
     seen: Any = metrics.metrics["sees"]
-    ((outputs, targets),) = seen.seen
-    shapes = [part.shape for part in (outputs["mean"], *outputs["rest"], targets)]
-    assert shapes == [(5, 2), (5,), (5, 3), (5,)]
-    assert concatenate([torch.tensor(1.0), torch.tensor(2.0)]).tolist() == [1, 2]
+    assert [len(outputs["mean"]) for outputs, _ in seen.seen] == [3, 2]
