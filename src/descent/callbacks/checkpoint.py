@@ -28,14 +28,11 @@ class Checkpoint(LightningCheckpoint):
     """Writes `last.ckpt`, from which a run resumes exactly; `previous.ckpt` is the one before.
 
     Lightning saves in the middle of its own bookkeeping, so on resuming it has to guess how far it had
-    come. This callback saves at one point only, between two optimizer steps: at the start of a batch,
-    before anything is computed for it. A resumed run restores everything at that same point: the loops'
-    counters, the random states, the sums of the epoch's metrics, the logged values. The end of an epoch is
-    not a special case: it is the start of the next epoch's first batch.
+    come. This callback saves at one point only: at the start of a batch, between two optimizer steps. A
+    resumed run is put back to that same point. The end of an epoch is the start of the next epoch's batches.
 
-    Saving within an epoch requires a module with `epoch_state()` and a loader that can start in the middle:
-    by `start_at(batch)`, or by `state_dict()` like torchdata's StatefulDataLoader. With others, a run is
-    saved, and resumes just as exactly, only at the start of an epoch.
+    Saving within an epoch requires a module with `epoch_state()` and a loader with `start_at(batch)`, or with
+    `state_dict()` as in torchdata's StatefulDataLoader. Others are saved only at the start of an epoch.
 
     Args:
         every: how much work a kill may cost: "100 steps" (of the optimizer), "1 epoch", "10 minutes", or

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -239,20 +239,11 @@ def require_monitors(config: Mapping[str, Any], logged: list[str]) -> None:
 
 
 def list_hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
-    """Return the choices and fields that runs are compared by, by key."""
+    """Return the choices and fields that runs are compared by, by key, such as "optimizer.lr"."""
     groups = ("loss", "optimizer", "scheduler", "model", "data", "trainer")
-    nodes = {group: config[group] or {} for group in groups}
-    fields = {key: value for key, value in flatten(nodes) if value is not None and "._" not in key}
-    return {**{group: choices.get(group) for group in groups}, "seed": config["seed"], **fields}
-
-
-def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value in nested dicts, with its key, such as "optimizer.lr"."""
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    fields = {f"{group}.{name}": v for group in groups for name, v in (config[group] or {}).items()}
+    set_to = {key: value for key, value in fields.items() if value is not None and "._" not in key}
+    return {**{group: choices.get(group) for group in groups}, "seed": config["seed"], **set_to}
 
 
 def find_writers(trainer: Trainer) -> list[Any]:
