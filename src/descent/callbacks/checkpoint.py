@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from descent.data.described import describe_data
 from descent.errors import Stopped, require
-from descent.run.folder import RunFolder, list_sizes
+from descent.run.folder import RunFolder
 from descent.run.random_state import take_random_state
 from descent.run.signals import Signals
 
@@ -135,7 +135,7 @@ class Checkpoint(LightningCheckpoint):
             "should_stop": trainer.should_stop,
             "accumulate": trainer.accumulate_grad_batches,
             "whole": progress.current.completed == 0 or progress.is_last_batch,  # no epoch was cut short
-            "folder": list_sizes(self.folder),
+            "folder": {name: file.stat().st_size for name, file in self.folder.events().items()},
         }
         checkpoint.update(describe_data(trainer))
 

@@ -10,7 +10,6 @@ from descent.cli.main import watch_for_garbage
 from descent.cli.overrides import by_key, quote
 from descent.errors import ConfigError
 from descent.paths import LOGS
-from descent.run.folder import find_runs
 
 
 def run_command(job: Callable[..., Any], name: str, words: Sequence[str]) -> None:
@@ -27,6 +26,8 @@ def locate_run(run: str | None) -> str:
     """Return the folder of the run that a command uses; `latest` is the newest one in logs/."""
     if run not in (None, "latest"):
         return str(run)
+    from descent.run.saved import find_runs
+
     newest = next(iter(find_runs(LOGS)), None)
     if run is None or newest is None:
         there = f"; the newest is {newest}, or run=latest" if newest else ""

@@ -1,4 +1,4 @@
-"""A run's folder: the names of its files, and how to claim and find it."""
+"""A run's folder: the names of its files, and how to claim it."""
 
 import os
 import shlex
@@ -45,9 +45,10 @@ class RunFolder:
         """Return the path of the checkpoint of this name, such as "best"."""
         return self.checkpoints / f"{name}.ckpt"
 
-    def events(self) -> list[Path]:
-        """Return the files that TensorBoard reads, at any depth; they only grow."""
-        return sorted(self.path.rglob("events.out.tfevents.*"))
+    def events(self) -> dict[str, Path]:
+        """Return the files that TensorBoard reads, by their paths in the folder; they only grow."""
+        files = sorted(self.path.rglob("events.out.tfevents.*"))
+        return {file.relative_to(self.path).as_posix(): file for file in files}
 
     def advise(self) -> str:
         """Return a sentence on how to continue the run."""
@@ -135,8 +136,8 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
 
                 give_up(folder, made)
             if isinstance(error, ConfigError):  # the run never started
-                for file in set(folder.events()) - set(there):
-                    file.unlink()
+                for name in folder.events().keys() - there.keys():
+                    (folder.path / name).unlink()
             if isinstance(error, OSError) and (error.errno in FULL or gone):
                 reason = f"{folder}: could not be written to ({error.strerror or error})"
                 raise Stopped(f"{reason}. {folder.advise()}", code=1) from error
@@ -174,15 +175,3 @@ def move(node: Any, old: str, new: str) -> Any:
         return [move(value, old, new) for value in node]
     inside = isinstance(node, str) and (node == old or node.startswith(old + os.sep))
     return new + node[len(old) :] if inside else node
-
-
-def list_sizes(folder: RunFolder) -> dict[str, int]:
-    """Return the length of each TensorBoard file, by its path in the folder; `rewind` cuts it there."""
-    return {p.relative_to(folder.path).as_posix(): p.stat().st_size for p in folder.events()}
-
-
-def find_runs(parent: Path) -> list[RunFolder]:
-    """Return the runs in a folder, at any depth, newest first."""
-    runs = [RunFolder(path.parent) for path in parent.rglob("overrides.yaml")]
-    runs = [run for run in runs if run.config.is_file()]
-    return sorted(runs, key=lambda run: run.config.stat().st_mtime_ns, reverse=True)

@@ -28,9 +28,6 @@ def start_from(model: nn.Module | None, origin: SavedRun | None, data: Any, free
 
     Returns:
         Lines that name what matched and what is frozen.
-
-    Raises:
-        ConfigError: no weight matches, a pattern has no match, or nothing is left to train.
     """
     if model is None:
         key = "init_from" if origin else "freeze"

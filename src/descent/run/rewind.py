@@ -31,8 +31,8 @@ def rewind(folder: RunFolder) -> tuple[Path | None, Callable[[], None]]:
     before = folder.events()
 
     def trim() -> None:
-        for file in before:
-            if size := sizes.get(file.relative_to(folder.path).as_posix(), 0):
+        for name, file in before.items():
+            if size := sizes.get(name, 0):
                 os.truncate(file, min(size, file.stat().st_size))
             else:
                 file.unlink()
@@ -93,7 +93,7 @@ def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
         return
     own = (folder.config, folder.overrides, folder.environment, folder.revision, folder.changes, folder.data)
     more = (file for name in ("hparams.yaml", f".*{MARK}") for file in folder.path.rglob(name))
-    for file in (*own, folder.tracking, folder.lock, *folder.events(), *more):
+    for file in (*own, folder.tracking, folder.lock, *folder.events().values(), *more):
         file.unlink(missing_ok=True)
     below = sorted((path for path in folder.path.rglob("*") if path.is_dir()), reverse=True)
     for empty in (*below, folder.path, *made):

@@ -43,6 +43,13 @@ class SavedRun:
         return {**self.data, "scaling": scaling, "task_state": task, "run": str(self.folder)}
 
 
+def find_runs(parent: Path) -> list[RunFolder]:
+    """Return the runs in a folder, at any depth, newest first."""
+    runs = [RunFolder(path.parent) for path in parent.rglob("overrides.yaml")]
+    runs = [run for run in runs if run.config.is_file()]
+    return sorted(runs, key=lambda run: run.config.stat().st_mtime_ns, reverse=True)
+
+
 def read_config(folder: RunFolder, key: str = "resume") -> dict[str, Any]:
     """Return the config of a run, plain values.
 

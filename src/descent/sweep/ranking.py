@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from descent.callbacks.figures import DEFAULT, find_like
 from descent.errors import ConfigError, require
 from descent.run.atomic import write_text
-from descent.run.folder import RunFolder, find_runs
+from descent.run.folder import RunFolder
+from descent.run.saved import find_runs
 from descent.run.trust import read_yaml
 from descent.sweep.pictures import draw
 from descent.sweep.plan import Point, read_json
