@@ -30,8 +30,9 @@ def train(config: Config, run: Run) -> Any:
         seed_everything(config.seed, verbose=False)
 
     if starts := bool(config.init_from or config.freeze):  # starts from or freezes given weights
-        from descent.run.initial_weights import read_origin, start_from
-    origin = read_origin(config.init_from) if starts else None
+        from descent.run.initial_weights import start_from
+        from descent.run.saved import read_run
+    origin = read_run(config.init_from, "best", key="init_from") if config.init_from else None
     data = build("data", like=origin and origin.like())  # it determines the sizes of everything below
     task, sizes = find_task(data), find_sizes(data)
     model = build("model", **sizes)

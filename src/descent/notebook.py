@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from descent.cli.compose import compose as compose_config
 from descent.cli.overrides import quote_word
 from descent.cli.runs import start
-from descent.errors import ConfigError
 from descent.paths import COMMANDS
 from descent.run.folder import RunFolder
 
@@ -33,10 +33,6 @@ class Trained:
 
 def compose(*words: str) -> list[str]:
     """Return a run's overrides, such as `compose("loss=mae", "optimizer=sgd")`, for `train`."""
-    from descent.cli.compose import compose as compose_config
-
-    if flags := [word for word in words if word.startswith("-")]:
-        raise ConfigError(flags[0], expected="an override; sweeps and flags are the command's")
     quoted = [quote_word(word, sweeps=False) for word in words]
     compose_config("train", [word for word in quoted if not word.startswith("resume=")])
     return quoted

@@ -87,7 +87,7 @@ def test_a_resumed_run_goes_on_wherever_it_is_and_is_made_longer(run: Run, tmp_p
     last.write_bytes(last.read_bytes()[:-1000])
     longer = run("resume=moved", "trainer.max_epochs=3", f"folder={tmp_path}/moved")
     assert longer.code == 0, longer.err
-    assert "before it is used\nResumes moved from epoch 3, step 46 (previous.ckpt)" in longer.out
+    assert "; it is passed over\nResumes moved from epoch 3, step 46 (previous.ckpt)" in longer.out
     assert not faults.differences(faults.ending(tmp_path / "whole"), faults.ending(tmp_path / "moved"))
     assert not (tmp_path / "run").exists()
     config, overrides = (

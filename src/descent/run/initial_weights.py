@@ -9,12 +9,7 @@ from typing import Any
 from torch import nn
 
 from descent.errors import ConfigError
-from descent.run.saved import SavedRun, read_run
-
-
-def read_origin(folder: str | None) -> SavedRun | None:
-    """Return the run, named by `init_from`, whose best weights this run starts from, or None."""
-    return None if folder is None else read_run(folder, "best", key="init_from")
+from descent.run.saved import SavedRun
 
 
 def start_from(model: nn.Module | None, origin: SavedRun | None, data: Any, freeze: Sequence[str]) -> str:

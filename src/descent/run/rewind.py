@@ -1,7 +1,7 @@
 """Restores a folder: a resumed run's to the newest undamaged checkpoint, a failed one's to nothing."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def rewind(folder: RunFolder) -> tuple[Path | None, Callable[[], None]]:
     path, checkpoint = find_newest_whole(folder)
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return path, lambda: None
-    sizes = read_sizes(path, checkpoint, folder) if path else {}
+    sizes, where = read_point(path, checkpoint, folder) if path else ({}, "")
     for part in folder.path.rglob(f".*{MARK}"):  # a kill cut short its writing
         if part.is_file():
             part.unlink()
@@ -42,7 +42,6 @@ def rewind(folder: RunFolder) -> tuple[Path | None, Callable[[], None]]:
         folder.metrics.unlink(missing_ok=True)
         print(clean(f"Resumes {folder} from its start, because it has no checkpoint yet"), flush=True)
         return None, lambda: None
-    where = f"epoch {checkpoint['epoch'] + 1}, step {checkpoint['global_step']}"
     print(clean(f"Resumes {folder} from {where} ({path.name})"), flush=True)
     return path, trim
 
@@ -53,38 +52,35 @@ def find_newest_whole(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
     Raises:
         ConfigError: there are checkpoints, and not one of them can be read.
     """
-    damaged: list[str] = []
-    for path in filter(Path.exists, (folder.last, folder.previous)):
+    paths = [path for path in (folder.last, folder.previous) if path.exists()]
+    for path in paths:
         try:
-            checkpoint = read(path)
+            return path, read(path)
         except DamagedError as error:
-            damaged.append(str(error))
-            continue
-        if damaged:
-            print(f"{damaged[0]}; the checkpoint before it is used", flush=True)
-        return path, checkpoint
-    if damaged:
-        expected = f"a checkpoint that can be read; {'; '.join(damaged)}"
-        raise ConfigError(str(folder.checkpoints), expected=expected)
+            print(f"{error}; it is passed over", flush=True)
+    if paths:
+        raise ConfigError(str(folder.checkpoints), expected="a checkpoint that can be read")
     return None, {}
 
 
-def read_sizes(path: Path, checkpoint: Mapping[str, Any], folder: RunFolder) -> dict[str, int]:
-    """Return the lengths of TensorBoard's files as recorded in a checkpoint, by their paths in the folder.
+def read_point(path: Path, checkpoint: dict[str, Any], folder: RunFolder) -> tuple[dict[str, int], str]:
+    """Return a checkpoint's record of the lengths of TensorBoard's files, by name, and its place in words.
 
     Raises:
         ConfigError: a run cannot resume from it, or it names files outside the folder.
     """
-    parts: Any = checkpoint.get("parts")
-    sizes: Any = parts.get("folder") if isinstance(parts, dict) else None
-    places = [checkpoint.get(name) for name in ("epoch", "global_step")]
-    if not isinstance(sizes, dict) or not all(isinstance(n, int) for n in (*places, *sizes.values())):
-        raise ConfigError(str(path), expected="a checkpoint of this template, from which a run can go on")
-    for _, text in list_texts(move(checkpoint.get("callbacks"), str(parts.get("at")), str(folder.path))):
+    try:
+        sizes = {str(name): int(size) for name, size in checkpoint["parts"]["folder"].items()}
+        callbacks = move(checkpoint["callbacks"], checkpoint["parts"]["at"], str(folder.path))
+        where = f"epoch {checkpoint['epoch'] + 1}, step {checkpoint['global_step']}"
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        expected = "a checkpoint of this template, from which a run can go on"
+        raise ConfigError(str(path), expected=expected) from error
+    for _, text in list_texts(callbacks):
         named = Path(text)
         if ".." in named.parts or (named.is_absolute() and not named.resolve().is_relative_to(folder.path)):
             raise ConfigError(str(path), expected=f"a checkpoint that names files of its run, not {text}")
-    return sizes
+    return sizes, where
 
 
 def give_up(folder: RunFolder, made: Sequence[Path]) -> None:

@@ -5,17 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from descent.errors import ConfigError
 from descent.run.checkpoints import read
 from descent.run.folder import RunFolder
 from descent.run.trust import read_yaml
 
-DATA = {  # what a checkpoint contains of the data, to read new files by
-    "task": dict, "input_shape": list, "names": list, "class_counts": list, "reader": dict,
-    "examples": torch.Tensor,
-}  # fmt: skip
+DATA = {"task", "input_shape", "names", "class_counts", "reader", "examples"}  # to read new files by
 
 
 @dataclass
@@ -87,7 +82,4 @@ def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
 
 def is_described(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a checkpoint contains weights, and how its data is read."""
-    state, data = checkpoint.get("state_dict"), checkpoint.get("data")
-    if not isinstance(state, dict) or not isinstance(data, dict):
-        return False
-    return all(isinstance(data.get(name), kind) for name, kind in DATA.items())
+    return "state_dict" in checkpoint and checkpoint.get("data", {}).keys() >= DATA
