@@ -97,10 +97,8 @@ def test_files_contain_the_ranking_and_pictures(tmp_path: Path) -> None:
 def test_what_damaged_files_of_runs_say_is_left_out(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", [0.1])
     folder.metrics.write_text("epoch,val/acc\nx,y\n")
-    assert read_curve(folder, "val/acc") == {}
-    for text in ("[]", "{", '{"best": 3, "seconds": "x", "test": {"a": NaN, "b": "c"}}', "[" * 100_000):
-        folder.result.write_text(text)
-        assert best_figures(folder) == {}
+    folder.result.write_text('{"best": {"a": NaN, "b": null}')
+    assert (read_curve(folder, "val/acc"), best_figures(folder)) == ({}, {})
 
 
 # ---- runs side by side -------------------------------------------------------------------------------------

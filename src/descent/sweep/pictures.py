@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import mean, stdev
@@ -33,21 +33,20 @@ def read_curve(folder: RunFolder, metric: str) -> dict[float, float]:
 
 def draw(rows: "Sequence[Row]", measure: "Measure", folder: Path) -> None:
     """Draw the curves of ranked choices, and their figures if one or two numbers were varied."""
-    draw_curves(rows, measure).savefig(folder / "curves.png", dpi=120)
-    with suppress(ValueError):  # the values are not numbers
-        places = [tuple(map(float, row.values.values())) for row in rows]
-        if len(places[0]) == 1:
-            draw_line(rows, measure).savefig(folder / "line.png", dpi=120)
-        elif len(places[0]) == 2 and all(len(set(axis)) > 1 for axis in zip(*places, strict=True)):
-            draw_map(rows, measure).savefig(folder / "map.png", dpi=120)
-
-
-def start_figure(width: float, height: float) -> tuple[Any, Any]:
-    """Return a figure and its axes."""
     from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+    def save(name: str, paint: Callable[..., None], width: float, height: float) -> None:
+        figure = Figure(figsize=(width, height), layout="constrained")
+        paint(figure.add_subplot(), rows, measure)
+        figure.savefig(folder / name, dpi=120)
+
+    save("curves.png", draw_curves, 8, 4.5)
+    with suppress(ValueError):  # the values are not numbers
+        axes = [set(axis) for axis in zip(*(map(float, row.values.values()) for row in rows), strict=True)]
+        if len(axes) == 1:
+            save("line.png", draw_line, 7, 4)
+        elif len(axes) == 2 and min(map(len, axes)) > 1:
+            save("map.png", draw_map, 1.8 + 0.8 * len(axes[0]), 1.5 + 0.6 * len(axes[1]))
 
 
 def scale(values: Sequence[float]) -> str:
@@ -71,9 +70,8 @@ def plot(axes: Any, found: Mapping[float, list[float]], **style: Any) -> list[fl
     return means
 
 
-def draw_curves(rows: "Sequence[Row]", measure: "Measure") -> Any:
+def draw_curves(axes: Any, rows: "Sequence[Row]", measure: "Measure") -> None:
     """Draw the curves of the best choices."""
-    figure, axes = start_figure(8, 4.5)
     drawn: list[float] = []
     for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False), 1):
         found = defaultdict(list)
@@ -86,22 +84,19 @@ def draw_curves(rows: "Sequence[Row]", measure: "Measure") -> Any:
     axes.locator_params("x", integer=True)
     axes.set(xlabel="epoch", ylabel=plain(measure.metric), yscale=scale(drawn))
     axes.legend(fontsize="small")
-    return figure
 
 
-def draw_line(rows: "Sequence[Row]", measure: "Measure") -> Any:
+def draw_line(axes: Any, rows: "Sequence[Row]", measure: "Measure") -> None:
     """Plot the figure against the one number that was varied, with the best marked."""
-    figure, axes = start_figure(7, 4)
     values = {float(*row.values.values()): row.of(measure.metric) for row in rows}  # the best first
     means, best = plot(axes, values, color=COLOURS[0]), next(iter(values))
     axes.plot([best], [mean(values[best])], "*", markersize=16, color=COLOURS[1], label=f"best: {best:g}")
     axes.set(xlabel=plain(next(iter(rows[0].values))), ylabel=plain(measure.metric))
     axes.set(xscale=scale(list(values)), yscale=scale(means))
     axes.legend()
-    return figure
 
 
-def draw_map(rows: "Sequence[Row]", measure: "Measure") -> Any:
+def draw_map(axes: Any, rows: "Sequence[Row]", measure: "Measure") -> None:
     """Map the figure over the two numbers that were varied, with the best marked.
 
     The colours end at three times the distance from the best to the median, so that a diverged run does not
@@ -113,7 +108,6 @@ def draw_map(rows: "Sequence[Row]", measure: "Measure") -> Any:
     places = [tuple(map(float, row.values.values())) for row in rows]
     xs, ys = (sorted(set(axis)) for axis in zip(*places, strict=True))
     grid = [[math.nan] * len(xs) for _ in ys]
-    figure, axes = start_figure(1.8 + 0.8 * len(xs), 1.5 + 0.6 * len(ys))
     for (x, y), value in zip(places, figures, strict=True):
         column, row = xs.index(x), ys.index(y)
         grid[row][column] = value
@@ -127,5 +121,4 @@ def draw_map(rows: "Sequence[Row]", measure: "Measure") -> Any:
     axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
     xlabel, ylabel = map(plain, rows[0].values)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    figure.colorbar(image, label=plain(measure.metric))
-    return figure
+    axes.figure.colorbar(image, label=plain(measure.metric))

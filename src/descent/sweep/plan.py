@@ -190,10 +190,9 @@ def name_folder(words: Sequence[str]) -> str:
 def read_json(file: Path) -> dict[str, Any]:
     """Return what a run wrote to a file; empty if it has not written it yet."""
     try:
-        content = json.loads(read_text(file))
-    except (OSError, ValueError, RecursionError):
+        return json.loads(read_text(file))
+    except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def hold(folder: Path) -> AbstractContextManager[Any]:

@@ -91,12 +91,8 @@ def is_less_better(metric: str) -> bool:
 def best_figures(folder: RunFolder) -> dict[str, float]:
     """Return the figures of a run's best epoch, or of its last if none was kept, its test and its seconds."""
     result = read_json(folder.result)
-    parts = [
-        result.get("best") or result.get("final"),
-        result.get("test"),
-        {"seconds": result.get("seconds")},
-    ]
-    figures = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+    figures = (result.get("best") or result.get("final") or {}) | result.get("test", {})
+    figures |= {"seconds": result.get("seconds")}
     return {k: float(v) for k, v in figures.items() if isinstance(v, int | float) and math.isfinite(v)}
 
 
