@@ -88,10 +88,6 @@ class Logged(Supervised):
         self.log("step_loss", loss)
         return None if batch_idx == 2 else {"loss": loss, "more": 2 * loss}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        super().validation_step(batch, batch_idx)
-        self.log("val_size", float(len(batch[1])), on_step=True, on_epoch=True)
-
 
 class Short(Supervised):
     """Has no use for the number of a batch."""

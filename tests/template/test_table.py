@@ -79,13 +79,10 @@ def test_files_of_their_own_are_validation_and_test(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "names"),
     [
-        ("a b", "a b"),
-        ("true false", "false true"),
-        ("10 9", "9 10"),
-        ("1.5 2.5", "y"),
+        ("a b", "a b"), ("true false", "false true"), ("10 9", "9 10"), ("1.5 2.5", "y"),
         (" ".join(map(str, range(21))), "y"),
     ],
-)
+)  # fmt: skip
 def test_the_task_is_read_off_the_target(tmp_path: Path, values: str, names: str) -> None:
     rows = "\n".join(f"{i},{values.split()[i % len(values.split())]}" for i in range(63))
     (tmp_path / "t.csv").write_text(f"x,y\n{rows}\n")
