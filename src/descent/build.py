@@ -3,7 +3,7 @@
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -156,34 +156,29 @@ def read_signature(target: Callable[..., Any]) -> Signature:
         functions = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
     found = Signature(set(), {}, open_ended=True)
     for function in functions or [target]:
-        parameters = [*inspect.signature(function).parameters.values()]
+        parameters = list_parameters(function)
         if functions:
             del parameters[0]  # self
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         if found.names and not named:
             break  # `**arguments` cannot be meant for a base that takes nothing
         found.names |= {p.name for p in named}
-        found.hints = dict(read_hints(function, named)) | found.hints
+        hints = {p.name: type(p.default) for p in named if p.default not in (None, p.empty)}
+        hints |= {p.name: p.annotation for p in named if p.annotation is not p.empty}
+        found.hints = {name: hint for name, hint in hints.items() if type(hint) is not str} | found.hints
         found.open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
         if not found.open_ended:
             break
     return found
 
 
-def read_hints(function: Callable[..., Any], named: Iterable[inspect.Parameter]) -> Iterator[tuple[str, Any]]:
-    """Yield the type of each argument; without a hint, the type of the default."""
-    inner = inspect.unwrap(function.__init__ if inspect.isclass(function) else function)
-    for parameter in named:
-        hint = parameter.annotation
-        if isinstance(hint, str):
-            try:
-                hint = eval(hint, {**vars(typing), **getattr(inner, "__globals__", {})})
-            except Exception:  # a name that only type checkers import
-                continue
-        if hint is not parameter.empty:
-            yield parameter.name, hint
-        elif parameter.default not in (None, parameter.empty):
-            yield parameter.name, type(parameter.default)
+def list_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a function; annotations that only type checkers understand stay strings."""
+    try:
+        # torch imports some names of `typing` only for type checkers
+        return [*inspect.signature(function, locals=vars(typing), eval_str=True).parameters.values()]
+    except Exception:  # whatever evaluating an annotation raises
+        return [*inspect.signature(function).parameters.values()]
 
 
 def is_tensor(hint: Any) -> bool:

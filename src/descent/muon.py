@@ -21,10 +21,9 @@ class Muon(torch.optim.Muon):
         params = list(params)
         expected = "another one with module.groups, because Muon makes groups of its own"
         require(not isinstance(params[0], dict), "optimizer", "muon", expected)
-        others = [p for p in params if p.ndim != 2]
-        super().__init__([p for p in params if p.ndim == 2], **arguments)
-        self.adamw = torch.optim.AdamW(others, lr=adamw_lr) if others else None
-        self.param_groups += self.adamw.param_groups if self.adamw else []
+        super().__init__([{"params": [p for p in params if p.ndim == 2]}], **arguments)
+        self.adamw = torch.optim.AdamW([{"params": [p for p in params if p.ndim != 2]}], lr=adamw_lr)
+        self.param_groups += self.adamw.param_groups
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Take one step with both optimizers; return the closure's loss, if there is a closure."""
@@ -35,7 +34,7 @@ class Muon(torch.optim.Muon):
         groups, self.param_groups = self.param_groups, self.param_groups[:1]
         super().step()
         self.param_groups = groups
-        if self.adamw:  # whose groups and state are in this one's, for schedulers and checkpoints
-            self.adamw.param_groups, self.adamw.state = groups[1:], self.state
-            self.adamw.step()
+        # its groups and state are also this optimizer's, which schedulers and checkpoints know
+        self.adamw.param_groups, self.adamw.state = groups[1:], self.state
+        self.adamw.step()
         return loss
