@@ -1,6 +1,9 @@
-"""Splits, folds, scaling, batches: what reaches the model."""
+"""Splits, folds, scaling, batches, torchvision's sets: what reaches the model."""
 
+import importlib.util
+import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,10 +11,12 @@ import pytest
 import torch
 import yaml
 from augmented import shake
+from conftest import Run
 from lightning.pytorch.callbacks import LambdaCallback
 from small import data_of, supervised, take, tensors, trainer
 from torch import Tensor, nn
 
+from descent.data import torchvision_sets
 from descent.data.arrays import arrays
 from descent.data.batches import Batches, Order
 from descent.data.diabetes import diabetes
@@ -23,6 +28,7 @@ from descent.errors import ConfigError
 from descent.task import Values
 
 AB = ["a", "b"]
+HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 
 
 def test_splits_cover_the_data_once_share_out_classes_evenly_and_are_a_function_of_the_seed() -> None:
@@ -270,3 +276,50 @@ def test_a_mapped_array_is_read_with_a_small_share_of_it_resident(tmp_path: Path
     before = resident()
     data = data_of(arrays, inputs=str(tmp_path / "x.npy"), targets=str(tmp_path / "y.npy"))
     assert max(resident() for _ in data.train_dataloader()) - before < 100 << 20
+
+
+class Photos:
+    """What torchvision's CIFAR10 is to us: colour bytes, channels last, and classes as a list."""
+
+    classes = ("cat", "dog")
+
+    def __init__(self, root: str, train: bool, download: bool) -> None:
+        self.data = np.full((40 if train else 10, 4, 4, 3), 100 if train else 200, dtype=np.uint8)
+        self.targets = [i % 2 for i in range(len(self.data))]
+
+
+def test_the_official_test_split_of_torchvision_is_the_test_data(monkeypatch: Any, tmp_path: Path) -> None:
+    stand_in = SimpleNamespace(datasets=SimpleNamespace(Photos=Photos))
+    monkeypatch.setattr(torchvision_sets, "import_torchvision", lambda key, value: stand_in)
+    settings = {"name": "Photos", "folder": str(tmp_path), "download": False, "test_fraction": None}
+    data = data_of(torchvision_sets.torchvision_set, **settings)
+    assert [len(rows) for rows in data.rows.values()] == [36, 4, 10]
+    assert take(data, "test")[0].unique().tolist() == [200]
+    assert data.scaling.mean.flatten().tolist() == [100, 100, 100]
+
+
+@pytest.mark.skipif(HAS_TORCHVISION, reason="torchvision is installed")
+def test_without_torchvision_the_line_says_how_to_install_it(run: Run) -> None:
+    finished = run("data=mnist")
+    assert (finished.code, finished.err.count("\n")) == (2, 1)
+    line = "data.name=MNIST: expected a torchvision that matches torch; `uv sync --extra images`"
+    assert finished.err.startswith(line)
+
+
+@pytest.mark.skipif(not HAS_TORCHVISION, reason="torchvision is not installed")
+def test_mnist_trains_on_its_files_with_its_official_test_split(run: Run, tmp_path: Path) -> None:
+    words = ["data=mnist", f"data.folder={tmp_path}/data", "data.download=false", "data.batch_size=30"]
+    assert f"data.folder={tmp_path}/data: expected the files of MNIST" in run(*words).err
+    raw = tmp_path / "data/MNIST/raw"
+    raw.mkdir(parents=True)
+    for name, n in (("train", 300), ("t10k", 50)):
+        classes = torch.arange(n, dtype=torch.uint8) % 10
+        pixels = torch.zeros(n, 28, 28, dtype=torch.uint8)
+        pixels[range(n), 2 * classes.long() + 4] = 255  # a row for each digit, to be told apart
+        for kind, values in (("images-idx3", pixels), ("labels-idx1", classes)):  # yann.lecun.com/exdb/mnist
+            header = struct.pack(f">HBB{values.dim()}I", 0, 8, values.dim(), *values.shape)
+            (raw / f"{name}-{kind}-ubyte").write_bytes(header + values.numpy().tobytes())
+    finished = run(*words, "trainer.max_epochs=5")
+    assert finished.code == 0, finished.err
+    assert "270 train, 30 val, 50 test samples" in finished.out
+    assert "Test Acc: 1.0000" in finished.out

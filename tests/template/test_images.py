@@ -83,7 +83,8 @@ def test_digits_as_files_train_evaluate_and_predict(run: Run, tmp_path: Path) ->
 def test_files_and_memory_hold_the_same_data_in_the_same_order(tmp_path: Path) -> None:
     digits(tmp_path / "digits", 6)
     (tmp_path / "digits/4/002.png").write_text("no image")
-    kept, read = (data_of(tmp_path / "digits", in_memory=keep, corrupt="skip") for keep in (True, False))
+    read = data_of(tmp_path / "digits", in_memory=False, corrupt="skip", workers=2)
+    kept = data_of(tmp_path / "digits", in_memory=True, corrupt="skip")
     for name, buffer in kept.scaling.named_buffers():
         assert torch.equal(buffer, read.scaling.get_buffer(name))
     assert torch.equal(take(kept, "test")[0], take(read, "test")[0])
@@ -253,3 +254,6 @@ def test_a_class_without_an_image_is_named(run: Run, tmp_path: Path) -> None:
     assert finished.err == f"{line}, but digits/empty has none (passed over 1: 1 .heic)\n"
     assert run("data=images").err.startswith("data.path=null: expected a folder")
     assert "for each class" in run("data=images", "data.path=digits/3/000.png").err
+    if not HAS_TORCHVISION:
+        line = "data.augment=light: expected a torchvision that matches torch; `uv sync --extra images`"
+        assert run("data=images", "data.path=digits", "data.augment=light").err.startswith(line)
