@@ -91,8 +91,8 @@ class FromSamples(LightningDataModule):
         own = {"task": task} if "task" in signature(source).parameters else {}
         samples = source(**arguments, **own)
         if not isinstance(samples, Samples):
-            kind = type(samples).__name__
-            raise ConfigError("source", expected=f"a function that returns Samples, not {kind}")
+            found = type(samples).__name__
+            raise ConfigError("source", expected=f"a function that returns Samples, not {found}")
         kind = find_kind(samples.targets, task)
         if like is not None:
             from descent.data.like import order_targets
@@ -147,9 +147,8 @@ class FromSamples(LightningDataModule):
         self.inputs, self.scaled_once = raw, numbers and encoder is None
         if self.scaled_once:
             self.inputs = raw if raw.dtype == torch.float32 else torch.empty(raw.shape)
-            for block, scaled in zip(
-                *(part.split(count_rows(raw)) for part in (raw, self.inputs)), strict=True
-            ):
+            size = count_rows(raw[:1])
+            for block, scaled in zip(raw.split(size), self.inputs.split(size), strict=True):
                 scaled.copy_(self.scaling(block))
 
     def __str__(self) -> str:
