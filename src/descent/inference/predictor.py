@@ -140,7 +140,11 @@ def load_for(config: Config) -> Predictor:
     """Return the model that the config of `predict.py` or `evaluate.py` asks for."""
     quiet_libraries()
     require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
-    model = load(config.run, config.weights, choose_device(config.device), config.allow)
+    found = torch.accelerator.current_accelerator(check_available=True)
+    devices = [found.type, "cpu"] if found else ["cpu"]
+    require_one_of([*devices, "auto"], "device", config.device)
+    device = devices[0] if config.device == "auto" else config.device
+    model = load(config.run, config.weights, device, config.allow)
     model.batch_size = config.batch_size
     set_threads("auto", model)
     return model
@@ -157,10 +161,3 @@ def refuse_misfits(run: SavedRun) -> Iterator[None]:
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         expected = f"weights, data and config that fit each other ({' '.join(str(error).split())[:300]})"
         raise ConfigError("run", str(run.folder), expected=expected) from error
-
-
-def choose_device(setting: str) -> str:
-    """Return the device to use without a Trainer: the setting, or for "auto" a GPU if there is one."""
-    there = [n for n, m in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if m.is_available()] + ["cpu"]
-    require_one_of([*there, "auto"], "device", setting)
-    return there[0] if setting == "auto" else setting

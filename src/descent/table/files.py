@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,9 @@ def read_blocks(named: NamedPath, format: Format) -> Iterator[tuple[int, pl.Data
             magic = stream.read(4)
         if magic == b"PK\x03\x04":
             raise named.error("a table, not a zip archive or a spreadsheet: unpack it, or save it as CSV")
-        open_text = gzip.open if magic.startswith(b"\x1f\x8b") else open
-        frames = read_parquet(file) if magic == b"PAR1" else read_csv(open_text, file, named, format)
-        for frame in frames:
+        encoding = "utf-16" if magic.startswith((b"\xff\xfe", b"\xfe\xff")) else format.encoding
+        open_it = partial(gzip.open if magic.startswith(b"\x1f\x8b") else open, file, "rt", encoding=encoding)
+        for frame in read_parquet(file) if magic == b"PAR1" else read_csv(open_it, named, format.separator):
             yield total, tidy(frame, format.missing)
             total += len(frame)
     except csv.Error as error:
@@ -66,15 +67,13 @@ def read_parquet(file: Path) -> Iterator[pl.DataFrame]:
         yield scan.slice(start, rows).collect()
 
 
-def read_csv(open_text: Any, file: Path, named: NamedPath, format: Format) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a CSV, which may be compressed by gzip, every column as text."""
-    with open_text(file, "rt", encoding=format.encoding) as lines:
+def read_csv(open_it: Any, named: NamedPath, separator: str) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a CSV, every column as text."""
+    with open_it() as lines:
         header = next((line for line in lines if line.strip(" \n")), "")
         if not header or "\0" in header:
-            raise named.error(
-                "a table, but it is empty or not text; data.encoding names the encoding of a CSV"
-            )
-        separator = format.separator or max(SEPARATORS, key=re.sub('"[^"]*"', "", header).count)
+            raise named.error("a table, but it is empty or not text; data.encoding says what a CSV is in")
+        separator = separator or max(SEPARATORS, key=re.sub('"[^"]*"', "", header).count)
         lines.seek(0)
         reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
         names = next(row for row in reader if "".join(row).strip(" "))
