@@ -33,9 +33,7 @@ CODE_OR_FILES = re.compile(
     r"(^|\.)_|dir|(\.|file)name$|version$"
 )  # keys that the words of a folder may not set
 IMPORTS = (  # what a run needs, in addition to what its config names: forked processes find it there
-    "lightning.pytorch", "torch.utils.tensorboard.summary", "tensorboard.plugins.hparams.plugin_data_pb2",
-    "descent.callbacks.recorder", "descent.metrics", "descent.losses", "descent.run.checkpoints",
-    "descent.run.initial_weights",
+    "callbacks.board", "callbacks.recorder", "cli.runs", "losses", "metrics", "notebook", "run.checkpoints",
 )  # fmt: skip
 Sweep = tuple[Plan, list[str]]  # and the words of `OF_RUNS`
 
@@ -194,7 +192,7 @@ def run_sweep(sweep: Sweep) -> int:
     jobs = config["jobs"]
     require(jobs == "auto" or jobs >= 1, "jobs", jobs, "auto, or how many runs at a time, at least 1")
     for module in IMPORTS:
-        import_module(module)
+        import_module(f"descent.{module}")
     from descent.sweep.conduct import Queue, Sweeping
     from descent.sweep.ranking import Measure
 
