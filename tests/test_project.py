@@ -27,9 +27,7 @@ from descent.run.folder import RunFolder
 PARTS = [(group, word) for group in list_groups() for word in list_choices(group)]
 TRAINED = [(group, word) for group, word in PARTS if group in ("model", "module")]
 FIRST = ["logger=none", "trainer.accelerator=cpu", "threads=1"]  # what any part is tried with
-BATCHES = [
-    f"trainer.limit_{split}_batches={count}" for split, count in (("train", 4), ("val", 2), ("test", 2))
-]
+BATCHES = ["trainer.limit_train_batches=4", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2"]
 WRITERS = ("callbacks", "logger")  # groups that fast_dev_run turns off
 
 
@@ -53,11 +51,10 @@ def overrides(group: str, word: str) -> list[str]:
     A recipe for a sweep is tried with the first value of each list.
     """
     own = [f"{group}={word}", *shlex.split(comment(group, word, "try with"))]
-    first = [
-        one for one in FIRST if one.partition("=")[0] != group and group not in ("trainer", "experiment")
-    ]
-    recipe = compose("train", own).recipe if group == "experiment" else {}
-    return [*first, *own, *(f"{key}={value.split(',')[0]}" for key, value in recipe.items())]
+    if group == "experiment":
+        recipe = compose("train", own).recipe
+        return [*own, *(f"{key}={value.split(',')[0]}" for key, value in recipe.items())]
+    return [*(FIRST if group not in ("trainer", "logger") else []), *own]
 
 
 def require_tools(group: str, word: str) -> None:

@@ -91,7 +91,12 @@ def command_lines() -> list[list[str]]:
     chance = random.Random(0)
     known = list(keys(compose("train", ["name=x", "folder=x"]).config))
     typos = [f"{key[:at]}{key[at + 1 :]}=1" for key in known for at in [chance.randrange(len(key))]]
-    values = [f"{key}={value}" for key in known for value in VALUES if key not in ("name", "folder")]
+    apart = (
+        "name",
+        "folder",
+        "logger.tensorboard.flush_secs",
+    )  # the last is read by a thread of TensorBoard's
+    values = [f"{key}={value}" for key in known for value in VALUES if key not in apart]
     words = [f"{group}={word}" for group in list_groups() for word in ("nothing", "Mae", "1", "[]", "a.b")]
     lines = [line.split(" ") for line in (*SYNTAX, *CONFLICTS)]
     return lines + [[word] for word in chance.sample(typos, 50) + chance.sample(values, 330) + words]

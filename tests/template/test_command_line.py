@@ -16,6 +16,7 @@ from conftest import ROOT, TRAIN, Finished, Run, finish
 
 from descent.build import read_signature
 from descent.cli.check import check
+from descent.cli.commands import gather
 from descent.cli.compose import compose
 from descent.cli.hints import accepts, expectation
 from descent.cli.main import split
@@ -29,17 +30,11 @@ WRONG = {
     "optimiser=sgd": ("optimiser=sgd: expected a key of the config", "nearest: optimizer"),
     "optimizer.lr=abc": ("optimizer.lr=abc: expected a number",),
     "optimizer.weight_decy=0.9": ("optimizer.weight_decy=0.9", "nearest: optimizer.weight_decay"),
-    "trainer.max_epochs=ten": ("trainer.max_epochs=ten: expected", "a whole number"),
-    "trainer.max_epoch=3": ("trainer.max_epoch=3", "nearest: trainer.max_epochs"),
     "trainer.accelerator=gpuu": ("trainer.accelerator=gpuu: expected", "nearest: gpu"),
     "trainer.precision=bf15-mixed": ("trainer.precision=bf15-mixed: expected one of", "nearest: bf16-mixed"),
     "model.hidden=[0]": ("model.hidden=[0]: expected", "at least 1"),
-    "model.hidden=64": ("model.hidden=64: expected a list",),
     "model.dropout=1.5": ("model.dropout=1.5: expected values that it takes (dropout probability",),
     "data.batch_size=0": ("data.batch_size=0: expected", "at least 1"),
-    "data.batch_size=1.5": ("data.batch_size=1.5: expected a whole number",),
-    "data.val_fraction=2": ("data.val_fraction=2: expected",),
-    "seed=-1": ("seed=-1: expected",),
     "seed=${foo}": ("seed=${foo}: expected a value that exists",),
     "mode=minimum": ("mode=minimum: expected one of", "nearest: min"),
     "monitor=val/acccc": ("monitor=val/acccc: expected one of", "nearest: val/acc"),
@@ -47,19 +42,15 @@ WRONG = {
     "experiment=tutorail": ("experiment=tutorail: expected one of", "nearest: tutorial"),
     "metrics=[accuracy,aurc]": ("metrics=aurc: expected one of", "nearest: auroc"),
     "loss=[mae,mse]": ("loss=[mae,mse]: expected one of",),
-    "optimizer=[sgd,adam]": ("optimizer=[sgd,adam]: expected one of",),
     "loss=mae,mse": ("loss=mae,mse: expected one of", "or -m for a run of each"),
     "optimizer.lr=0.1,0.2": ("optimizer.lr=0.1,0.2: expected a number", "-m for a run of each"),
     "optimizer.lr=-1": ("optimizer.lr=-1: expected values that it takes (Invalid learning rate: -1)",),
     "loss.weight=balancd": ("loss.classes.weight=balancd: expected a list of numbers, or balanced",),
     "loss._target_=torch.nn.L2Loss": ("loss._target_=torch.nn.L2Loss: expected", "nearest: torch.nn.L1Loss"),
-    "loss._target_=torch.pi": ("loss._target_=torch.pi: expected a class or function, not a float",),
     "optimizer._target_=torch.optim": ("optimizer._target_=torch.optim: expected a class or function",),
-    "trainer._target_=1": ("trainer._target_=1: expected a class or function with its module",),
     "loss=mae loss.label_smoothing=2": ("loss.label_smoothing=2: expected",),
     "trainer.num_nodes=3": ("trainer.num_nodes=3", "MASTER_ADDR"),
     "trainer.accumulate_grad_batches=0": ("trainer.accumulate_grad_batches=0: expected at least 1",),
-    "trainer.check_val_every_n_epoch=0": ("trainer.check_val_every_n_epoch=0: expected at least 1",),
     "trainer.max_epochs=-5": ("trainer.max_epochs=-5: expected at least -1",),
     "trainer.val_check_interval=99": ("trainer.val_check_interval=99: expected",),
     "trainer.strategy=ddp_spawn": ("trainer.strategy=ddp_spawn: expected ddp, because",),
@@ -68,12 +59,10 @@ WRONG = {
     "folder=a$HOME": ("folder=", "without $"),
     "seed=${seed": ("seed='${seed': expected an override that Hydra can compose",),
     "logger=null": ("logger=null: expected one of", "nearest: none"),
-    "callbacks=off": ("callbacks=", "nearest: none"),
     "callbacks.progress=null": ("callbacks.progress=null: expected", "or ~callbacks.progress, which"),
     "~loss": ("~loss: expected",),
     "+loss=mae": ("+loss=mae: expected", "override loss"),
     "+seed=1": ("+seed=1: expected", "already at 'seed'"),
-    "+foo=1": ("foo=1: expected a key of the config",),
     "++opitmizer.foreach=1": ("opitmizer.foreach=1: expected a key of the config; nearest: optimizer",),
     "+optimizer.foo=1": ("optimizer.foo=1: expected an argument of torch.optim.Adam",),
     "++loss.wieght=1": ("loss.wieght=1: expected null, because",),
@@ -82,9 +71,7 @@ WRONG = {
     "checkpoint.every=often": ("callbacks.checkpoint.every=often: expected auto, or as in 100steps",),
     "@=1": ("@=1: expected key=value",),
     "scheduler=plateau scheduler.monitor=val/los": ("scheduler.monitor=val/los", "nearest: val/loss"),
-    "scheduler=cosine trainer.max_epochs=-1": ("scheduler",),
     "optimizer=sparse_adam": ("optimizer=sparse_adam: expected", "dense gradients"),
-    "optimizer=sgd,": ("optimizer=sgd,: expected",),
     "data=diabetes loss=cross_entropy": ("loss=cross_entropy: expected",),
     "resume=nowhere": ("resume=nowhere: expected a run's folder",),
     "init_from=nowhere": ("init_from=nowhere: expected a run's folder",),
@@ -142,9 +129,7 @@ def test_the_traceback_is_there_for_who_asks_and_for_a_bug_of_ones_own(run: Run)
 
 def test_a_number_from_the_environment_names_its_way(run: Run) -> None:
     assert_one_line(run("optimizer.lr=${oc.env:RATE}", RATE="0.5"), "oc.decode:${oc.env:")
-    assert_one_line(
-        run("optimizer.lr=${oc.env:NO_SUCH_RATE}"), "optimizer.lr=${oc.env:NO_SUCH_RATE}: expected"
-    )
+    assert_one_line(run("optimizer.lr=${oc.env:MISSING}"), "optimizer.lr=${oc.env:MISSING}: expected")
     finished = run("optimizer.lr=${oc.decode:${oc.env:RATE}}", "trainer.fast_dev_run=1", RATE="0.5")
     assert finished.code == 0, finished.err
 
@@ -169,34 +154,20 @@ def test_cfg_job_prints_the_run_without_running_it(run: Run) -> None:
     assert not (finished.folder / "run").exists()
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp932"])
-def test_output_that_is_not_utf_8_ends_no_command(tmp_path: Path, encoding: str) -> None:
-    words = [
-        "experiment=regression",
-        "trainer.max_epochs=1",
-        f"folder={tmp_path}/run",
-        "metrics=regression_full",
-    ]
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    for line in (["--help"], words if encoding == "ascii" else ["--cfg", "job"]):
-        command = [sys.executable, TRAIN, *line]
-        answer = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=False)
+def test_output_that_is_not_utf_8_ends_no_command(tmp_path: Path) -> None:
+    words = ("experiment=regression", "metrics=regression_full", "trainer.max_epochs=1")
+    for line in (["--help"], [*words, f"folder={tmp_path}/run"]):
+        command, ascii = [sys.executable, TRAIN, *line], {**os.environ, "PYTHONIOENCODING": "ascii"}
+        answer = subprocess.run(command, env=ascii, capture_output=True, check=False)
         assert (answer.returncode, answer.stderr) == (0, b"")
 
 
 def test_names_of_any_letters_reach_files_and_no_escape_reaches_the_terminal(
     run: Run, tmp_path: Path
 ) -> None:
-    (tmp_path / "집값, 서울.csv").write_text(
-        "이름,면적,값\n" + "".join(f"집{i},{i % 7},{i % 5}\n" for i in range(60)), encoding="utf-8"
-    )
-    table = (
-        "data=table",
-        "data.path=집값, 서울.csv",
-        "data.target=값",
-        "data.exclude=[이름]",
-        "data.task=values",
-    )
+    rows = "".join(f"집{i},{i % 7},{i % 5}\n" for i in range(60))
+    (tmp_path / "집값, 서울.csv").write_text(f"이름,면적,값\n{rows}", encoding="utf-8")
+    table = ("data=table", "data.path=집값, 서울.csv", "data.target=값", "data.exclude=[이름]")
     finished = run(*table, "trainer.max_epochs=1", "folder=\x1b[31m실행")
     assert finished.code == 0, finished.err
     assert (tmp_path / "\x1b[31m실행/result.json").exists()
@@ -226,15 +197,6 @@ def test_a_folder_of_any_name_is_resumed(run: Run, tmp_path: Path) -> None:
     again = run(f"resume={name}", "trainer.max_epochs=2")
     assert "Resumes" in again.out, again
     assert list(Path(name).glob("events.*"))
-
-
-def test_it_runs_as_a_script_from_any_working_directory(tmp_path: Path) -> None:
-    words = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", f"folder={tmp_path}/here"]
-    answer = subprocess.run(
-        [sys.executable, TRAIN, *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 
 
 def test_parts_are_left_out_and_added(run: Run) -> None:
@@ -284,6 +246,10 @@ def test_a_list_of_texts_of_any_characters_is_a_list_and_in_a_sweep_each_is_a_va
     assert [parse(f"x={value}").value() for value in values] == ["a", *texts]
 
 
+def test_a_run_whose_folder_has_an_equals_sign_is_compared() -> None:
+    assert gather(["logs/lr=0.1", "by=val/acc", "logs/b"]) == ["runs=['logs/lr=0.1','logs/b']", "by=val/acc"]
+
+
 def test_a_value_that_is_no_text_is_told_with_the_quotes_that_make_it_one() -> None:
     words = ["data=table", "data.path=[a]", "data.target=y"]
     with pytest.raises(ConfigError, match=re.escape(""": "data.path='[a]'\"""")):
@@ -330,7 +296,5 @@ def test_help_and_cfg_import_nothing_heavy(word: str) -> None:
 def test_a_command_imports_next_to_nothing_before_it_catches_signals(command: str) -> None:
     code = f"import {command}, sys; print(*sys.modules)"
     found = subprocess.check_output([sys.executable, "-S", "-c", code], cwd=ROOT / "src", text=True).split()
-    ours = {
-        name for name in found if name.partition(".")[0] in ("descent", "hydra", "omegaconf", "yaml", command)
-    }
+    ours = {name for name in found if re.match(rf"(descent|hydra|omegaconf|yaml|{command})\b", name)}
     assert ours == {command, "descent", "descent.cli", "descent.cli.main", "descent.errors"}
