@@ -8,7 +8,7 @@ from descent.cli.check import check
 from descent.cli.compose import compose
 from descent.cli.main import watch_for_garbage
 from descent.cli.overrides import by_key, quote
-from descent.errors import ConfigError
+from descent.errors import require
 from descent.paths import LOGS
 
 
@@ -24,14 +24,13 @@ def run_command(job: Callable[..., Any], name: str, words: Sequence[str]) -> Non
 
 def locate_run(run: str | None) -> str:
     """Return the folder of the run that a command uses; `latest` is the newest one in logs/."""
-    if run not in (None, "latest"):
-        return str(run)
+    if run is not None and run != "latest":
+        return run
     from descent.run.saved import find_runs
 
     newest = next(iter(find_runs(LOGS)), None)
-    if run is None or newest is None:
-        there = f"; the newest is {newest}, or run=latest" if newest else ""
-        raise ConfigError("run", run, expected=f"the folder of a run, logs/…{there}")
+    there = f"; the newest is {newest}, or run=latest" if newest else ""
+    require(bool(run and newest), "run", run, f"the folder of a run, logs/…{there}")
     return str(newest)
 
 

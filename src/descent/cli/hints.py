@@ -47,9 +47,8 @@ def expectation(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in NAMES:
         return NAMES[hint]
-    if words := literals(hint):
-        others = [NAMES[argument] for argument in arguments if argument in NAMES]
-        return ", or ".join(["one of " + ", ".join(dict.fromkeys(words)), *others])
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
     if origin in UNIONS:
         return ", or ".join(dict.fromkeys(map(expectation, without_tensors(arguments))))
     if is_tensor(hint):
@@ -62,6 +61,5 @@ def expectation(hint: Any) -> str:
 
 def literals(hint: Any) -> list[str]:
     """Return all words that a hint allows."""
-    if get_origin(hint) is Literal:
-        return [str(choice) for choice in get_args(hint)]
-    return [word for argument in get_args(hint) for word in literals(argument)]
+    words = [str(choice) for choice in get_args(hint) if get_origin(hint) is Literal]
+    return words or [word for argument in get_args(hint) for word in literals(argument)]
