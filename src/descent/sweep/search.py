@@ -105,9 +105,7 @@ class Search(Queue):
         for found in before:
             identity = storage.get_trial_id_from_study_id_trial_number(study, found.number)
             point = self._add(optuna.trial.Trial(self.study, identity))
-            if not found.state.is_finished() and point.is_over():  # the sweep was killed before it noted that
-                self.ended(point, 0)
-            elif not found.state.is_finished():
+            if not found.state.is_finished():  # or it is over, and the sweep was killed before it noted that
                 self.waiting.append(point)
 
     def _add(self, trial: Any) -> Point:
