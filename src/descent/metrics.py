@@ -16,14 +16,14 @@ from descent.losses import find_takes, weigh_targets
 from descent.task import IGNORED, Task
 
 ROWS, BYTES = 16_384, 1 << 24  # to collect before updating the metrics: few calls, and little memory
-KEPT = ("steps", "most", "loss", "weight", "samples", "batch")  # in a checkpoint, in addition to the metrics
+KEPT = ("steps", "loss", "weight", "samples", "batch")  # in a checkpoint, in addition to the metrics
 
 
 class EpochMetrics:
     """Collects what the steps of an epoch produce, and updates any torchmetrics with it in blocks.
 
     A step only appends to a list, and nothing waits for the device. An update takes about 0.7 ms whatever its
-    size, so it gets thousands of samples, or one step where outputs are nested. A metric gets what
+    size, so it gets thousands of samples at a time, or a step's where outputs are nested. A metric gets what
     `task.for_metrics` returns; with `takes = "outputs"`, it gets what a criterion gets.
     """
 
@@ -34,7 +34,6 @@ class EpochMetrics:
             if not torch.backends.mps.is_available():  # which has no float64
                 metric.set_dtype(task.dtype)
         self.task, self.criterion, self.takes = task, criterion, find_takes(criterion)
-        self.most = 1  # steps to keep
         self.undefined: dict[str, str] = {}  # metrics that had no value in the last epoch, and why
         self.reset(torch.device("cpu"))
 
@@ -53,13 +52,12 @@ class EpochMetrics:
         if batch == 0:
             self.reset(loss.device)
         self.batch = batch
-        if not self.steps:
-            self.most = 1
-            if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and targets.dim():
-                size = max(1, outputs.nbytes + targets.nbytes)
-                self.most = max(1, min(ROWS // max(1, len(targets)), BYTES // size))
         self.steps.append((loss, outputs, targets))
-        if len(self.steps) >= self.most:
+        n, joins = (
+            len(self.steps),
+            all(isinstance(part, Tensor) and part.dim() for part in (outputs, targets)),
+        )
+        if not joins or n * len(targets) >= ROWS or n * (outputs.nbytes + targets.nbytes) >= BYTES:
             self._update()
 
     def compute(self) -> dict[str, Tensor]:
