@@ -1,9 +1,10 @@
-"""Loggers by word: their points are those of metrics.csv, also where a run was resumed."""
+"""Loggers by word, several at once: their points are those of metrics.csv, also where a run was resumed."""
 
 import csv
 import json
 import zipfile
 from collections import defaultdict
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,35 @@ def read_csv(file: Path) -> Points:
                 if text:
                     points[name].append(float(text))
     return points
+
+
+def read_wandb(folder: Path) -> Points:
+    """Return the curves that the files of an offline run contain, of several processes in their order."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    points: Points = defaultdict(list)
+    for file in sorted(folder.parent.glob("wandb/*run-*/*.wandb")):
+        for data in split_records(file.read_bytes()):
+            record = Record()
+            record.ParseFromString(data)
+            for item in record.history.item:
+                points[item.key or "/".join(item.nested_key)].append(json.loads(item.value_json))
+    return points
+
+
+def split_records(data: bytes) -> Iterator[bytes]:
+    """Yield the records of LevelDB's log format, behind a header of 7 bytes."""
+    place, block, record = 7, 32_768, b""
+    while place + 7 <= len(data):
+        if (left := block - place % block) < 7:
+            place += left
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part of one
+            yield record
+            record = b""
 
 
 def read_mlflow(folder: Path) -> tuple[list[Any], Points]:
@@ -58,11 +88,17 @@ def test_several_loggers_at_once_have_the_points_of_metrics_csv(run: Run, tmp_pa
     assert RunFolder(tmp_path / "run").events()
 
 
-def test_wandb_without_a_network_goes_on_with_its_run(run: Run, tmp_path: Path) -> None:
+def test_wandb_without_a_network_has_the_points_of_metrics_csv_and_goes_on_with_its_run(
+    run: Run, tmp_path: Path
+) -> None:
     pytest.importorskip("wandb")
-    words = (*SHORT, "logger=wandb", "logger.wandb.offline=true", "trainer.max_epochs=3")
-    for finished in (run(*words, **QUIET), run(f"resume={tmp_path}/run", "trainer.max_epochs=5", **QUIET)):
-        assert finished.code == 0, finished.err
+    words = (*SHORT, "logger=wandb", "logger.wandb.offline=true")
+    finished = run(*words, "trainer.max_epochs=3", **QUIET)
+    assert finished.code == 0, finished.err
+    require_equal(read_wandb(tmp_path / "run"), tmp_path / "run")
+    finished = run(f"resume={tmp_path}/run", "trainer.max_epochs=5", **QUIET)
+    assert finished.code == 0, finished.err
+    require_equal(read_wandb(tmp_path / "run"), tmp_path / "run", repeated=True)
     parts = sorted((tmp_path / "wandb").glob("offline-run-*"))
     assert len(parts) == 2
     assert len({path.name.rpartition("-")[2] for path in parts}) == 1  # one run for `wandb sync`

@@ -101,7 +101,7 @@ def test_tensorboard_has_curves_their_layout_config_graph_and_hyperparameters(fi
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     run = events(finished.folder / "run")
-    for name in ("train/loss", "train/acc", "val/loss", "val/acc", "lr", "grad_norm"):
+    for name in ("train/loss", "train/acc", "val/loss", "val/acc", "lr", "grad_norm", "samples_per_second"):
         assert [point.step for point in run.Scalars(name)] == [90, 180, 270], name
     assert len(run.Scalars("test/acc")) == 1
     assert run.Scalars("lr")[0].value == pytest.approx(0.02)
@@ -285,12 +285,13 @@ def test_two_processes_share_one_run_and_one_of_them_reports_what_is_wrong(run: 
     assert result_of(tmp_path / "run")["steps"] == 3 * 45
 
 
-def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None:
-    words = ["trainer.max_epochs=2", "callbacks.progress.interval=0.001"]
+def on_terminal(folder: Path, width: int, *words: str) -> str:
+    """Train for two epochs in a terminal of this width, and return everything that it got."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
-    command = [sys.executable, TRAIN, *words, f"folder={tmp_path}/run"]
-    process = subprocess.Popen(command, stdout=slave, stderr=slave, cwd=tmp_path)
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    command = [sys.executable, TRAIN, *words, "trainer.max_epochs=2", f"folder={folder}/run"]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    process = subprocess.Popen(command, stdout=slave, stderr=slave, cwd=folder, env=environment)
     os.close(slave)
     chunks = []
     while True:
@@ -299,12 +300,28 @@ def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None
         except OSError:  # how a terminal ends
             break
     assert process.wait() == 0
-    screen = b"".join(chunks).decode()
-    assert re.search(r"\r\x1b\[KEpoch 1/2: +\d+%\|.* \d+/90 \[[\d:]+<[\d:]+, .*it/s, loss \d", screen), (
-        screen[:2000]
-    )
-    assert "Epoch 2/2" in screen
-    assert "Val Loss" in screen
+    return b"".join(chunks).decode()
+
+
+def test_on_a_terminal_there_is_a_bar_and_the_lines_stay(tmp_path: Path) -> None:
+    screen = on_terminal(tmp_path, 140, "callbacks.progress.interval=0.001")
+    bar = r"\r\x1b\[KEpoch 1/2: +\d+%\|.* \d+/90 \[[\d:]+<[\d:]+, .*it/s, loss \d"
+    assert re.search(bar, screen), screen[:2000]
+    assert re.search(r"Epoch 2/2, .*Val Loss", screen)
+
+
+def test_figures_that_do_not_fit_a_terminal_are_printed_in_columns_that_do(tmp_path: Path) -> None:
+    screen = on_terminal(tmp_path, 80, "metrics=classification_full", "callbacks.progress.bar=false")
+    lines = screen.replace("\r", "").split("\n")
+    first = next(number for number, line in enumerate(lines) if line.startswith("Epoch 1/2"))
+    header, train, val, later = lines[first - 1 : first + 3]
+    assert header.split()[:2] == ["Loss", "Acc"]
+    row = next(csv.DictReader((tmp_path / "run/metrics.csv").open()))
+    for line, stage in ((train, "train"), (val, "val")):
+        expected = [f"{float(row[name]):.4f}" for name in row if name.startswith(f"{stage}/")]
+        assert re.findall(r"\d\.\d{4}", line) == expected
+    assert later.startswith("Epoch 2/2")  # the header is printed once
+    assert max(map(len, (header, train, val))) <= 80
 
 
 @pytest.mark.parametrize(("word", "code", "lines"), [("seed=1", 0, 0), ("optimizer.lr=-1", 2, 1)])

@@ -23,7 +23,7 @@ def add_run(writer: Any, folder: RunFolder, module: Any, data: Any) -> None:
     logged = module.list_logged() if hasattr(module, "list_logged") else ["train/loss"]
     names = dict.fromkeys(name.partition("/")[2] for name in logged)
     charts = {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in names}
-    charts |= {name: ["Multiline", [name]] for name in ("lr", "grad_norm")}
+    charts |= {name: ["Multiline", [name]] for name in ("lr", "grad_norm", "samples_per_second")}
     writer.add_custom_scalars({"run": charts})
     shape = find_sizes(data).get("input_shape")
     if shape and hasattr(module, "model"):

@@ -20,7 +20,8 @@ CLEAR = "\r\033[K"  # empties a terminal's line
 class Progress(Checkpoint):  # Lightning calls it last, when the recorder has recorded the epoch
     """Prints `Epoch 3/10, Train Loss: 0.1234, Train Acc: 0.9876, Val Loss: 0.2345, Val Acc: 0.9765`.
 
-    Only the first process prints.
+    If that is wider than the terminal, it prints columns, with a line for each stage. Only the first process
+    prints.
 
     Args:
         bar: whether to show the progress of a long epoch: a bar on a terminal, otherwise a line per minute.
@@ -31,6 +32,7 @@ class Progress(Checkpoint):  # Lightning calls it last, when the recorder has re
         self.bar, self.interval = bar, interval
         self.begun = self.looked = 0.0
         self.drawn = False  # whether a bar is on the terminal
+        self.header = ""  # of the columns, as printed last
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.bar = self.bar and trainer.is_global_zero
@@ -50,9 +52,15 @@ class Progress(Checkpoint):  # Lightning calls it last, when the recorder has re
         self._clear()
         if trainer.is_global_zero:
             (row,) = (one.rows[-1] for one in trainer.callbacks if isinstance(one, Recorder))  # type: ignore[attr-defined]
-            names = [name for name in row if name not in ("epoch", "step", "lr")]
-            figures = [f"{title_of(name)}: {row[name]:.4f}" for name in names]
-            print(", ".join([name_epoch(trainer), *figures]), flush=True)
+            figures = {name: row[name] for name in row if name not in ("epoch", "step", "lr")}
+            parts = [name_epoch(trainer), *(f"{title_of(n)}: {value:.4f}" for n, value in figures.items())]
+            line, width = ", ".join(parts), shutil.get_terminal_size().columns
+            if sys.stdout.isatty() and len(line) > width:
+                header, line = lay_out(parts[0], figures, width)
+                if header != self.header:
+                    print(header)
+                self.header = header
+            print(line, flush=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._clear()
@@ -78,3 +86,17 @@ def name_epoch(trainer: Trainer) -> str:
     """Return "Epoch 3/10", or "Epoch 3" if a run has no end."""
     of = f"/{trainer.max_epochs}" if trainer.max_epochs is not None and trainer.max_epochs > 0 else ""
     return f"Epoch {trainer.current_epoch + 1}{of}"
+
+
+def lay_out(epoch: str, figures: Mapping[str, float], width: int) -> tuple[str, str]:
+    """Return a header, and the figures in fixed columns: one per metric, with a line for each stage."""
+    stages = dict.fromkeys(name.rpartition("/")[0] for name in figures)
+    metrics = dict.fromkeys(name.rpartition("/")[2] for name in figures)
+    size = max(6, (width - len(epoch) - 7) // len(metrics) - 1)
+    header = " " * (len(epoch) + 7) + "".join(f" {title_of(metric)[:size]:>{size}}" for metric in metrics)
+    lines: list[str] = []
+    for stage in stages:
+        values = [figures.get(f"{stage}/{metric}" if stage else metric) for metric in metrics]
+        cells = "".join(f" {'' if value is None else f'{value:.4f}':>{size}}" for value in values)
+        lines.append(f"{'' if lines else epoch:<{len(epoch)}} {stage[:6]:<6}{cells}")
+    return header, "\n".join(lines)

@@ -27,6 +27,8 @@ from descent.paths import ROOT
 from descent.run.atomic import write_text
 from descent.run.folder import Run, command
 
+STEPS = 50  # between points of the learning rate's curve, if a schedule changes it by step
+
 
 class Recorder(Checkpoint):  # Lightning calls it last, when everything that an epoch logs is there
     """Writes the environment and the code's revision at the start, the metrics after each validation and each
@@ -50,6 +52,7 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
         self.result: dict[str, Any] = {}
         self.resumed = False
         self.begun = 0.0  # when training began, without the time between a run's end and its resumption
+        self.by_step, self.epoch_begun, self.seen = False, 0.0, 0  # see `on_train_start`; of this epoch
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit" and hasattr(pl_module, "list_logged") and trainer.limit_val_batches:
@@ -59,18 +62,19 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "rows": self.rows,
+            "rows": len(self.rows),
             "of_validation": self.of_validation,
             "validated": self.validated,
             "seconds": time.perf_counter() - self.begun,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.of_validation = state_dict["rows"], state_dict["of_validation"]
-        self.validated, self.begun = state_dict["validated"], -state_dict["seconds"]
-        self.resumed = True
+        self.of_validation, self.validated = state_dict["of_validation"], state_dict["validated"]
+        self.resumed, self.begun = True, -state_dict["seconds"]
         self.run.trim()
-        self._write_rows()  # without the epochs after the checkpoint, which will run again
+        # without the epochs after the checkpoint, which will run again
+        self.rows = read_rows(self.run.folder.metrics)[: state_dict["rows"]]
+        self._write_rows()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
@@ -87,7 +91,13 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
             if trainer.max_epochs == trainer.max_steps == -1:
                 until = "trains until it is stopped, as by Ctrl-C, which saves"
                 print(f"trainer.max_epochs=-1: {until}", flush=True)
+        self.by_step = any(scheduler.interval == "step" for scheduler in trainer.lr_scheduler_configs)
         self.begun += time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.seen = getattr(pl_module, "samples_seen", 0)
+        # a resumed run may begin in the middle of an epoch, of which it has seen only a part
+        self.epoch_begun = 0.0 if self.resumed else time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -96,6 +106,8 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
             grads = [p.grad for p in pl_module.parameters() if p.grad is not None and not p.grad.is_sparse]
             if grads:
                 log(trainer, "grad_norm", nn.utils.get_total_norm(grads).item())
+        elif self.by_step and batch_idx % STEPS == 0:
+            log(trainer, "lr", find_rate(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -109,6 +121,9 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._add_row(trainer, self._list_figures(trainer))
+        samples = (getattr(pl_module, "samples_seen", 0) - self.seen) * trainer.world_size
+        if samples and self.epoch_begun:
+            log(trainer, "samples_per_second", samples / (time.perf_counter() - self.epoch_begun))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -192,8 +207,8 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
     def _add_row(self, trainer: Trainer, figures: dict[str, float]) -> None:
         if not trainer.is_global_zero:
             return
-        rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
-        log(trainer, "lr", float(rate))
+        rate = find_rate(trainer)
+        log(trainer, "lr", rate)
         place = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         self.rows.append({**place, **figures, "lr": float(f"{rate:.7g}")})
         # a late column, as with validation every few epochs, needs a new header
@@ -220,6 +235,20 @@ def log(trainer: Trainer, name: str, value: float) -> None:
     """Add a point to a curve in every logger."""
     for logger in trainer.loggers:
         logger.log_metrics({name: value}, trainer.global_step)
+
+
+def find_rate(trainer: Trainer) -> float:
+    """Return the first learning rate; NaN if the module steps no optimizer."""
+    return float(trainer.optimizers[0].param_groups[0]["lr"]) if trainer.optimizers else float("nan")
+
+
+def read_rows(file: Path) -> list[dict[str, float]]:
+    """Return the rows of a run's metrics.csv; whole numbers are ints."""
+    from descent.run.trust import read_text
+
+    rows = csv.DictReader(io.StringIO(read_text(file))) if file.exists() else ()
+    numbers = [{name: text for name, text in row.items() if text} for row in rows]
+    return [{n: int(t) if t.lstrip("-").isdigit() else float(t) for n, t in row.items()} for row in numbers]
 
 
 def without_nan(node: Any) -> Any:
