@@ -68,15 +68,11 @@ class blame(AbstractContextManager["blame", None]):
         self.key = key
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        full = getattr(error, "errno", None) in FULL
+        helpless = isinstance(error, Stopped) or getattr(error, "errno", None) in FULL
         if isinstance(error, ConfigError):
             if error.key.partition(".")[0] != self.key.partition(".")[0]:
                 error.key = f"{self.key}.{error.key}"
-        elif (
-            isinstance(error, Exception)
-            and not (full or isinstance(error, Stopped))
-            and is_of_libraries(error)
-        ):
+        elif isinstance(error, Exception) and not helpless and is_of_libraries(error):
             expected = f"values that it takes ({first_line(error)})"
             raise ConfigError(self.key, expected=expected) from error
 
