@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import polars as pl
 from tqdm import tqdm
 
@@ -39,10 +40,23 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
         raise ConfigError("output", path, expected=expected) from error
 
 
-def write(frames: Iterable[pl.DataFrame], stream: IO[bytes], suffix: str) -> int:
+def count_rows(path: str) -> int | None:
+    """Return the number of rows that a file states, or of files in a folder; None for a CSV."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        return sum(1 for other in file.rglob("*") if other.is_file())
+    try:
+        if file.suffix == ".parquet":
+            return pl.scan_parquet(file).select(pl.len()).collect().item()
+        return len(np.load(file, mmap_mode="r")) if file.suffix == ".npy" else None
+    except Exception:  # the reader will report the error
+        return None
+
+
+def write(frames: Iterable[pl.DataFrame], stream: IO[bytes], suffix: str, total: int | None) -> int:
     """Write frames to a CSV one by one, or to Parquet at the end; return how many rows there were."""
     rows, kept = 0, []
-    with tqdm(unit=" rows", disable=None) as bar:
+    with tqdm(total=total, unit=" rows", disable=None) as bar:
         for frame in frames:
             if suffix == ".csv":
                 stream.write(frame.write_csv(include_header=rows == 0).encode())
