@@ -18,7 +18,7 @@ from conftest import ROOT, Run, make_run
 
 from descent.errors import ConfigError
 from descent.inference import Predictor, load
-from descent.inference.output import require_free
+from descent.inference.output import count_rows, require_free
 from descent.run.atomic import open_atomically
 from descent.task import Labels, Task, Values
 
@@ -191,3 +191,11 @@ def test_only_a_regular_file_of_nobody_else_is_ever_replaced(tmp_path: Path) -> 
     require_free(str(tmp_path / "file.csv"), True, str(tmp_path))  # raises nothing
     with pytest.raises(ConfigError, match="overwrite=true"):
         require_free(str(tmp_path / "file.csv"), False, str(tmp_path))
+
+
+def test_a_bar_knows_its_end_where_the_file_states_it(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((7, 2)))
+    pl.DataFrame({"a": range(5)}).write_parquet(tmp_path / "x.parquet")
+    (tmp_path / "bad.parquet").write_text("no")
+    names = ("x.npy", "x.parquet", "x.csv", "bad.parquet", "")
+    assert [count_rows(str(tmp_path / name)) for name in names] == [7, 5, None, None, 3]
