@@ -259,18 +259,6 @@ def test_a_value_that_is_no_text_is_told_with_the_quotes_that_make_it_one() -> N
 # ---- signatures --------------------------------------------------------------------------------------------
 
 
-def test_arguments_are_passed_on_to_the_class_above() -> None:
-    class Above:
-        def __init__(self, size: int, *, depth: float = 0.5) -> None: ...
-
-    class Below(Above):
-        def __init__(self, loop: str, **arguments: object) -> None: ...
-
-    signature = read_signature(Below)
-    assert (signature.names, signature.open_ended) == ({"loop", "size", "depth"}, False)
-    assert signature.hints == {"loop": str, "size": int, "depth": float}
-
-
 def test_a_tensor_is_a_list_of_numbers_or_balanced_where_a_number_will_not_do() -> None:
     weight, rate = read_signature(torch.nn.CrossEntropyLoss).hints["weight"], float | torch.Tensor
     assert all(accepts(value, weight) for value in ([1, 2.5], "balanced", None))

@@ -12,7 +12,7 @@ import torch
 from descent.build import locate, read_signature
 from descent.cli.check import check
 from descent.cli.compose import compose
-from descent.paths import CONF, list_choices, list_groups
+from descent.paths import list_choices, list_groups
 
 CHOICES = {group: [*list_choices(group)] for group in list_groups()}
 NEWER_THAN_SOME = {("torch.optim.LBFGS", "maximize")}  # arguments that the oldest supported torch lacks
@@ -38,12 +38,8 @@ def targets(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("group", CHOICES)
-def test_a_choice_says_what_it_is_and_every_value_is_what_its_target_takes(group: str) -> None:
+def test_every_value_is_what_its_target_takes_and_what_it_takes_is_listed(group: str) -> None:
     for word in CHOICES[group]:
-        lines = (CONF / group / f"{word}.yaml").read_text(encoding="utf-8").splitlines()
-        line = next(line for line in lines if "@package" not in line)
-        assert line.startswith("# ")
-        assert 10 < len(line) < 115
         config = config_of(group, word)
         if group == "search" and find_spec("optuna") is None and word not in ("none", "grid"):
             continue

@@ -21,17 +21,14 @@ def accepts(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments)
     if hint in NAMES:
-        kinds: Any = {float: (int, float), Path: str, None: type(None)}.get(hint, hint)
+        plain: Any = {float: (int, float), Path: str, None: type(None)}.get(hint, hint)
         in_range = not isinstance(value, int) or -(2**63) <= value < 2**63
-        return isinstance(value, kinds) and isinstance(value, bool) == (hint is bool) and in_range
+        return isinstance(value, plain) and isinstance(value, bool) == (hint is bool) and in_range
     if is_tensor(hint):
         return value == "balanced" or accepts(value, list[float])
     if origin in LISTS:
-        if not isinstance(value, list):
-            return False
-        fixed = origin is tuple and arguments[-1] is not Ellipsis
-        hints = arguments if fixed else arguments[:1] * len(value)
-        return len(hints) == len(value) and all(map(accepts, value, hints))
+        kinds = [argument for argument in arguments if argument is not Ellipsis]
+        return isinstance(value, list) and all(any(accepts(v, kind) for kind in kinds) for v in value)
     if inspect.isclass(origin or hint) and (origin or hint) not in (object, list, dict, tuple, Any):
         return isinstance(value, dict)  # an object, built from a `_target_`
     return True
@@ -54,8 +51,7 @@ def expectation(hint: Any) -> str:
     if is_tensor(hint):
         return "a list of numbers, or balanced"
     if origin in LISTS:
-        length = f"{len(arguments)} values" if origin is tuple and arguments[-1] is not Ellipsis else "values"
-        return f"a list of {length}, each {expectation(arguments[0])}"
+        return f"a list, each of its values {expectation(arguments[0])}"
     return f"an object of {getattr(hint, '__name__', hint)}"
 
 

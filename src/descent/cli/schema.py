@@ -45,8 +45,8 @@ def describe_fields(hints: Mapping[str, Any], *more: str, closed: bool = True) -
     return {"properties": values, "additionalProperties": not closed}
 
 
-def describe_node(node: Mapping[str, Any]) -> tuple[Schema, Schema]:
-    """Return how to recognise a node with a `_target_`, and the schema of its arguments."""
+def describe_node(node: Mapping[str, Any]) -> Schema:
+    """Return the schema of the arguments of a node with a `_target_`, and how to recognise such a node."""
     known: Schema = {"_target_": {"const": node["_target_"]}}
     for name, inner in node.items():
         if isinstance(inner, Mapping) and inner.get("_partial_"):  # such as the scheduler of a schedule
@@ -56,8 +56,8 @@ def describe_node(node: Mapping[str, Any]) -> tuple[Schema, Schema]:
     except ConfigError:  # a library that is not installed, or ??? that must be typed
         signature = Signature(set(), {}, open_ended=True)
     hints = {name: signature.hints.get(name, Any) for name in sorted(signature.names)}
-    schema = describe_fields(hints, "defaults", *WORDS, closed=not signature.open_ended)
-    return {"properties": known, "required": [*known]}, schema
+    then = describe_fields(hints, "defaults", *WORDS, closed=not signature.open_ended)
+    return {"if": {"properties": known, "required": [*known]}, "then": then}
 
 
 def describe_group(nodes: Iterable[Mapping[str, Any]], several: bool) -> Schema:
@@ -65,13 +65,12 @@ def describe_group(nodes: Iterable[Mapping[str, Any]], several: bool) -> Schema:
 
     A node without a `_target_` extends another file: it may set any argument of any target in the group.
     """
-    found = {json.dumps(known): (known, schema) for known, schema in map(describe_node, nodes)}
+    rules = list({json.dumps(rule["if"]): rule for rule in map(describe_node, nodes)}.values())
     every: Schema = {}
-    for _, schema in found.values():
-        for name, value in schema["properties"].items():
+    for rule in rules:
+        for name, value in rule["then"]["properties"].items():
             every[name] = value if every.get(name, value) == value else {}
     plain = {"properties": every, "additionalProperties": {"type": "object"}}
-    rules = [{"if": known, "then": schema} for known, schema in found.values()]
     rules.append({"if": {"required": ["_target_"]}, "else": plain})
     node = {"type": ["object", "null"], "allOf": rules}
     return {"properties": {"defaults": {}}, "additionalProperties": node} if several else node
