@@ -1,6 +1,7 @@
 """The names of what a run logs, and its values as plain numbers."""
 
 from collections.abc import Iterable
+from math import isfinite
 from typing import Any
 
 DEFAULT = "val/loss"  # what is monitored unless something else is asked for
@@ -10,6 +11,13 @@ TITLES = {"loss": "Loss", "acc": "Acc", "mae": "MAE", "r2": "R²"}  # as the tut
 def to_number(value: Any) -> float:
     """Return a tensor of one number with seven digits, which is all that float32 has."""
     return float(f"{value.item():.7g}")
+
+
+def without_nan(node: Any) -> Any:
+    """Return nested dicts with None for NaN and infinity, which JSON does not have."""
+    if isinstance(node, dict):
+        return {name: without_nan(value) for name, value in node.items()}
+    return None if isinstance(node, float) and not isfinite(node) else node
 
 
 def title_of(figure: str) -> str:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import nn
 
 from descent.build import Config
 from descent.callbacks.best_weights import find_best
-from descent.callbacks.figures import title_of, to_number
+from descent.callbacks.figures import title_of, to_number, without_nan
 from descent.errors import clean, require_one_of
 from descent.machine import describe_environment
 from descent.paths import ROOT
@@ -249,13 +248,6 @@ def read_rows(file: Path) -> list[dict[str, float]]:
     rows = csv.DictReader(io.StringIO(read_text(file))) if file.exists() else ()
     numbers = [{name: text for name, text in row.items() if text} for row in rows]
     return [{n: int(t) if t.lstrip("-").isdigit() else float(t) for n, t in row.items()} for row in numbers]
-
-
-def without_nan(node: Any) -> Any:
-    """Return nested dicts with None for NaN and infinity, which JSON does not have."""
-    if isinstance(node, dict):
-        return {name: without_nan(value) for name, value in node.items()}
-    return None if isinstance(node, float) and not isfinite(node) else node
 
 
 def require_monitors(config: Mapping[str, Any], logged: list[str]) -> None:

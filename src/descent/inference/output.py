@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from descent.callbacks.recorder import without_nan
+from descent.callbacks.figures import without_nan
 from descent.errors import ConfigError, require
 from descent.run.atomic import open_atomically
 from descent.run.folder import RunFolder
