@@ -70,9 +70,10 @@ def check_arguments(
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name not in known.names and not known.open_ended:
-            near = [k for k in typed if f"{k}.".startswith(f"{key}.") or key.startswith(f"{k}.")]
-            given = (near[0], typed[near[0]]) if near else (key, value)
-            raise ConfigError(*given, expected=expected, choices=known.names, meant=name)
+            near = (k for k in typed if f"{k}.".startswith(f"{key}.") or key.startswith(f"{k}."))
+            asked = max(near, key=len, default=key)
+            given = typed.get(asked, value)
+            raise ConfigError(asked, given, expected=expected, choices=known.names, meant=name)
         if name in known.hints and not (isinstance(value, Mapping) and "_target_" in value):
             check_value(key, value, known.hints[name], typed.get(key, ""))
 
