@@ -70,6 +70,8 @@ def test_a_killed_run_that_is_resumed_ends_as_if_nothing_had_been(run: Run, tmp_
     assert (resumed.code, resumed.err) == (0, whole.err), resumed
     assert resumed.out.startswith("Resumes run from epoch "), resumed.out
     assert not faults.differences(faults.ending(tmp_path / "whole"), faults.ending(tmp_path / "run"))
+    previous, last = (read(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("previous", "last"))
+    assert previous["global_step"] < last["global_step"]
     once = "Checkpoints are written at the beginnings of epochs, because DataLoader cannot"
     assert whole.out.count(once) == (words[1:3] == PLAIN[1:3]), whole.out
 

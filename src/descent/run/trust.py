@@ -44,7 +44,7 @@ def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[s
         path = Path(value)
         leads = path.is_absolute() or PLACES.search(key) or value.startswith("~")
         inside = path.resolve().is_relative_to(folder) if leads else True
-        vouched = any(key == word or key.startswith(f"{word}.") for word in typed)
+        vouched = any(f"{key}.".startswith(f"{word}.") for word in typed)
         if not vouched and (not inside or ".." in path.parts or "://" in value or "$" in value):
             raise ConfigError(key, value, expected="a path in the run's folder, or this override typed again")
 
@@ -62,10 +62,12 @@ def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(node, str):
         yield key, node
     elif isinstance(node, Mapping):
-        yield from ((key, name) for name in node if isinstance(name, str))
-    if isinstance(node, Mapping | list | tuple):
-        for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+        for name, value in node.items():
+            yield from list_texts(name, key)
             yield from list_texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from list_texts(value, key)
 
 
 class PlainLoader(yaml.SafeLoader):
