@@ -96,8 +96,7 @@ def explain(error: Exception, name: str, words: Sequence[str]) -> ConfigError:
     groups = [word for word in words if key_of(word) in list_groups()]
     named = [word for word in words if key_of(word) in str(error)]
     word = max(named, key=lambda word: len(key_of(word)), default=" ".join(words) or name)
-    unknown = "Could not" in str(error) and word in named and word not in groups and word[0] != "+"
-    if not unknown:
+    if "Could not" not in str(error) or word not in named or word in groups or word[0] == "+":
         return ConfigError(word, expected=f"an override that Hydra can compose ({first_line(error)})")
     keys = [*list_keys(OmegaConf.to_container(compose_node(name, groups)[0]))]
     group, _, last = key_of(word).rpartition(".")
