@@ -53,7 +53,6 @@ def quiet_libraries() -> None:
         "recommended to use .self.log.*sync_dist=True",  # logged values already cover all processes
         "will save all targets and predictions",  # the user chose the metric
         "does not have many workers",  # a user's loader: its samples may be in memory
-        "array is not writable",  # a memory-mapped file, which nothing writes to
     ):
         warnings.filterwarnings("ignore", message=f"(?s).*{message}")
 

@@ -254,7 +254,7 @@ def test_a_mapped_array_gives_the_batches_of_one_in_memory_bit_for_bit(
     in_memory = data_of(arrays, inputs=str(x), targets=str(y))
     monkeypatch.setattr("descent.data.arrays.MAPPED", 0)
     mapped = data_of(arrays, inputs=str(x), targets=str(y))
-    assert mapped.inputs.dtype == getattr(torch, dtype)
+    assert mapped.inputs[torch.arange(1)].dtype == getattr(torch, dtype)
     loaders = mapped.train_dataloader(), in_memory.train_dataloader()
     for loader in loaders:
         loader.start_at(3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +12,14 @@ from torch import Tensor
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
-from descent.data.scaling import count_rows, let_go
+from descent.data.scaling import count_rows
 from descent.errors import first_line, require
 
 if TYPE_CHECKING:  # takes half a second to import, so only code that reads files does
     import polars as pl
 
 MAPPED = 1 << 28  # bytes of inputs up to which they are read into memory
+FEW = 128  # rows that are mapped at once: Linux may map two megabytes for each of them
 ROWS = 65_536  # samples of an array that are in memory at once
 
 
@@ -28,14 +28,30 @@ def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Sam
     file = NamedPath("inputs", inputs)
     x, y = load_array(file, "inputs"), to_tensor(load_array(NamedPath("targets", targets), "targets"))
     require(len(x) == len(y), *file, f"a target each for {len(x):,} inputs, not {len(y):,}")
-    mapped = x.nbytes > MAPPED and x.dtype.isnative and isinstance(x.base, mmap.mmap)
-    tensor: Any = torch.from_numpy(x) if mapped else to_tensor(x)
-    if mapped:  # `let_go` gives pages back, which stay in the system's cache
-        advice = getattr(mmap, "MADV_DONTNEED", None)
-        tensor.release = partial(x.base.madvise, advice) if advice else None
-    require_finite(tensor, file)
+    kept = Mapped(x) if x.nbytes > MAPPED else to_tensor(x)
+    require_finite(kept, file)
     count = int(y.max()) + 1 if not y.is_floating_point() else y.reshape(len(y), -1).shape[1]
-    return Samples(tensor, y, list(names or map(str, range(count))), per_channel=x.ndim == 4)
+    return Samples(kept, y, list(names or map(str, range(count))), per_channel=x.ndim == 4)
+
+
+class Mapped:
+    """Rows of a mapped file; its pages are given back once they are read, and stay in the system's cache."""
+
+    augment, workers = None, 0
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        parts = []
+        for some in rows.split(FEW):
+            parts.append(to_tensor(self.array[some.numpy()]))
+            if isinstance(self.array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                self.array.base.madvise(mmap.MADV_DONTNEED)
+        return torch.cat(parts)
 
 
 class ArrayReader:
@@ -74,7 +90,7 @@ class ArrayReader:
         array = load_array(file, "inputs")
         shape = tuple(array.shape[1:])
         require(shape == self.shape, *file, f"samples of shape {self.shape}, not {shape}")
-        require_finite(torch.from_numpy(array), file)
+        require_finite(Mapped(array), file)
         return array
 
     def notes(self) -> list[str]:
@@ -103,12 +119,13 @@ def to_tensor(array: Any) -> Tensor:
     return torch.from_numpy(array.astype(array.dtype.name))
 
 
-def require_finite(inputs: Tensor, file: NamedPath) -> None:
+def require_finite(inputs: Any, file: NamedPath) -> None:
     """Raise a `ConfigError` if a number of an array is infinite or NaN."""
-    rows = count_rows(inputs[:1])
-    for start, block in enumerate(inputs.split(rows) if inputs.is_floating_point() else ()):
+    one, n = inputs[torch.arange(1)], len(inputs)
+    size = count_rows(one)
+    for start in range(0, n if one.is_floating_point() else 0, size):
+        block = inputs[torch.arange(start, min(start + size, n))]
         finite = block.isfinite().unsqueeze(1).flatten(1).all(1)
         if not finite.all():
-            row = start * rows + int(finite.int().argmin()) + 1
+            row = start + int(finite.int().argmin()) + 1
             raise file.error(f"finite numbers, but row {row:,} has one that is infinite or NaN")
-        let_go(inputs)

@@ -143,7 +143,7 @@ class FromSamples(LightningDataModule):
         self.targets = samples.targets.float() if kind == "labels" else samples.targets
         if isinstance(self.task, Values):
             self.targets = self.task.standardise(self.targets)
-        numbers = isinstance(raw, Tensor) and raw.dtype != torch.uint8 and not hasattr(raw, "release")
+        numbers = isinstance(raw, Tensor) and raw.dtype != torch.uint8
         self.inputs, self.scaled_once = raw, numbers and encoder is None
         if self.scaled_once:
             self.inputs = raw if raw.dtype == torch.float32 else torch.empty(raw.shape)

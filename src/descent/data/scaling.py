@@ -62,7 +62,6 @@ def find_moments(
     for block in rows.split(count_rows(raw)):
         part = encode(values[block]).double() - shift
         total, square = total + part.sum(dims, keepdim=True), square + part.square().sum(dims, keepdim=True)
-        let_go(values)
     n = len(rows) * first.numel() // shift.numel()
     variance = square / n - (total / n).square()
     return (shift + total / n)[0], torch.where(variance > 0, variance.clamp(min=0).sqrt(), 1.0)[0]
@@ -71,9 +70,3 @@ def find_moments(
 def count_rows(one: Tensor) -> int:
     """Return how many rows like this one to work on at once: few enough for the cache, a million numbers."""
     return max(1, (1 << 20) // max(1, one.numel()))
-
-
-def let_go(values: Any) -> None:
-    """Release the memory of a mapped file's pages that have been read; see `data.arrays`."""
-    if release := getattr(values, "release", None):
-        release()
