@@ -18,7 +18,7 @@ def explain_accelerator(error: Exception, accelerator: Any) -> None:
     if isinstance(error, ValueError | MisconfigurationException) and re.search(
         "ccelerator|backend", str(error)
     ):
-        known = [*AcceleratorRegistry.available_accelerators(), "gpu", "auto"]
+        known = {*AcceleratorRegistry.available_accelerators(), "gpu", "auto"} - {accelerator}
         expected = f"what this machine has ({first_line(error)})"
         raise ConfigError("accelerator", accelerator, expected=expected, choices=known) from error
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning
 from lightning.pytorch import LightningModule
 from lightning.pytorch.profilers import PassThroughProfiler, Profiler
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from descent.errors import ConfigError, blame, require
@@ -72,9 +72,10 @@ class Trainer(lightning.pytorch.Trainer):
 
             explain_accelerator(error, arguments.get("accelerator", "auto"))
             raise
-        if getattr(self.strategy.launcher, "_start_method", "") == "spawn":
-            expected = "ddp, because what a run is made of cannot be sent to processes that are spawned"
-            raise ConfigError("strategy", arguments["strategy"], expected=expected)
+        spawns = getattr(self.strategy.launcher, "_start_method", "") == "spawn"
+        if spawns or isinstance(self.strategy, ModelParallelStrategy):  # which cannot load best.ckpt
+            expected = "ddp or fsdp, because others cannot be sent what a run is made of, or load its weights"
+            raise ConfigError("strategy", expected=expected)
         self.compile = compile
         self.strategy.checkpoint_io = CheckpointFiles(Path(default_root_dir))
 

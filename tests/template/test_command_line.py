@@ -53,7 +53,7 @@ WRONG = {
     "trainer.accumulate_grad_batches=0": ("trainer.accumulate_grad_batches=0: expected at least 1",),
     "trainer.max_epochs=-5": ("trainer.max_epochs=-5: expected at least -1",),
     "trainer.val_check_interval=99": ("trainer.val_check_interval=99: expected",),
-    "trainer.strategy=ddp_spawn": ("trainer.strategy=ddp_spawn: expected ddp, because",),
+    "trainer.strategy=ddp_spawn": ("trainer.strategy=ddp_spawn: expected ddp or fsdp, because",),
     "threads=100000000": ("threads=100000000: expected", "from 1 to"),
     "folder=a$HOME": ("folder=", "without $"),
     "seed=${seed": ("seed='${seed': expected an override that Hydra can compose",),

@@ -36,7 +36,7 @@ def add_graph(writer: Any, model: nn.Module, inputs: Tensor) -> None:
         with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a network that draws random numbers is traced anyway
             writer.add_graph(deepcopy(model).eval(), inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError):  # a network that cannot be traced still trains
+    except Exception:  # a network that cannot be traced, or is sharded, still trains
         print("The model's graph is not in TensorBoard: torch cannot trace this model")
 
 
