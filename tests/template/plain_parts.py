@@ -1,4 +1,4 @@
-"""What people bring from plain Lightning and plain torch; nothing here knows of this project."""
+"""What people bring from plain Lightning and plain torch; of this project it knows a task alone."""
 
 import os
 import resource
@@ -11,14 +11,18 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import (
     DataLoader,
     Dataset,
     IterableDataset,
     TensorDataset,
+    WeightedRandomSampler,
     default_collate,
     get_worker_info,
 )
+
+from descent.task import Tokens
 
 
 class Seven(LightningModule):
@@ -82,6 +86,75 @@ class Tested(TwoLoaders):
         return DataLoader(self.dataset, 200, collate_fn=self.collate)
 
 
+class Weighted(Tested):
+    """One side of the line is drawn three times as often."""
+
+    def train_dataloader(self) -> DataLoader:
+        weights = 1 + 2 * self.dataset[:][1]
+        return DataLoader(self.dataset, 20, sampler=WeightedRandomSampler(weights.tolist(), 200))
+
+
+class TwoTargets(Tested):
+    """Of each point, the side and the distance from the origin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collate = split_targets
+
+
+def split_targets(rows: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    inputs, sides = default_collate(rows)
+    return inputs, {"side": sides, "distance": inputs.norm(dim=1)}
+
+
+class TwoHeads(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body, self.side, self.distance = nn.Linear(2, width), nn.Linear(width, 2), nn.Linear(width, 1)
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        seen = self.body(inputs).relu()
+        return {"side": self.side(seen), "distance": self.distance(seen)[:, 0]}
+
+
+class BothLosses(nn.Module):
+    def forward(self, input: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor:
+        sides = F.cross_entropy(input["side"], target["side"])
+        return sides + F.mse_loss(input["distance"], target["distance"])
+
+
+class Lines(LightningDataModule):
+    """Lines of 3 to 11 of six letters; what a model reads and what it predicts are filled by 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        lengths = torch.randint(3, 12, (200,), generator=generator).tolist()
+        self.lines = [torch.randint(1, 7, (length,), generator=generator) for length in lengths]
+        self.task = Tokens(["", *"abcdef"], pad=0)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.lines[50:], 16, shuffle=True, collate_fn=pad)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.lines[:50], 16, collate_fn=pad)  # type: ignore[arg-type]
+
+
+def pad(lines: list[Tensor]) -> tuple[Tensor, Tensor]:
+    whole = pad_sequence(lines, batch_first=True)
+    return whole[:, :-1], whole[:, 1:]
+
+
+class Reader(nn.Module):
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.letters, self.head = nn.Embedding(vocabulary, width), nn.Linear(width, vocabulary)
+        self.memory = nn.GRU(width, width, batch_first=True)
+
+    def forward(self, letters: Tensor) -> Tensor:
+        return self.head(self.memory(self.letters(letters))[0])
+
+
 class Stream(IterableDataset):
     """A data set of which nobody knows the end; each worker reads a share."""
 
@@ -98,6 +171,21 @@ class Stream(IterableDataset):
 class Streams(Tested):
     def train_dataloader(self) -> DataLoader:
         return DataLoader(Stream(self.dataset), 20, num_workers=2, multiprocessing_context="fork")
+
+
+class UsedUp(TwoLoaders):
+    """Its training data can be read once."""
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(Once(self.dataset), 20)
+
+
+class Once(IterableDataset):
+    def __init__(self, dataset: Dataset) -> None:
+        self.rows = (dataset[row] for row in range(200))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return self.rows
 
 
 class OfHuggingFace(Tested):

@@ -2,18 +2,23 @@
 
 import csv
 import json
+import math
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchmetrics
 import yaml
-from conftest import ROOT, Run, finish
-from plain_parts import TwoLoaders
+from conftest import ROOT, Finished, Run, finish
+from plain_parts import Lines, Reader, TwoLoaders
 from torch import Tensor, nn
 
 from descent.build import build_node
@@ -23,6 +28,12 @@ from descent.module import Supervised
 from descent.task import Classes, Labels, Task, Tokens
 
 HERE = "plain_parts"
+
+
+def metric(name: str, **fields: Any) -> dict[str, Any]:
+    return {"_target_": f"torchmetrics.{name}", **fields}
+
+
 CLASSES = {  # a model and what goes with it, where the data says nothing of itself
     "model": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2},
     "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
@@ -33,6 +44,22 @@ PLAIN: dict[str, dict[str, Any]] = {  # by name: the parts, and what is monitore
     "two optimizers by hand": {"module": f"{HERE}.Pair", "data": f"{HERE}.Tested", "monitor": "val_gap"},
     "two loaders": {"data": f"{HERE}.TwoLoaders", **CLASSES},
     "a stream with workers": {"data": f"{HERE}.Streams", **CLASSES},
+    "a weighted sampler": {"data": f"{HERE}.Weighted", **CLASSES},
+    "two heads": {
+        "data": f"{HERE}.TwoTargets",
+        "model": {"_target_": f"{HERE}.TwoHeads", "width": 8},
+        "loss": f"{HERE}.BothLosses",
+        "metrics": {
+            "of": metric(
+                "wrappers.MultitaskWrapper",
+                task_metrics={
+                    "side": metric("classification.MulticlassAccuracy", num_classes=2),
+                    "distance": metric("MeanAbsoluteError"),
+                },
+            )
+        },
+        "monitor": "val/of_distance",
+    },
     "datasets": {"data": f"{HERE}.OfHuggingFace", **CLASSES},
     "torchvision": {"module": f"{HERE}.Seven", "data": f"{HERE}.OfTorchvision"},
 }
@@ -72,7 +99,7 @@ def test_plain_parts_are_trained_recorded_monitored_and_resumed(run: Run, tmp_pa
     values = [float(row[monitor]) for row in rows]
     assert len(values) == 3
     assert result["best"][monitor] == min(values)
-    assert f"Epoch 3/3, {'Train Loss' if monitor == 'val/loss' else monitor}: " in whole.out
+    assert f"Epoch 3/3, {'Train Loss' if monitor.startswith('val/') else monitor}: " in whole.out
     assert set(weights(tmp_path / "whole", "best")) == set(weights(tmp_path / "whole"))
     assert whole.out.count("written at the beginnings of epochs") == 1  # what resuming costs, once
     tested = "Seven" not in str(parts) and "TwoLoaders" not in str(parts)
@@ -98,10 +125,6 @@ def test_the_weights_load_as_in_plain_lightning(run: Run, tmp_path: Path) -> Non
     module = Supervised.load_from_checkpoint(path, strict=False, optimizer=torch.optim.Adam, **parts)
     kept = weights(tmp_path / "run", "best")
     assert all(torch.equal(kept[f"model.{name}"], t) for name, t in module.model.state_dict().items())
-
-
-def metric(name: str, **fields: Any) -> dict[str, Any]:
-    return {"_target_": f"torchmetrics.{name}", **fields}
 
 
 METRICS: list[tuple[dict[str, Any], Task, tuple[int, ...], tuple[int, ...]]] = [
@@ -151,6 +174,22 @@ def test_the_memory_of_metrics_is_bounded(run: Run, tmp_path: Path) -> None:
     assert int(finished.out.partition("grew by ")[2].split()[0]) < 450, finished.out
 
 
+def test_what_fills_short_lines_counts_in_neither_loss_nor_perplexity(run: Run, tmp_path: Path) -> None:
+    words = write(tmp_path, {"data": f"{HERE}.Lines", "model": {"_target_": f"{HERE}.Reader", "width": 8}})
+    finished = run(*words, "trainer.max_epochs=2")
+    assert finished.code == 0, finished.err
+    best = json.loads((tmp_path / "run/result.json").read_text())["best"]
+    reader = Reader(vocabulary=7, width=8)
+    kept = weights(tmp_path / "run", "best")
+    reader.load_state_dict({name: kept[f"model.{name}"] for name in reader.state_dict()})
+    pairs = [(reader(line[None, :-1])[0], line[1:]) for line in Lines().lines[:50]]
+    logits, letters = map(torch.cat, zip(*pairs, strict=True))
+    loss = nn.functional.cross_entropy(logits, letters).item()
+    assert best["val/loss"] == pytest.approx(loss, rel=1e-5)
+    assert best["val/perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)
+    assert best["val/acc"] == pytest.approx((logits.argmax(1) == letters).float().mean().item())
+
+
 def test_a_collate_function_may_mix_samples(run: Run, tmp_path: Path) -> None:
     collate = {"_target_": f"{HERE}.mix", "_partial_": True}
     words = write(tmp_path, {**CLASSES, "data": {"_target_": f"{HERE}.TwoLoaders", "collate": collate}})
@@ -169,6 +208,20 @@ def test_the_weights_of_an_average_are_those_that_were_validated_and_kept(run: R
     inputs, targets = TwoLoaders().dataset[:]
     logits = nn.functional.linear(inputs, kept["model.weight"], kept["model.bias"])
     assert nn.functional.cross_entropy(logits, targets).item() == pytest.approx(best["val/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("word", ["none", "progress"])
+def test_without_a_checkpoint_the_last_epoch_and_the_test_are_recorded(
+    run: Run, tmp_path: Path, word: str
+) -> None:
+    finished = run(f"callbacks={word}", "trainer.max_epochs=3")
+    assert (finished.code, finished.err) == (0, "")
+    with (tmp_path / "run/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert result["final"]["val/loss"] == float(rows[-1]["val/loss"])
+    assert result["test"]["test/acc"] > 0.5
 
 
 def test_several_loggers_stand_side_by_side(run: Run, tmp_path: Path) -> None:
@@ -242,7 +295,21 @@ for number, line in enumerate(open("commands")):
 """
 
 
-def test_the_code_of_the_page_on_extending_runs(tmp_path: Path) -> None:
+STREAMS = {"hub": "datasets", "shards": "litdata"}  # and the libraries that they need
+WRITE = """
+import sys, torch
+from litdata import optimize
+def sample(row):
+    return torch.tensor([row % 3 - 1.0, row % 7 - 3.0]), row % 3
+if __name__ == "__main__":
+    for name, rows in (("train", range(400)), ("val", range(400, 500))):
+        optimize(sample, list(rows), f"shards/{name}", chunk_size=100, num_workers=1)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a copy of the project with the code of the page."""
     for part in ("src", "conf"):
         shutil.copytree(
             ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("examples", "__pycache__")
@@ -252,14 +319,58 @@ def test_the_code_of_the_page_on_extending_runs(tmp_path: Path) -> None:
     for name, text in files:
         assert not (tmp_path / name).exists(), name
         (tmp_path / name).write_text(text)
+    (tmp_path / "arrays").mkdir()
+    for name, size in (("train", 60), ("val", 20), ("test", 20)):
+        np.save(tmp_path / f"arrays/{name}_x.npy", np.ones((size, 3), "float32"))
+        np.save(tmp_path / f"arrays/{name}_y.npy", np.arange(size) % 3)
+    return tmp_path
+
+
+def test_the_code_of_the_page_on_extending_runs(project: Path) -> None:
     short = "trainer.max_epochs=1 trainer.limit_train_batches=4 trainer.accelerator=cpu"
-    (tmp_path / "commands").write_text("".join(f"{line} {short}\n" for line in COMMANDS))
-    (tmp_path / "src/each.py").write_text(EACH)
-    finished = finish([str(tmp_path / "src/each.py")], tmp_path, {}, 240)
+    streams = tuple(f"data={word} " for word in STREAMS)  # which the next test runs
+    lines = [f"{line} {short}\n" for line in COMMANDS if not line.startswith(streams)]
+    assert len(lines) == len(COMMANDS) - len(streams)
+    (project / "commands").write_text("".join(lines))
+    (project / "src/each.py").write_text(EACH)
+    finished = finish([str(project / "src/each.py")], project, {}, 240)
     assert finished.code == 0, finished.err
     assert [line for line in finished.out.splitlines() if line.startswith("refused")] == []
-    assert finished.out.count("\nran ") == len(COMMANDS)
-    assert len(list(tmp_path.glob("logs/*/result.json"))) == len(COMMANDS)
+    assert finished.out.count("\nran ") == len(lines)
+    assert len(list(project.glob("logs/*/result.json"))) == len(lines)
+
+
+@pytest.mark.parametrize("word", STREAMS)
+def test_a_stream_of_the_page_goes_on_where_it_was_stopped(project: Path, word: str) -> None:
+    pytest.importorskip(STREAMS[word])
+    if word == "shards":
+        (project / "write.py").write_text(WRITE)
+        subprocess.run([sys.executable, "write.py"], cwd=project, check=True, capture_output=True)
+    (line,) = (line for line in COMMANDS if line.startswith(f"data={word} "))
+    stop = "+callbacks.stop={_target_: plain_parts.StopOnce, epoch: 1, batch: 13}"
+    words = [*shlex.split(line), stop, "model=linear", "threads=1", "trainer.max_epochs=3"]
+
+    def train(folder: str, *more: str) -> Finished:
+        command = [str(project / "src/train.py"), *words, f"folder={folder}", *more]
+        return finish(command, project, {}, 120)
+
+    (project / "stopped").touch()
+    assert train("whole").code == 0
+    (project / "stopped").unlink()
+    cut = train("cut")
+    assert cut.code == 128 + 15, cut.err
+    assert ("beginnings of epochs" in cut.out) == (word == "hub")
+    assert ("Stopped and saved in epoch 2, after step 34" in cut.err) == (word == "shards")
+    assert train("cut", "resume=true").code == 0
+    one, other = weights(project / "whole"), weights(project / "cut")
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_loader_that_is_used_up_is_one_line(run: Run, tmp_path: Path) -> None:
+    words = write(tmp_path, {"data": f"{HERE}.UsedUp", **CLASSES})
+    finished = run(*words, "trainer.max_epochs=3")
+    assert finished.code == 2
+    assert finished.err.startswith("data: expected a training loader that begins anew in each epoch")
 
 
 def test_runs_of_a_plain_module_are_swept_and_ranked_by_what_it_logs(run: Run, tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def test_commands_that_build_on_each_other_run_in_their_order(tmp_path: Path, pa
 
 def write_files(folder: Path) -> None:
     """Write a small file or folder of each name that the pages use."""
-    for name, rows in (("houses.csv", 300), ("new.csv", 20)):
+    sizes = {"houses.csv": 300, "new.csv": 20, "train.csv": 60, "val.csv": 20, "test.csv": 20}
+    for name, rows in sizes.items():
         areas = [50 + 7 * (row % 30) for row in range(rows)]
         lines = [
             f"{area},{'north' if row % 3 else 'south'},{1000.5 * area}" for row, area in enumerate(areas)

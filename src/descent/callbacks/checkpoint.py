@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from descent.data.described import describe_data
-from descent.errors import Stopped, require
+from descent.errors import ConfigError, Stopped, require
 from descent.run.folder import RunFolder
 from descent.run.random_state import take_random_state
 from descent.run.signals import Signals
@@ -48,7 +48,7 @@ class Checkpoint(LightningCheckpoint):
         self.restart: Restart | None = None  # what a resumed run has not restored yet
         self.saved_at, self.saved_step = 0.0, -1
         self.within = True  # whether a run can resume within an epoch
-        self.stateful: Any = None  # the loader, if it has a state
+        self.stateful = False  # whether the loader has a state
         self.loaded: Any = None  # the loader's state before it fetched the current batch
         self.begun: dict[str, Any] = {}  # the random state at the beginning of the epoch
         self.ended = False
@@ -61,8 +61,9 @@ class Checkpoint(LightningCheckpoint):
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         loader: Any = trainer.train_dataloader
         steady = hasattr(loader, "start_at")
-        if not steady and hasattr(loader, "load_state_dict") and trainer.num_training_batches != float("inf"):
-            self.stateful = loader  # without a length, Lightning fetches one batch ahead
+        # without a length, Lightning fetches one batch ahead
+        sized = trainer.num_training_batches != float("inf")
+        self.stateful = not steady and hasattr(loader, "load_state_dict") and sized
         reason = "" if steady or self.stateful else f"{type(loader).__name__} cannot begin in the middle"
         reason = reason or ("" if hasattr(pl_module, "epoch_state") else "the module has no epoch_state")
         self.within = not reason
@@ -93,8 +94,13 @@ class Checkpoint(LightningCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.stateful is not None and self.within:
-            self.loaded = self.stateful.state_dict()  # before Lightning fetches the next batch
+        if self.stateful and self.within:
+            self.loaded = trainer.train_dataloader.state_dict()  # before Lightning fetches the next batch
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.current.completed == 0:
+            way = "as by trainer.reload_dataloaders_every_n_epochs=1"
+            raise ConfigError("data", expected=f"a training loader that begins anew in each epoch, {way}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.ended = True
@@ -114,11 +120,11 @@ class Checkpoint(LightningCheckpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
         batch = 0 if self.ended else progress.current.completed
-        within = self.within and (self.stateful is None or batch > 0)
+        within = self.within and (not self.stateful or batch > 0)
         mine: dict[str, Any] = {"random": take_random_state() if within or self.ended else self.begun}
         loops = checkpoint["loops"]["fit_loop"]["state_dict"]
         loops.pop("combined_loader", None)  # it is the state after the current batch was fetched
-        if self.stateful is not None and within:
+        if self.stateful and within:
             loops["combined_loader"] = [self.loaded]
         if hasattr(pl_module, "epoch_state"):
             mine["epoch"] = pl_module.epoch_state()

@@ -255,8 +255,9 @@ def require_monitors(config: Mapping[str, Any], logged: list[str]) -> None:
     nodes = {"monitor": config, "scheduler.monitor": config["scheduler"]}
     nodes |= {f"callbacks.{name}.monitor": callback for name, callback in config["callbacks"].items()}
     for key, node in nodes.items():
-        if (monitor := (node or {}).get("monitor")) is not None:
-            require_one_of(logged, key, monitor)
+        monitor = (node or {}).get("monitor")
+        if monitor is not None and not monitor.startswith(tuple(f"{name}_" for name in logged)):
+            require_one_of(logged, key, monitor)  # a metric of several values adds their names to its own
 
 
 def list_hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
