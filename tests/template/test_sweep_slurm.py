@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
     with ExitStack() as sockets:
         servers = [sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         ports = [server.getsockname()[1] for server in servers]
-    config = {"host": host, "user": getpass.getuser(), "ports": ports, "folder": folder}
+    config: dict[str, Any] = {"host": host, "user": getpass.getuser(), "ports": ports, "folder": folder}
     (folder / "slurm.conf").write_text(CONFIG.format(**config, cpus=os.cpu_count()))
     (folder / "sacct").write_text(SACCT)
     (folder / "sacct").chmod(0o755)
