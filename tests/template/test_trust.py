@@ -19,6 +19,7 @@ from descent.run.saved import read_config
 from descent.run.trust import list_allowed, read_text, read_yaml
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
+PRECIOUS = ("precious/thesis.txt", "precious/csv/metrics.csv", "precious.ckpt")
 LONGER = "trainer.max_epochs=4"
 CSV = "lightning.pytorch.loggers.CSVLogger"
 PROFILER = "lightning.pytorch.profilers.SimpleProfiler"
@@ -34,7 +35,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def made(original: Path, tmp_path: Path) -> Path:
     """A copy of it, to be crafted, beside a folder and files of one's own."""
-    for name in ("precious/thesis.txt", "precious/csv/metrics.csv", "precious.ckpt"):
+    for name in PRECIOUS:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("years of work")
     return Path(shutil.copytree(original, tmp_path / "run"))
@@ -51,9 +52,7 @@ def assert_refused(made: Path, finished: Finished, told: str = "", touched: bool
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished
     assert told in finished.err
     mine = {name: text for name, text in snapshot(made.parent).items() if not name.startswith("run/")}
-    assert mine == dict.fromkeys(
-        ("precious/thesis.txt", "precious/csv/metrics.csv", "precious.ckpt"), b"years of work"
-    )
+    assert mine == dict.fromkeys(PRECIOUS, b"years of work")
     if not touched:
         assert not (made / "metrics.csv").read_text().count("\n") > 2
 
@@ -147,11 +146,6 @@ def test_a_folder_with_a_link_in_it_is_not_touched(run: Run, made: Path, path: s
     before = snapshot(made)
     assert_refused(made, run(f"resume={made}", LONGER), f"{path} is a link")
     assert snapshot(made) == before
-
-
-def test_a_pipe_is_not_waited_for(run: Run, made: Path) -> None:
-    os.mkfifo(made / "checkpoints/x.ckpt")
-    assert_refused(made, run(f"resume={made}", LONGER, timeout=30))
 
 
 def test_a_config_that_names_what_conf_does_not_is_refused(run: Run, made: Path) -> None:
@@ -257,11 +251,12 @@ def test_a_config_that_lacks_a_part_is_one_line(run: Run, made: Path, key: str) 
     assert_refused(made, run(f"resume={made}", LONGER))
 
 
-def test_a_pipe_is_not_read(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
+def test_a_pipe_is_not_waited_for(run: Run, made: Path) -> None:
+    os.mkfifo(pipe := made / "checkpoints/x.ckpt")
+    assert_refused(made, run(f"resume={made}", LONGER, timeout=30))
     for reader in (read, read_text, read_yaml):
         with pytest.raises(ConfigError, match="regular file"):
-            reader(tmp_path / "pipe")  # type: ignore[operator]
+            reader(pipe)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("function", [os.system, os.popen, eval, exec])
