@@ -102,6 +102,7 @@ def lay_out(words: Sequence[str], before: Plan | None) -> Sweep:
         require(compared, "monitor", config["monitor"], expected)
         load("optuna", "search")
     name = config["name"] if "name" in typed else name_sweep(fixed, values)
+    require(".." not in Path(name).parts, "name", name, "a name that leads nowhere else")
     folder = config["folder"] if "folder" in typed else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     return Plan(before.folder if before else Path(folder), fixed, values, of_search), more
 

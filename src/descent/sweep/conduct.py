@@ -89,11 +89,11 @@ class Sweeping:
         stop.unlink(missing_ok=True)
         self.signals.catch()
         tqdm.monitor_interval = 0  # without a thread, because runs are forked from this process
-        pause = POLL if sys.stdout.isatty() else RARELY
         bar = tqdm(
             total=total, initial=self.before, unit="run", file=sys.stdout, leave=False, dynamic_ncols=True,
-            smoothing=0, miniters=0, mininterval=pause, delay=pause,
+            smoothing=0, miniters=0, mininterval=POLL, delay=POLL, disable=not sys.stdout.isatty(),
         )  # fmt: skip
+        shown = time.monotonic()
         try:
             while self.running or (self.queue.left() and not self.signals.received):
                 if not self.signals.received:
@@ -105,8 +105,12 @@ class Sweeping:
                             future.cancel()
                 time.sleep(POLL)
                 self._look()
-                bar.set_postfix_str(f"{len(self.running)} running, {len(self.failed)} failed", refresh=False)
+                state = f"{len(self.running)} running, {len(self.failed)} failed"
+                bar.set_postfix_str(state, refresh=False)
                 bar.update(total - self.queue.left() - len(self.running) - bar.n)
+                if bar.disable and time.monotonic() - shown > RARELY:
+                    shown = time.monotonic()
+                    print(f"{self.before + self.done} of {total} runs done, {state}", flush=True)
         finally:
             self.signals.release()
             bar.close()
