@@ -53,10 +53,7 @@ class EpochMetrics:
             self.reset(loss.device)
         self.batch = batch
         self.steps.append((loss, outputs, targets))
-        n, joins = (
-            len(self.steps),
-            all(isinstance(part, Tensor) and part.dim() for part in (outputs, targets)),
-        )
+        n, joins = len(self.steps), all(isinstance(p, Tensor) and p.dim() for p in (outputs, targets))
         if not joins or n * len(targets) >= ROWS or n * (outputs.nbytes + targets.nbytes) >= BYTES:
             self._update()
 

@@ -1,11 +1,11 @@
 """A sweep: the bits of runs alone, nothing lost whatever is killed, and no harm from what a folder says."""
 
-import gc
 import os
 import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,7 +15,7 @@ import conftest
 import pytest
 import torch
 import yaml
-from conftest import TRAIN, Run, finish, send
+from conftest import ROOT, TRAIN, Run, finish, send, server
 from filelock import FileLock
 
 from descent.errors import ConfigError
@@ -268,30 +268,59 @@ def test_a_run_that_is_at_work_is_never_started_a_second_time(tmp_path: Path) ->
     assert queue.left() == 0
 
 
+def report(words: list[str]) -> int:
+    folder = Path(next(word for word in words if word.startswith("folder=")).partition("=")[2].strip("'"))
+    folder.mkdir()
+    (folder / "config.yaml").touch()
+    computes = torch.mm(torch.ones(400, 400), torch.ones(400, 400))[0, 0] == 400
+    told = (
+        os.environ.get("CUDA_VISIBLE_DEVICES"),
+        torch.get_num_threads(),
+        computes,
+        os.getsid(0) == os.getpid(),
+    )
+    os.write(1, " ".join(map(str, told)).encode())
+    return 0
+
+
 @pytest.mark.parametrize(
-    ("gpus", "cores", "processes", "devices"),
-    [("4,7", 2, 1, ["4", "7"]), ("4,7", 8, 2, ["4,7"]), ("", 3, 1, [""] * 3), ("", 4, 2, [""] * 2)],
+    ("gpus", "cores", "processes", "devices", "places"),
+    [
+        ("4,7", 2, 1, ["4", "7"], 2),
+        ("4,7", 8, 2, ["4,7"], 1),
+        ("", 3, 1, ["None"], 3),
+        ("", 4, 2, ["None"], 2),
+    ],
 )
 def test_a_gpu_has_one_run_and_cores_have_as_many_as_their_threads(
-    monkeypatch: pytest.MonkeyPatch, gpus: str, cores: int, processes: int, devices: list[str]
+    tmp_path: Path, gpus: str, cores: int, processes: int, devices: list[str], places: int
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 * bool(gpus))
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    monkeypatch.setattr(gc, "freeze", lambda: None)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    begun: list[str] = []
+    # in a process of its own, as a sweep is: children of one that has computed with several threads may hang
+    process = server.Process(target=sweep_on, args=(tmp_path, gpus, cores, processes, devices, places))
+    with chdir(ROOT / "tests"):
+        process.start()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == 0
 
-    def start(target: object, args: tuple) -> SimpleNamespace:
-        begun.append(args[2])
-        return SimpleNamespace(start=lambda: None, exitcode=None)
 
-    engine = Local(len, {"trainer": {"accelerator": "auto", "devices": processes}})
-    engine.context = SimpleNamespace(Process=start)
-    plan = Plan(Path("sweep"), [], {"seed": ["0", "1", "2"]})
-    for _, point in zip(range(engine.places(1)), plan.points(), strict=False):
-        engine.submit(len, point)
-    assert begun == devices
+def sweep_on(folder: Path, gpus: str, cores: int, processes: int, devices: list[str], places: int) -> None:
+    """In a new process: sweep three runs on a machine with these GPUs and cores."""
+    plan = Plan(folder / "sweep", [], {"seed": ["0", "1", "2"]})
+    torch.cuda.device_count = lambda: len(gpus.split(",")) if gpus else 0
+    os.sched_getaffinity = lambda pid: set(range(cores))  # type: ignore[assignment]
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    os.environ.update({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})
+    before = torch.get_num_threads()
+    engine = Local(report, {"trainer": {"accelerator": "auto", "devices": processes}})
+    torch.mm(torch.ones(400, 400), torch.ones(400, 400))  # a child would hang where this had threads
+    assert engine.places(1) == places
+    sweeping = begin(plan, folder)
+    sweeping.engine = engine
+    assert sweeping.run() is None
+    said = [(folder / f"sweep/seed={seed}/log.txt").read_text().split() for seed in range(3)]
+    assert sorted({words[0] for words in said}) == devices
+    assert all(words[1:] == [str(before), "tensor(True)", "True"] for words in said)
 
 
 @pytest.mark.parametrize(

@@ -213,10 +213,8 @@ def require_plain(folder: Path) -> None:
     for parent, folders, files in os.walk(folder):
         for path in (Path(parent, name) for name in (*folders, *files)):
             there = path.is_file() or path.is_dir() or not path.exists()  # a run at work may have removed it
-            good, expected = (
-                there and not path.is_symlink(),
-                "a folder of plain files; this is something else",
-            )
+            good = there and not path.is_symlink()
+            expected = "a folder of plain files; this is something else"
             require(good, "resume", os.path.relpath(path), expected)
         if parent == str(folder) and "wandb" in folders:
             folders.remove("wandb")  # W&B's own, with links among its files
