@@ -16,7 +16,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, BLOCK = 1_024, 16_384  # numbers of a row, and rows that are written at once
 IMPORTS = "import hydra, torch, torch._dynamo, lightning.pytorch, torch.utils.tensorboard, torchmetrics"
-CPU = "trainer.accelerator=cpu"
 FIGURES = ("VmHWM", "RssAnon", "RssFile")  # at the most, and now: own pages, and a file's
 
 
@@ -46,14 +45,13 @@ def watch(*command: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=10)
-    parser.add_argument("--folder", type=Path, help="where there is room; the system's temporary one")
     typed = parser.parse_args()
-    with TemporaryDirectory(dir=typed.folder) as folder:
+    with TemporaryDirectory() as folder:  # TMPDIR names another disk
         write(Path(folder), int(typed.gigabytes * 1e9 / (4 * WIDTH)))
         files = [f"data.inputs={folder}/x.npy", f"data.targets={folder}/y.npy", f"folder={folder}/run"]
-        words = ["data=arrays", *files, "data.batch_size=1024", "model=linear", "threads=1"]
+        words = "data=arrays data.batch_size=1024 model=linear trainer.max_epochs=1 trainer.accelerator=cpu"
         imports = watch(sys.executable, "-c", IMPORTS)
-        training = watch(sys.executable, "src/train.py", *words, "trainer.max_epochs=1", CPU)
+        training = watch(sys.executable, "src/train.py", *words.split(), *files)
     rest = ", ".join(f"{name} {training[name] - imports[name]:,.0f} MB" for name in FIGURES)
     print(f"{typed.gigabytes:g} GB: above {imports['VmHWM']:,.0f} MB of imports, at most: {rest}")
 
