@@ -88,7 +88,7 @@ def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str,
     kinds = node.keys() & {*task.KINDS, task.kind}
     common, part = {k: child for k, child in node.items() if k not in kinds}, node.get(task.kind) or {}
     if not part and any("_target_" in node[kind] for kind in kinds):
-        expected = f"a choice, because none is known for the task {task.kind or 'of this data'}"
+        expected = f"a choice, because there is no default for the task {task.kind or 'of this data'}"
         raise ConfigError(key, expected=expected)
     if "_target_" not in part:
         return {**part, **common}

@@ -15,7 +15,7 @@ def compile_in_place(model: nn.Module, device: torch.device) -> None:
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))  # needs all that the model will need
     except Exception as error:  # torch raises its own type for each backend
-        print(f"compile=true: no working compiler here, so the model runs as it is ({first_line(error)})")
+        print(f"compile=true: no working compiler here, so the model runs uncompiled ({first_line(error)})")
         torch.compiler.reset()
     else:
         model.compile()

@@ -73,7 +73,7 @@ class blame(AbstractContextManager["blame", None]):
             if error.key.partition(".")[0] != self.key.partition(".")[0]:
                 error.key = f"{self.key}.{error.key}"
         elif isinstance(error, Exception) and not helpless and is_of_libraries(error):
-            expected = f"values that it takes ({first_line(error)})"
+            expected = f"valid values ({first_line(error)})"
             raise ConfigError(self.key, expected=expected) from error
 
 

@@ -29,12 +29,12 @@ def explain(error: Exception, trainer: Any) -> None:
     place = "".join(file.as_posix() for file in list_files(error)[-1:])  # of the code that raised it
     if "/torch/optim/" in place or "gradient clipping" in text:
         part = "scheduler" if place.endswith("lr_scheduler.py") else "optimizer"
-        raise ConfigError(part, expected=f"one that serves this run ({line})") from error
+        raise ConfigError(part, expected=f"one that suits this run ({line})") from error
     meant = isinstance(error, ValueError | RuntimeError | ModuleNotFoundError) and is_of_libraries(error)
     if isinstance(error, MisconfigurationException) or (meant and "/lightning/" in place):
         named = any(type(callback).__name__ in text for callback in trainer.callbacks)
         key = "callbacks" if named else "trainer"
-        raise ConfigError(key, expected=f"values that it takes ({line})") from error
+        raise ConfigError(key, expected=f"valid values ({line})") from error
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:  # the worker was killed
         raise Stopped(f"{line}. {advice}", 1) from error
     if trainer.world_size > 1 and (isinstance(error, DistError) or any(words in text for words in PEERS)):

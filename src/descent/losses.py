@@ -86,6 +86,6 @@ def weigh_classes(node: Mapping[str, Any], data: Any) -> dict[str, Tensor]:
     balanced = {"weight": n.sum() / (len(n) * n), "pos_weight": (n.sum() - n) / n}
     chosen = {name: weights for name, weights in balanced.items() if node.get(name) == "balanced"}
     for name in chosen:
-        expected = "a training sample of each class, because the weights are counted by those"
+        expected = "a training sample of each class, because the class weights come from their counts"
         require(len(n) > 0 and bool(n.all()), f"loss.{name}", "balanced", expected)
     return chosen

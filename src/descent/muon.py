@@ -19,7 +19,7 @@ class Muon(torch.optim.Muon):
 
     def __init__(self, params: Iterable[nn.Parameter], adamw_lr: float, **arguments: Any) -> None:
         params = list(params)
-        expected = "another one with module.groups, because Muon makes groups of its own"
+        expected = "another optimizer with module.groups, because Muon makes its own groups"
         require(not isinstance(params[0], dict), "optimizer", "muon", expected)
         super().__init__([{"params": [p for p in params if p.ndim == 2]}], **arguments)
         self.adamw = torch.optim.AdamW([{"params": [p for p in params if p.ndim != 2]}], lr=adamw_lr)

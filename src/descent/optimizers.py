@@ -25,7 +25,9 @@ def group_parameters(
     named |= {f"criterion.{name}": p for name, p in criterion.named_parameters()}
     for patterns in groups:
         if not any(belongs(name, p, patterns) for name, p in named.items()):
-            raise ConfigError("groups", patterns, expected="a pattern of the weights' names", choices=named)
+            raise ConfigError(
+                "groups", patterns, expected="a pattern that matches names of weights", choices=named
+            )
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
     # the group without fields comes first, because its rate is the one shown
     found: dict[str, dict[str, Any]] = {"{}": {"params": []}}

@@ -40,7 +40,7 @@ class Schedule:
         for name in arguments.keys() & {*LENGTHS}:
             if arguments[name] is None:
                 endless = isinf(steps) or length < 1
-                require(not endless, name, None, "a number, because this run has no end to size it by")
+                require(not endless, name, None, "a number, because this run has no fixed length")
                 arguments[name] = int(length)
             require(arguments[name] >= 1, name, arguments[name], "a whole number of at least 1")
         scheduler = self.scheduler(optimizer, **arguments)

@@ -59,7 +59,7 @@ class Trainer(lightning.pytorch.Trainer):
         every, nodes = arguments.get("val_check_interval"), arguments.get("num_nodes", 1)
         require(every != 0, "val_check_interval", every, "a number above 0")
         found = nodes == 1 or {"MASTER_ADDR", "SLURM_JOB_ID"} & set(os.environ)
-        expected = "1, or MASTER_ADDR, MASTER_PORT and NODE_RANK set, by which nodes find one another"
+        expected = "1, or MASTER_ADDR, MASTER_PORT and NODE_RANK set, so that nodes find each other"
         require(bool(found), "num_nodes", nodes, expected)
         try:
             super().__init__(

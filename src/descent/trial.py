@@ -34,11 +34,12 @@ def try_out(module: Any, inputs: Any, targets: Any) -> None:
             try:
                 deepcopy(module.model).train()(inputs[:1])
             except ValueError as error:  # of batch normalisation
-                expected = f"another size, or data.drop_last=true: an epoch ends with one sample ({error})"
+                reason = f"because an epoch ends with a batch of one ({error})"
+                expected = f"another size, or data.drop_last=true, {reason}"
                 raise ConfigError("data.batch_size", expected=expected) from error
     shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
     if shape != ():
-        expected = f"one number for a batch, such as by the reduction mean or sum, not {shape}"
+        expected = f"one number per batch, as with reduction=mean or sum, not {shape}"
         raise ConfigError("loss", expected=expected)
     if not loss.requires_grad and any(p.requires_grad for p in module.model.parameters()):
         raise ConfigError("loss", expected="a loss that depends on the model's outputs, for backward")

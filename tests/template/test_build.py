@@ -81,7 +81,7 @@ def test_parts_by_the_kind_of_task_and_parts_for_all() -> None:
     assert isinstance(build_node("loss", loss, {"task": Classes("ab")}), nn.CrossEntropyLoss)
     with pytest.raises(ConfigError, match=r"^loss\.weight=\[1\]: expected null, because the one of values"):
         build_node("loss", loss | {"weight": [1]}, {"task": Values("y")})
-    with pytest.raises(ConfigError, match=r"^loss: expected a choice, because none is known for"):
+    with pytest.raises(ConfigError, match=r"^loss: expected a choice, because there is no default for"):
         build_node("loss", loss, {"task": Task()})
     metrics = {"classes": {"acc": node("Base")}, "values": {"mae": node("Base")}, "both": node("Base")}
     for task, names in ((Classes("ab"), {"acc", "both"}), (Task(), {"both"})):
@@ -107,7 +107,7 @@ def test_a_name_that_cannot_be_meant_is_one_line_with_the_nearest_and_a_librarys
     }.items():
         with pytest.raises(ConfigError, match=line):
             locate("model._target_", name)
-    with pytest.raises(ConfigError, match=r"^model: expected values that it takes \(.*dropout probability"):
+    with pytest.raises(ConfigError, match=r"^model: expected valid values \(.*dropout probability"):
         build_node("model", {"_target_": "torch.nn.Dropout", "p": 2.0})
 
 

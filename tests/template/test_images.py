@@ -119,7 +119,7 @@ def test_folders_of_splits_are_the_splits_whatever_they_are_called(
     data = data_of(tmp_path / "digits", label_noise=0.5)
     assert [len(rows) for rows in data.rows.values()] == [80, 30, 20]
     assert take(data, "val")[1].bincount().tolist() == [3] * 10
-    assert "passed over 1: 1 beside the folders of classes" in data.preview
+    assert "skipped 1: 1 next to the folders of classes" in data.preview
     (tmp_path / f"digits/{names[2]}/9").rename(tmp_path / f"digits/{names[2]}/ten")
     with pytest.raises(ConfigError, match=r"the classes of train, 0, .*, not ten"):
         data_of(tmp_path / "digits")
@@ -210,11 +210,11 @@ def test_what_is_skipped_or_passed_over_is_told_in_training_and_ever_after(run: 
     words = ("data=images", "data.path=digits", "trainer.max_epochs=1")
     refused = run(*words)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "2 of 60 can not be decoded: digits/4/002.png (cannot identify image file), " in refused.err
+    assert "2 of 60 cannot be decoded: digits/4/002.png (cannot identify image file), " in refused.err
     assert "5/003.png (Image size (1600000000 pixels)" in refused.err
     finished = run(*words, "data.corrupt=skip")
     assert (finished.code, finished.err) == (0, ""), finished.err
-    line = "passed over 2: 1 hidden, 1 .txt"
+    line = "skipped 2: 1 hidden, 1 .txt"
     assert f"\n  {line}\n" in finished.out
     predicted = run("run=run", "input=digits", command="predict")
     assert line in predicted.out
@@ -251,7 +251,7 @@ def test_a_class_without_an_image_is_named(run: Run, tmp_path: Path) -> None:
     finished = run("data=images", "data.path=digits")
     line = "data.path=digits: expected a folder with a folder of images for each class"
     assert finished.code == 2
-    assert finished.err == f"{line}, but digits/empty has none (passed over 1: 1 .heic)\n"
+    assert finished.err == f"{line}, but digits/empty has none (skipped 1: 1 .heic)\n"
     assert run("data=images").err.startswith("data.path=null: expected a folder")
     assert "for each class" in run("data=images", "data.path=digits/3/000.png").err
     if not HAS_TORCHVISION:

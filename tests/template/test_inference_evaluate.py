@@ -111,7 +111,7 @@ def test_labels_have_a_report_too_until_their_data_changes(run: Run, tmp_path: P
 
     np.save(tmp_path / "y.npy", (x > 0.1).astype(np.float32))
     changed = run("run=run", command="evaluate")
-    expected = "run=run: expected its data as it was in training, but it has another fingerprint; input=…"
+    expected = "run=run: expected the data as it was in training, but there is another fingerprint; input=…"
     assert (changed.code, changed.err[: len(expected)]) == (2, expected)
 
 
@@ -148,11 +148,11 @@ def test_targets_that_a_run_can_not_be_held_against_are_one_line(run: Run, tmp_p
     assert run("data=diabetes", "loss=mse", "trainer.max_epochs=1", "folder=dia").code == 0
     images, rows = np.zeros((3, 1, 8, 8), np.float32), np.ones((3, 10), np.float32)
     for folder, inputs, targets, expected in (
-        ("run", images, [0, 12, 1], "expected targets that are numbers of classes, one a sample, 0 to 9"),
-        ("run", images, [0, 1], "expected a target each for 3 inputs, not 2"),
+        ("run", images, [0, 12, 1], "expected class indices, one per sample, from 0 to 9"),
+        ("run", images, [0, 1], "expected one target for each of 3 inputs, not 2"),
         ("dia", rows, [np.nan] * 3, "expected samples with targets, but there are none"),
-        ("dia", rows, np.ones((3, 2)), "expected 1 target values a sample, not 2"),
-        ("run", images, [0.0, 0.5, 1.0], "expected targets that are numbers of classes"),
+        ("dia", rows, np.ones((3, 2)), "expected 1 target values per sample, not 2"),
+        ("run", images, [0.0, 0.5, 1.0], "expected class indices"),
         ("dia", rows, ["a", "b", "c"], "expected numbers as targets, not str"),
     ):
         np.savez(tmp_path / "new.npz", inputs=inputs, targets=np.asarray(targets))

@@ -129,8 +129,8 @@ def test_what_is_no_run_is_one_line(run: Run, tmp_path: Path, digits_run: Path) 
     state, data, misfit = whole["state_dict"], whole["data"], "weights, data and config that fit each other"
     wrong_kind, wrong_task = {"reader": {"kind": "fax"}}, {"task": {"_target_": "os.system", "names": []}}
     for checkpoint, expected in (
-        ({"state_dict": state}, "a run whose data has a method describe(), as FromSamples has"),
-        ({"state_dict": Path}, "tensors and plain values alone; nothing of it was run"),
+        ({"state_dict": state}, "a run whose data has a method describe(), as FromSamples does"),
+        ({"state_dict": Path}, "only tensors and plain values; nothing in it was run"),
         ({**whole, "data": {**data, "input_shape": [1, 9, 9]}}, misfit),
         ({**whole, "data": {**data, **wrong_kind}}, "a run whose data comes from one of array, im"),
         ({**whole, "data": {**data, "reader": {"kind": "array"}}}, misfit),
@@ -165,7 +165,7 @@ def test_bad_words_and_arrays_are_one_line_and_leave_nothing(
         "weights=first: expected one of best, last",
         "output=/proc/x.csv: expected a file that can be written",
         "input=nan.npy: expected finite numbers, but row 2 has one that is infinite or NaN",
-        "input=large.npy: expected values for which the model gives numbers, not NaN",
+        "input=large.npy: expected values for which the model returns finite numbers",
     ):
         word = expected.partition(":")[0].replace("town", "[town]")
         finished = run(f"run={digits_run}", "input=x.npy", word, command="predict", timeout=30)
@@ -182,7 +182,7 @@ def test_only_a_regular_file_of_nobody_else_is_ever_replaced(tmp_path: Path) -> 
     os.link(tmp_path / "input.csv", tmp_path / "other_name.csv")
     refused = {
         **dict.fromkeys(("checkpoints", "/dev/null"), "a regular file, not a folder or a device"),
-        **dict.fromkeys(("input.csv", "other_name.csv", *own), "another file than the input"),
+        **dict.fromkeys(("input.csv", "other_name.csv", *own), "a file other than the input"),
         **dict.fromkeys(("no/such.csv", "file.csv/x.csv"), "a folder that exists"),
     }
     for name, expected in refused.items():

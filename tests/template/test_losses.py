@@ -162,7 +162,7 @@ DOES_NOT_FIT = 'loss: expected a criterion that takes .*takes = "values"$'
         (nn.CrossEntropyLoss(), None, "loss: expected a loss on values .*not one on classes"),
         (Own(compare, "value"), 3, r"loss\.takes=value: expected one of .*; nearest: values"),
         (Own(lambda *_: torch.tensor(1.0)), 3, "loss: expected a loss that depends on the model's outputs"),
-        (nn.CrossEntropyLoss(reduction="none"), 3, r"loss: expected one number for a batch.*not \(4,\)"),
+        (nn.CrossEntropyLoss(reduction="none"), 3, r"loss: expected one number per batch.*not \(4,\)"),
     ],
 )
 def test_a_loss_that_cannot_be_meant_is_one_line(criterion: Any, classes: int | None, line: str) -> None:

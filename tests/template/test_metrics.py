@@ -155,7 +155,7 @@ def test_a_metric_of_another_task_is_one_line_that_names_it() -> None:
         (data_of(), None, {"curve": Several([torch.zeros(2)])}),
     ):
         module = supervised(data, criterion=criterion, metrics=chosen)
-        line = rf"^metrics\.{next(iter(chosen))}: expected values that it takes"
+        line = rf"^metrics\.{next(iter(chosen))}: expected valid values"
         with pytest.raises(ConfigError, match=line):
             trainer().fit(module, datamodule=data)
 

@@ -133,7 +133,7 @@ def test_a_run_without_validation_keeps_the_best_by_its_training_loss(tmp_path: 
     assert train_here(tmp_path / "a", *words, "monitor=train/loss").result["best"]["epoch"] == 2
     train_here(tmp_path / "b", *words)
     out = capsys.readouterr().out
-    assert "monitor=val/loss: the module does not log it; train/loss is monitored" in out
+    assert "monitor=val/loss: the module does not log it, so train/loss is monitored" in out
     assert "The last epoch was the best: more epochs may help, trainer.max_epochs=4\n" in out
     train_here(tmp_path / "c", "trainer.max_epochs=2", "optimizer.lr=1e-12", "monitor=val/acc", "mode=max")
     assert "more epochs may help" not in capsys.readouterr().out
@@ -157,7 +157,7 @@ def test_without_a_compiler_one_line_says_so_and_the_run_goes_on(run: Run, tmp_p
     finished = run(*COMPILED, PATH=f"{tmp_path}/nothing", CXX="", TORCHINDUCTOR_CACHE_DIR=f"{tmp_path}/cache")
     assert finished.code == 0, finished.err
     (line,) = [line for line in finished.out.splitlines() if line.startswith("compile=true: ")]
-    assert line.startswith("compile=true: no working compiler here, so the model runs as it is (")
+    assert line.startswith("compile=true: no working compiler here, so the model runs uncompiled (")
     assert "Epoch 2/2" in finished.out
 
 

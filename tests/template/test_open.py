@@ -101,7 +101,7 @@ def test_plain_parts_are_trained_recorded_monitored_and_resumed(run: Run, tmp_pa
     assert result["best"][monitor] == min(values)
     assert f"Epoch 3/3, {'Train Loss' if monitor.startswith('val/') else monitor}: " in whole.out
     assert set(weights(tmp_path / "whole", "best")) == set(weights(tmp_path / "whole"))
-    assert whole.out.count("written at the beginnings of epochs") == 1  # what resuming costs, once
+    assert whole.out.count("written only at the start of an epoch") == 1  # what resuming costs, once
     tested = "Seven" not in str(parts) and "TwoLoaders" not in str(parts)
     assert ("test" in result) == tested == ("No test, because" not in whole.out)
 
@@ -252,7 +252,7 @@ MONITOR = "+callbacks.usage._target_=lightning.pytorch.callbacks.DeviceStatsMoni
         (
             {"module": f"{HERE}.Seven"},
             "loss=mae",
-            "loss=mae: expected no such choice, because plain_parts",
+            "loss=mae: expected no override, because plain_parts",
         ),
         (
             {"monitor": "val_los", "module": f"{HERE}.Seven", "data": f"{HERE}.TwoLoaders"},

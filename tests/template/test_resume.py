@@ -72,7 +72,7 @@ def test_a_killed_run_that_is_resumed_ends_as_if_nothing_had_been(run: Run, tmp_
     assert not faults.differences(faults.ending(tmp_path / "whole"), faults.ending(tmp_path / "run"))
     previous, last = (read(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("previous", "last"))
     assert previous["global_step"] < last["global_step"]
-    once = "Checkpoints are written at the beginnings of epochs, because DataLoader cannot"
+    once = "Checkpoints are written only at the start of an epoch, because DataLoader cannot"
     assert whole.out.count(once) == (words[1:3] == PLAIN[1:3]), whole.out
 
 
@@ -89,7 +89,7 @@ def test_a_resumed_run_goes_on_wherever_it_is_and_is_made_longer(run: Run, tmp_p
     last.write_bytes(last.read_bytes()[:-1000])
     longer = run("resume=moved", "trainer.max_epochs=3", f"folder={tmp_path}/moved")
     assert longer.code == 0, longer.err
-    assert "; it is passed over\nResumes moved from epoch 3, step 46 (previous.ckpt)" in longer.out
+    assert "; it is skipped\nResumes moved from epoch 3, step 46 (previous.ckpt)" in longer.out
     assert not faults.differences(faults.ending(tmp_path / "whole"), faults.ending(tmp_path / "moved"))
     assert not (tmp_path / "run").exists()
     config, overrides = (
@@ -122,7 +122,7 @@ def test_a_finished_run_on_a_stream_or_of_so_many_steps_is_made_longer(
 def test_a_run_that_ended_within_an_epoch_is_not_made_longer(run: Run, tmp_path: Path) -> None:
     assert run("data.batch_size=64", "trainer.max_steps=30").code == 0
     finished = run(f"resume={tmp_path}/run", "trainer.max_steps=60")
-    assert finished.err.startswith("trainer.max_steps=60: expected 30, because the run has ended there")
+    assert finished.err.startswith("trainer.max_steps=60: expected 30, because the run ended there")
 
 
 # ---- what may change ---------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def assert_refused(run: Run, made: Path, *words: str) -> str:
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ("data.batch_size=32", "=32: expected 64, as in the run that is resumed; a new run can"),
+        ("data.batch_size=32", "=32: expected 64, as in the resumed run; start a new run"),
         ("loss=mae", "loss="),
         ("model.hidden=[32]", "model.hidden=[32]: expected [256]"),
         ("freeze=['1.*']", "freeze=['1.*']: expected []"),
@@ -200,7 +200,9 @@ def test_other_data_than_the_run_has_seen_is_refused(run: Run, tmp_path: Path) -
     assert finished.code == 0, finished.err
     np.save(tmp_path / "x.npy", inputs[::-1])
     told = assert_refused(run, tmp_path / "run", "trainer.max_epochs=2")
-    assert "the data that the run has seen; the samples have other values, or come in another order" in told
+    assert (
+        "the data that the run was trained on; the samples have different values or a different order" in told
+    )
     np.save(tmp_path / "x.npy", inputs)
     assert run(f"resume={tmp_path}/run", "trainer.max_epochs=2").code == 0
 
@@ -229,7 +231,7 @@ def test_other_processes_than_the_run_had_are_one_line(run: Run, tmp_path: Path)
 def test_resume_true_finds_the_newest_run_of_this_command(run: Run, tmp_path: Path) -> None:
     finished = run("resume=true")
     assert (finished.code, finished.err.count("\n")) == (2, 1)
-    assert finished.err.startswith("resume=true: expected a run of this same command in")
+    assert finished.err.startswith("resume=true: expected an earlier run of this command in")
     assert not (finished.folder / "run").exists()
     for name in ("run", "without_words", "pipe"):
         (tmp_path / name).mkdir()
@@ -248,11 +250,11 @@ def test_resume_true_finds_the_newest_run_of_this_command(run: Run, tmp_path: Pa
 def test_a_signal_saves_and_says_how_to_go_on(run: Run, tmp_path: Path, number: signal.Signals) -> None:
     signalled = {"KILL_AT": "7", "KILL_WITH": str(int(number))}
     stopped = run("trainer.max_epochs=-1", KILL, **signalled)
-    assert "\ntrainer.max_epochs=-1: trains until it is stopped, as by Ctrl-C, which saves" in stopped.out
+    assert "\ntrainer.max_epochs=-1: trains until you stop it; Ctrl-C saves and ends it" in stopped.out
     assert stopped.code == 128 + number
     said = [line for line in stopped.err.splitlines() if line]
     assert said[0].startswith(f"{number.name}: finishing the step and saving")
-    assert said[1].startswith("Stopped and saved in epoch 1, after step 7. Go on with: ")
+    assert said[1].startswith("Stopped and saved in epoch 1, after step 7. Continue with: ")
     assert said[1].endswith("python src/train.py resume=run") and len(said) == 2
     assert read(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 7
 

@@ -70,7 +70,7 @@ def test_parts_that_do_not_work_are_found(fork: Path) -> None:
     assert "does every weight get a gradient?" in done.stdout
     assert "expected an argument of torch.nn.HuberLoss; nearest: delta" in done.stdout
     assert "the first line is what --help shows" in done.stdout
-    assert "metrics.rmse: expected values that it takes" in done.stdout
+    assert "metrics.rmse: expected valid values" in done.stdout
 
 
 def test_what_a_fork_keeps_knows_nothing_of_the_templates_own_tests() -> None:

@@ -87,10 +87,10 @@ def test_what_is_done_is_left_alone_and_values_are_added(undisturbed: Path, run:
         ("seed=range(0,1000000)", "at most"),
         ("data.batch_size=16,32,many", "data.batch_size=many: expected a whole number"),
         ("optimizer.lr=interval(0.1,1)", "or search="),
-        ("seed=0,1 resume=true folder=none/sweep", "expected a sweep of these words"),
+        ("seed=0,1 resume=true folder=none/sweep", "expected a sweep with these overrides"),
         ("search=rendom optimizer.lr=interval(0.1,1)", "search=rendom: expected one of"),
         ("search=grid search.steps=1 optimizer.lr=interval(0.1,1)", "a whole number of at least 2"),
-        ("search=grid loss=mae", "expected words with several values, or a range"),
+        ("search=grid loss=mae", "expected an override with several values or a range"),
         ("search=grid optimizer.lr=tag(log,interval(0,1))", "expected an interval from a lower"),
         ("seed=0,1 jobs=0", "jobs=0: expected"),
         ("seed=0,1 folder=a,b", "folder=a,b: expected one value"),
@@ -115,7 +115,7 @@ def test_another_sweep_in_the_folder_is_refused(run: Run, undisturbed: Path) -> 
     ):
         finished = run("-m", *words, f"folder={undisturbed}")
         assert (finished.code, finished.err.count("\n")) == (2, 1)
-    assert "expected a folder without a sweep in it" in finished.err
+    assert "expected a folder without a sweep, or" in finished.err
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(run: Run) -> None:
@@ -196,10 +196,13 @@ def test_a_signal_saves_every_run_and_nobody_else_runs_it_meanwhile(
     wait_for_metrics(tmp_path / "sweep", 2)
     if number == signal.SIGTERM:
         second = run("-m", "resume=sweep")
-        assert (second.code, second.err) == (2, "resume=sweep: expected what has ended; this is running\n")
+        assert (second.code, second.err) == (
+            2,
+            "resume=sweep: expected one that has ended; this one is active\n",
+        )
     assert send(process, number) == 128 + number
     out = (tmp_path / "out").read_text() + (tmp_path / "err").read_text()
-    assert "Stopped and saved: 0 of 2 runs are done. Go on with: " in out
+    assert "Stopped and saved: 0 of 2 runs are done. Continue with: " in out
     assert " -m resume=sweep" in out
     assert "Traceback" not in out
     for log in tmp_path.glob("sweep/*/log.txt"):

@@ -120,7 +120,7 @@ def test_runs_are_compared_by_choices_as_typed(run: Run, runs: Path, tmp_path: P
     assert [line.split()[:3] for line in finished.out.splitlines()[:3]] == [
         ["loss", "val/acc", "runs"], ["best", "mae", "0.93"], ["?", "mse", "0.7"],
     ]  # fmt: skip
-    assert "Not at their end: runs/mse1" in finished.out
+    assert "Unfinished: runs/mse1" in finished.out
     assert {path.name for path in tmp_path.iterdir()} == {"runs", ".out", ".err"}  # nothing is written
     again = run("runs/mae0", "runs/ms*", "by=test/acc", "output=made", command="compare")
     assert again.code == 0, again.err
@@ -213,7 +213,7 @@ def test_what_was_killed_runs_again_and_what_failed_does_not(tmp_path: Path) -> 
     text = (tmp_path / BOARD).read_text()
     for crafted in (text.replace("[16]", "[16];x").replace("[8]", "[8];x"), "[]\n" + text):
         (tmp_path / BOARD).write_text(crafted)
-        with pytest.raises(ConfigError, match=r"values of this search|a journal of Optuna"):
+        with pytest.raises(ConfigError, match=r"values of this search|an Optuna journal"):
             make_search(tmp_path, 1)
 
 

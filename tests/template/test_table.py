@@ -159,7 +159,7 @@ LEFT_OUT = [
     (["31.12.2020", "1.1.2021 10:00"], UNREAD),
     (["Jun 12, 1998", "March 28 2020"], UNREAD),
     ([str(2**64 - 1), str(2**64 - 2)], "looks like an id: put it into data.categories or data.exclude"),
-    ([*map(str, range(50)), *(f"stray {i}" for i in range(10))], "60 rows; data.missing lists words for no"),
+    ([*map(str, range(50)), *(f"stray {i}" for i in range(10))], "60 rows; data.missing lists marks of missing"),
 ]
 
 
@@ -219,11 +219,11 @@ def test_a_name_may_have_several_lines_quotes_commas_dots_and_korean_letters(tmp
 
 BROKEN: dict[str, tuple[bytes, str]] = {
     "an empty file": (b"\n \n", r"a table, but it is empty"),
-    "a header alone": (b"x,y\n\n", r"rows beneath the header, but there are none"),
+    "a header alone": (b"x,y\n\n", r"rows below the header, but there are none"),
     "too many values": (b"x,y\n1,a\n\n1,b,3\n", r"line 4 has 3 values, the header 2"),
     "a zip": (b"PK\x03\x04....", r"not a zip archive or a spreadsheet"),
     "damaged Parquet": (b"PAR1" + b"\xff" * 200 + b"PAR1", r"can be read \("),
-    "an open quote": (b'x,y\n1,"a\n2,b\n', r"a CSV whose quotes end"),
+    "an open quote": (b'x,y\n1,"a\n2,b\n', r"a CSV whose quotes are closed"),
     "a name twice": (b"x,x,y\n1,2,a\n", r"column with name 'x' has more than one occurrence"),
 }  # fmt: skip
 
@@ -346,7 +346,7 @@ def test_a_missing_number_becomes_the_median_and_a_feature_of_its_own() -> None:
     reader = TableReader("", [], Format([]), columns)
     _, inputs = reader.read_frame(pl.DataFrame({"x": [None, 5.0, 1.0], "w": ["z", None, "b"]}))
     assert Encoder(columns)(inputs).tolist() == [[3, 1, 0, 0, 0], [5, 0, 0, 0, 1], [1, 0, 0, 1, 0]]
-    assert reader.notes() == ["column w: 1 values are none of the words that training knew"]
+    assert reader.notes() == ["column w: 1 values were not seen in training"]
 
 
 def test_a_date_becomes_seconds_and_its_place_in_the_year_the_week_and_the_day() -> None:
@@ -358,16 +358,16 @@ def test_a_date_becomes_seconds_and_its_place_in_the_year_the_week_and_the_day()
 
 
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
-    ("x,y\n" + "1,2\n" * 12 + "big,3\n", {}, "row 13 has 'big'; data.missing lists words for no value"),
+    ("x,y\n" + "1,2\n" * 12 + "big,3\n", {}, "row 13 has 'big'; data.missing lists marks of missing values"),
     ("x,y\n1,a\n2,a\n", {}, "target=y: expected values to learn (a in every row)"),
     ("x,y\n1,\n2,\n", {}, "target=y: expected values to learn (no values)"),
     ("x,yy\n1,a\n2,b\n", {}, "target=y: expected one of the columns x, yy; nearest: yy"),
     ("x,y\n1,a\n2,b\n", {"encoding": "klingon"}, "t.csv: expected text in klingon (unknown encoding"),
     ("x,y\n1,a\n2,b\n", {"dates": "dayfirst"}, "nearest: day_first"),
-    ("x:y\n1:a\n2:b\n", {}, "target=y: expected one of the columns x:y; data.separator is what"),
+    ("x:y\n1:a\n2:b\n", {}, "target=y: expected one of the columns x:y; data.separator sets what"),
     ("x,y\n1,a\n2,b\n", {"split": "x"}, "valid, validation, test in each row, not ['1']"),
     ("x,y\n1,a\n2,b\n", {"task": "values"}, "number in each row of column y, but row 1 has 'a'"),
-    ("x,y\n" + "1,a\n1,b\n" * 9, {}, "t.csv: expected a column to learn from beside y; left out: x"),
+    ("x,y\n" + "1,a\n1,b\n" * 9, {}, "t.csv: expected a column to learn from besides y; left out: x"),
     ("x,y\n1,inf\n2,0.5\n", {"task": "values"}, "a number in each row of column y, but row 1 has 'inf'"),
 ]
 

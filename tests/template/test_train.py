@@ -164,7 +164,7 @@ def test_a_folder_is_never_written_to_twice(run: Run, tmp_path: Path) -> None:
     first, second = (run("trainer.max_epochs=1", "trainer.limit_train_batches=1") for _ in range(2))
     assert (first.code, second.code) == (0, 0)
     assert "\nRun folder:  run\n" in first.out
-    assert "\nRun folder:  run-2 (the name that was asked for is another run's)\n" in second.out
+    assert "\nRun folder:  run-2 (another run has the name that you asked for)\n" in second.out
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"run", "run-2"}
 
 
@@ -223,7 +223,7 @@ def test_what_a_module_logs_is_printed_recorded_and_monitored(run: Run, tmp_path
     best, rows = result_of(tmp_path / "run")["best"], rows_of(tmp_path / "run")
     assert best["val_hits"] == max(float(row["val_hits"]) for row in rows)
     assert "test_hits" in result_of(tmp_path / "run")["test"]
-    assert "Checkpoints are written at the beginnings of epochs, because DataLoader" in finished.out
+    assert "Checkpoints are written only at the start of an epoch, because DataLoader" in finished.out
     wrong = run(*PLAIN[1:], "monitor=val_hit", "trainer.max_epochs=2", f"folder={tmp_path}/wrong")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1), wrong
     assert "nearest: val_hits" in wrong.err
@@ -272,7 +272,7 @@ def test_the_recipes_do_what_they_promise(run: Run, tmp_path: Path) -> None:
 
 def test_two_processes_share_one_run_and_one_of_them_reports_what_is_wrong(run: Run, tmp_path: Path) -> None:
     refused = run(*DDP, "optimizer.lr=-1")
-    line = "optimizer.lr=-1: expected values that it takes (Invalid learning rate: -1)\n"
+    line = "optimizer.lr=-1: expected valid values (Invalid learning rate: -1)\n"
     assert (refused.code, refused.err) == (2, line)
     finished = run(*DDP, "trainer.max_epochs=2")
     assert finished.code == 0, finished.err

@@ -269,7 +269,7 @@ def test_a_checkpoint_runs_nothing(tmp_path: Path, function: Any) -> None:
             return function, (code,)
 
     torch.save({"state_dict": {}, "harm": Harmful()}, file)
-    with pytest.raises(ConfigError, match="nothing of it was run"):
+    with pytest.raises(ConfigError, match="nothing in it was run"):
         read(file)
     assert not proof.exists()
 

@@ -115,7 +115,7 @@ def choose_monitor(monitor: str, logged: list[str]) -> str:
     if not logged:
         return DEFAULT
     found = find_like(logged)
-    print(f"monitor={DEFAULT}: the module does not log it; {found} is monitored", flush=True)
+    print(f"monitor={DEFAULT}: the module does not log it, so {found} is monitored", flush=True)
     return found
 
 

@@ -64,13 +64,13 @@ class Checkpoint(LightningCheckpoint):
         # without a length, Lightning fetches one batch ahead
         sized = trainer.num_training_batches != float("inf")
         self.stateful = not steady and hasattr(loader, "load_state_dict") and sized
-        reason = "" if steady or self.stateful else f"{type(loader).__name__} cannot begin in the middle"
+        reason = "" if steady or self.stateful else f"{type(loader).__name__} cannot start in the middle"
         reason = reason or ("" if hasattr(pl_module, "epoch_state") else "the module has no epoch_state")
         self.within = not reason
         if self.restart is not None:
             self.restart.begin(trainer, pl_module, loader)
         elif reason and trainer.max_epochs != 1 and trainer.is_global_zero:
-            print(f"Checkpoints are written at the beginnings of epochs, because {reason}", flush=True)
+            print(f"Checkpoints are written only at the start of an epoch, because {reason}", flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.restart is not None:

@@ -88,7 +88,7 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
                 self._describe(trainer, pl_module)
             print(clean(self.title), flush=True)
             if trainer.max_epochs == trainer.max_steps == -1:
-                until = "trains until it is stopped, as by Ctrl-C, which saves"
+                until = "trains until you stop it; Ctrl-C saves and ends it"
                 print(f"trainer.max_epochs=-1: {until}", flush=True)
         self.by_step = any(scheduler.interval == "step" for scheduler in trainer.lr_scheduler_configs)
         self.begun += time.perf_counter()
@@ -177,7 +177,7 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
             if 1 < epochs == best.get("epoch") == trainer.max_epochs:
                 longer = f"trainer.max_epochs={2 * epochs}"
                 lines.append(f"The last epoch was the best: more epochs may help, {longer}")
-        taken = " (the name that was asked for is another run's)" if self.run.taken else ""
+        taken = " (another run has the name that you asked for)" if self.run.taken else ""
         lines.append(f"Run folder:  {self.run.folder}{taken}")
         if self.run.folder.events():
             board = command("x").replace("python x", "tensorboard")

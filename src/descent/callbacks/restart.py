@@ -31,19 +31,19 @@ class Restart:
         checkpoint["callbacks"] = move(checkpoint["callbacks"], self.parts["at"], str(folder.path))
         processes, stopped = self.parts["processes"], self.ended and self.parts["should_stop"]
         if len(processes) != trainer.world_size:
-            expected = f"{len(processes)} processes in all, as in the run that is resumed"
+            expected = f"{len(processes)} processes in total, as in the resumed run"
             raise ConfigError("trainer.devices", trainer.world_size, expected=expected)
         self.mine: dict[str, Any] = processes[trainer.global_rank]
         now = describe_data(trainer).get("data", {})
         if changed := compare_data(now, checkpoint.get("data", {})):
-            raise ConfigError("resume", expected=f"the data that the run has seen; {changed}")
+            raise ConfigError("resume", expected=f"the data that the run was trained on; {changed}")
         if any(isinstance(one, StochasticWeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
-            expected = "other ones than StochasticWeightAveraging, which begins anew"
+            expected = "callbacks without StochasticWeightAveraging, which cannot resume"
             raise ConfigError("callbacks", expected=expected)
         step = checkpoint["global_step"]
         further = trainer.max_steps == -1 or trainer.max_steps > step
         if self.ended and not self.parts["whole"] and not stopped and further:
-            expected = f"{step}, because the run has ended there, within an epoch"
+            expected = f"{step}, because the run ended there, in the middle of an epoch"
             raise ConfigError("trainer.max_steps", trainer.max_steps, expected=expected)
         trainer.should_stop = stopped  # a run that early stopping ended stays ended
 

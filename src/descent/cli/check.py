@@ -24,7 +24,7 @@ def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> Non
     check_arguments("", fields, known, "a key of the config", typed)
     for key in (*FIELDS[name], *(NEEDED if name == "train" else ())):
         if key not in config:
-            raise ConfigError(f"~{key}", expected=f"a config that has {key}")
+            raise ConfigError(f"~{key}", expected=f"a config with {key}")
     for group in groups:
         value, several = config.get(group), group in SEVERAL
         if value in ({}, None) and (group in EMPTY or group not in config):
@@ -43,7 +43,7 @@ def check_unused(config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
     for group, part in {"loss": "criterion", "model": "model", "optimizer": "optimizer"}.items():
         key = next((key for key in typed if key.partition(".")[0] == group), None)
         if key and part not in names:
-            expected = f"no such choice, because {module} has no argument {part}"
+            expected = f"no override, because {module} has no argument {part}"
             raise ConfigError(key, typed[key], expected=expected)
     expected = f"null, because {config['data']['_target_']} has no folds"
     require(config["fold"] is None or "fold" in config["data"], "fold", config["fold"], expected)
@@ -55,7 +55,7 @@ def check_part(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
         if isinstance(value, Mapping) and ("_target_" in value or "_target_" not in node):
             check_part(f"{key}.{name}", value, typed)
         elif "_target_" not in node and key != "loss":  # beside losses stands what they share
-            way = f"fields, one of them a _target_, or ~{key}.{name}, which leaves it out"
+            way = f"fields that include a _target_, or ~{key}.{name} to leave it out"
             raise ConfigError(f"{key}.{name}", value, expected=way)
     if "_target_" in node:
         arguments = {name: value for name, value in node.items() if name not in WORDS}
@@ -100,5 +100,5 @@ def check_value(key: str, value: Any, hint: Any, text: str) -> None:
     elif text and not text.startswith("'") and accepts("text", hint):
         expected += f""": "{key}='{text}'\""""
     elif isinstance(value, str) and "," in value and not accepts([], hint):
-        expected += ", or -m for a run of each"
+        expected += ", or -m to run each"
     raise ConfigError(key, value, expected=expected, choices=literals(hint))

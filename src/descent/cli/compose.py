@@ -87,7 +87,7 @@ def compose_node(name: str, words: Sequence[str]) -> tuple[DictConfig, DictConfi
 def refuse_choice(group: str, value: str, known: Sequence[str]) -> ConfigError:
     """Return the error for a choice that a group does not have."""
     known = sorted(set(known))
-    more = ", or -m for a run of each" if "," in value and value[0] != "[" else ""
+    more = ", or -m to run each" if "," in value and value[0] != "[" else ""
     return ConfigError(group, value, expected=f"one of {', '.join(known)}{more}", choices=known)
 
 

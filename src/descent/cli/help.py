@@ -34,14 +34,14 @@ def print_help(name: str) -> None:
     lines = (CONF / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     print(f"{lines[0].lstrip('# ')}\n")
     if name == "train":
-        print("One word a choice, such as loss=mae; the word in brackets is the default.")
+        print("One word per choice, such as loss=mae; the default is in brackets.")
         for item in yaml.safe_load("\n".join(lines))["defaults"]:
             for key, default in item.items() if isinstance(item, dict) else ():
                 group = key.removeprefix("optional ")  # marks a room that can be removed
                 if group in list_groups():
                     print(f"\n{group}  [{default}]" if default else f"\n{group}")
                     print("\n".join(describe_word(group, word) for word in list_choices(group)))
-        print("\nAny field of the config the same way: optimizer.lr=0.1 trainer.accelerator=gpu")
+        print("\nAny field of the config works the same way: optimizer.lr=0.1 trainer.accelerator=gpu")
         print("  --cfg job       print the whole config of a run, without running it")
         print("  -m, --multirun  a run for each combination: -m loss=mae,cross_entropy seed=0,1,2\n")
     start = 1 + max((n for n, line in enumerate(lines) if line.startswith("  - ") or not line), default=0)

@@ -38,7 +38,7 @@ def find_resumed(value: bool | str | None, folder: Path, words: Sequence[str]) -
             return run
     if again:
         return None
-    expected = f"a run of this same command in {os.path.relpath(folder.parent)}; there is none"
+    expected = f"an earlier run of this command in {os.path.relpath(folder.parent)}; there is none"
     raise ConfigError("resume", True, expected=expected)
 
 
@@ -66,7 +66,7 @@ def resume(
             node = node.setdefault(name, {})
         node[last] = value
     if "checkpoint" not in (config["callbacks"] or {}):
-        raise ConfigError("callbacks", expected="the callback checkpoint, which goes on with a run")
+        raise ConfigError("callbacks", expected="the callback checkpoint, which resumes a run")
     values = {key_of(word): parse(word).value() for word in words}
     places = [Path(place.removeprefix("file://")) for place in values.get("hydra.searchpath", [])]
     allowed = list_allowed(words, map(str, values.get("allow", [])), places)
@@ -89,9 +89,7 @@ def find_changes(config: Mapping[str, Any], words: Sequence[str], folder: RunFol
             continue
         steady = key == "optimizer.lr" and not scheduler
         if not steady and not any(f"{key}.".startswith(f"{free}.") for free in FREE):
-            why = (
-                f"as in the run that is resumed; a new run can start from its weights, by init_from={folder}"
-            )
+            why = f"as in the resumed run; start a new run from its weights by init_from={folder}"
             raise ConfigError(key, value, expected=f"{as_typed(was)}, {why}")
         if sized and key in ("trainer.max_epochs", "trainer.max_steps"):
             why = f"because scheduler.{sized[0]}=null makes the schedule as long as the run"

@@ -53,13 +53,13 @@ def plan_sweep(words: Sequence[str], multirun: bool) -> Sweep | None:
     saved = read_plan(place) if isinstance(resume, str) and (place / PLAN).exists() else None
     if not multirun and saved is None and not is_recipe(words):
         for key, value in typed.items():
-            expected = "-m with it, and several values of a word"
+            expected = "-m, and an override with several values"
             require(root_of(key) not in OF_RUNS, key, value, expected)
         return None
     plan, more = lay_out(words, saved)
     before = saved or find_before(plan, resume)
     if before is not None:
-        expected = f"the words in its {PLAN}, with more values at most"
+        expected = f"the words in its {PLAN}, to which only values may be added"
         require(plan.is_like(before), "resume", RunFolder(before.folder), expected)
     return (plan, more) if before is saved else lay_out(words, before)
 
@@ -89,20 +89,20 @@ def lay_out(words: Sequence[str], before: Plan | None) -> Sweep:
     config, search = found.config, found.config["search"]
     fixed, values = expand(merge([f"{k}={v}" for k, v in found.recipe.items()], words), before)
     of_search = [word for word in more if root_of(word) in ("search", "trials")] if search else []
-    expected = "words with several values, or a range"
+    expected = "an override with several values or a range"
     require(not search or bool(values), "search", " ".join(of_search), expected)
     for key, texts in values.items():
         if (interval := read_range(key, texts[0])) is not None:
-            expected = "values, such as 0.1,0.2; or search=… with it, which draws from a range"
+            expected = "values, such as 0.1,0.2; or search=…, which draws from a range"
             require(bool(search), key, texts[0], expected)
             values[key] = interval.divide(search["steps"]) if "steps" in search else texts
     if "sampler" in search:
         compared = not config["monitor"].endswith("/loss") or "loss" not in map(root_of, values)
-        expected = "a metric such as val/acc, and its mode, because values of different losses do not compare"
+        expected = "a metric such as val/acc, and its mode, because different losses cannot be compared"
         require(compared, "monitor", config["monitor"], expected)
         load("optuna", "search")
     name = config["name"] if "name" in typed else name_sweep(fixed, values)
-    require(".." not in Path(name).parts, "name", name, "a name that leads nowhere else")
+    require(".." not in Path(name).parts, "name", name, "a name without ..")
     folder = config["folder"] if "folder" in typed else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     return Plan(before.folder if before else Path(folder), fixed, values, of_search), more
 
@@ -128,7 +128,7 @@ def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
         good = good and ("=" in word or word.startswith("~"))
         good = good and not re.search(r"[${}/\\]" if key in groups else "[${}]", value)
         if not good and (key not in typed or value not in (typed[key], *typed[key].split(","))):
-            expected = f"plain values of a run's config, or this word typed again: {word[:200]!r}"
+            expected = f"plain values of a run's config, or this override typed again: {word[:200]!r}"
             raise ConfigError(str(plan.folder / PLAN), expected=expected)
 
 

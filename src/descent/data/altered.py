@@ -11,8 +11,13 @@ def hold_out(given: Rows, classes: Tensor | None, fold: int, folds: int, seed: i
     """Return the given rows with one of the folds of "train", which spread each class evenly, as "test"."""
     rows = given["train"]
     if len(given.get("test", ())):
-        raise ConfigError("fold", fold, expected="null, because the data has a test split of its own")
-    require(2 <= folds <= len(rows), "folds", folds, f"a whole number from 2 to {len(rows):,}, the samples")
+        raise ConfigError("fold", fold, expected="null, because the data has its own test split")
+    require(
+        2 <= folds <= len(rows),
+        "folds",
+        folds,
+        f"a whole number from 2 to {len(rows):,}, the number of samples",
+    )
     require(0 <= fold < folds, "fold", fold, f"a whole number from 0 to {folds - 1}")
     order = rows[torch.randperm(len(rows), generator=Generator().manual_seed(seed))]
     if classes is not None:

@@ -27,7 +27,7 @@ def arrays(inputs: str, targets: str, names: Sequence[str] | None = None) -> Sam
     """Return samples of two `.npy` files; targets are classes, whole numbers `(n,)`, or real values."""
     file = NamedPath("inputs", inputs)
     x, y = load_array(file, "inputs"), to_tensor(load_array(NamedPath("targets", targets), "targets"))
-    require(len(x) == len(y), *file, f"a target each for {len(x):,} inputs, not {len(y):,}")
+    require(len(x) == len(y), *file, f"one target for each of {len(x):,} inputs, not {len(y):,}")
     kept = Mapped(x) if x.nbytes > MAPPED else to_tensor(x)
     require_finite(kept, file)
     count = int(y.max()) + 1 if not y.is_floating_point() else y.reshape(len(y), -1).shape[1]
@@ -77,10 +77,10 @@ class ArrayReader:
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
         array, targets = self._load_inputs(file), to_tensor(load_array(file, "targets"))
         n, last = len(array), len(classes) - 1
-        require(n == len(targets), *file, f"a target each for {n} inputs, not {len(targets)}")
+        require(n == len(targets), *file, f"one target for each of {n} inputs, not {len(targets)}")
         if classes:
             fits = (targets == targets.long()) & (targets >= 0) & (targets <= last)
-            expected = f"targets that are numbers of classes, one a sample, 0 to {last}"
+            expected = f"class indices, one per sample, from 0 to {last}"
             require(targets.ndim == 1 and bool(fits.all()), *file, expected)
             targets = targets.long()
         for start in range(0, n, ROWS):

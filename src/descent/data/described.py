@@ -40,7 +40,7 @@ def shorten(preview: str) -> str:
     lines = preview.splitlines(keepends=True)
     rest = Counter(line[2:12].strip() for line in lines[LINES:])
     counts = ", ".join(f"{count:,} {kind}" for kind, count in rest.items())
-    more = f"  …         {counts}; data.txt has them all\n" if rest else ""
+    more = f"  …         {counts}; data.txt lists all of them\n" if rest else ""
     return "".join(lines[:LINES]) + more
 
 

@@ -44,5 +44,5 @@ def compare_data(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
     """Return, in words, what differs between two descriptions of data; "" if nothing does."""
     named = [n for n in now if n not in ("examples", "fingerprint") and before.get(n) != now[n]]
     if not named and before.get("fingerprint") != now.get("fingerprint"):
-        return "the samples have other values, or come in another order"
+        return "the samples have different values or a different order"
     return "; ".join(f"{n} was {str(before.get(n))[:80]} and is {str(now[n])[:80]}" for n in named)

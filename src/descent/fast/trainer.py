@@ -17,4 +17,4 @@ class FastTrainer(Trainer):
             self.fit_loop.epoch_loop = LeanLoop(self, self.min_steps, self.max_steps)
         else:
             held, this = ", ".join(HELD_AGAINST), lightning.__version__
-            print(f"trainer=fast was held against Lightning {held}; {this} runs its own loop")
+            print(f"trainer=fast was tested with Lightning {held}; {this} runs its own loop")

@@ -36,7 +36,7 @@ def read_header(file: Path) -> tuple[tuple[int, int], str] | None:
 def count_passed(passed: Counter[str]) -> list[str]:
     """Return a line that counts the skipped files, if there are any."""
     kinds = [f"{n:,} {kind}" for kind, n in passed.most_common() if n]
-    return [f"passed over {passed.total():,}: {', '.join(kinds)}"] if kinds else []
+    return [f"skipped {passed.total():,}: {', '.join(kinds)}"] if kinds else []
 
 
 def find_images(root: Path, passed: Counter[str]) -> list[Path]:
@@ -74,7 +74,7 @@ def find_labelled(root: Path, named: NamedPath, passed: Counter[str]) -> list[tu
             split = splits[place[0]] if given else "train"
             found.append((image, normalize("NFC", show(place[-1])), split))
         else:
-            passed["beside the folders of classes"] += 1
+            passed["next to the folders of classes"] += 1
     if empty or not found:
         lacks = f", but {show(root.joinpath(*min(empty)))} has none" if empty else ""
         why = "".join(f" ({line})" for line in count_passed(passed))

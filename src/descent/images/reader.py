@@ -87,7 +87,7 @@ class ImageReader:
                     yield list(images), torch.stack(list(images.values()))
         if self.left_out and self.corrupt == "fail":
             some = ", ".join(self.left_out[:5]) + (", …" if len(self.left_out) > 5 else "")
-            damaged = f"{len(self.left_out):,} of {len(files):,} can not be decoded: {some}"
+            damaged = f"{len(self.left_out):,} of {len(files):,} cannot be decoded: {some}"
             raise named.error(f"images, but {damaged}; a run with data.corrupt=skip leaves them out")
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:

@@ -81,7 +81,7 @@ def images(
         raise named.error(f"the classes of train, {', '.join(classes)}, in all splits, not {min(unknown)}")
     with ThreadPoolExecutor() as pool:
         headers = [header for header in pool.map(read_header, files) if header]
-    require(bool(headers), "path", path, f"images, but not one of {len(files):,} can be read")
+    require(bool(headers), "path", path, f"images, but none of {len(files):,} can be read")
     sizes, modes = zip(*headers, strict=True)
     height, width = size or (min(LARGEST, int(median(sides))) for sides in zip(*sizes, strict=True))
     require(min(height, width) >= 1, "size", size, "a height and a width of at least 1")

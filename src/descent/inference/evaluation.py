@@ -37,7 +37,7 @@ NAME = 24  # maximum characters of a name
 def read_split(model: Predictor, split: str) -> Iterable[Any]:
     """Return the batches of a split of a run's own data, in a fixed order and without augmentation."""
     run, node = model.run, dict(model.run.config["data"] or {})
-    require(bool(node), "input", None, "a file, because this folder is without the run's data")
+    require(bool(node), "input", None, "a file, because this folder does not contain the run's data")
     if "path" in node:  # absolute, because the run may have started in another folder
         node["path"] = run.data["reader"].get("path", node["path"])
     if "eval_batch_size" in node:
@@ -47,7 +47,7 @@ def read_split(model: Predictor, split: str) -> Iterable[Any]:
     data.prepare_data()
     data.setup("test" if split == "test" else "fit")
     for name, now in data.describe().items():
-        expected = f"its data as it was in training, but it has another {name}; input=… takes any file"
+        expected = f"the data as it was in training, but there is another {name}; input=… takes any file"
         require(run.data.get(name) == now, "run", str(run.folder), expected)
     if split == "train" and isinstance(data, FromSamples):
         data.rows["val"], split = data.rows["train"], "val"
@@ -61,7 +61,7 @@ def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
     for inputs, targets in model.reader.read_with_targets(NamedPath("input", path), classes):
         flat = targets.reshape(len(targets), -1)
         fits = bool(classes) or flat.shape[1] == len(task.names)
-        require(fits, "input", path, f"{len(task.names)} target values a sample, not {flat.shape[1]}")
+        require(fits, "input", path, f"{len(task.names)} target values per sample, not {flat.shape[1]}")
         known = flat.isfinite().all(1).nonzero().flatten()
         for rows in known.split(model.batch_size) if len(known) else ():
             y = targets[rows] if classes else flat[rows]

@@ -69,7 +69,7 @@ def to_file(model: Predictor, place: Path, form: str) -> tuple[Files, str]:
     beside, takes = place.with_suffix(".json"), f"{inputs.dtype} inputs {tuple(inputs.shape[1:])}"
     line = (
         f"{place}: {takes}, in batches of any size; on {len(inputs)} samples of the run it differs from the"
-        f" original by at most {difference:.2g}\n{beside}: what it takes and gives"
+        f" original by at most {difference:.2g}\n{beside}: its inputs and outputs"
     )
     return {beside: description.encode(), place: content}, line
 

@@ -25,7 +25,7 @@ def require_free(path: str, overwrite: bool, run: str, input: str = "") -> None:
         require(file.is_file(), "output", path, "a regular file, not a folder or a device")
         kept = [Path(input).expanduser(), *vars(folder).values(), *folder.checkpoints.glob("*")]
         own = any(other.is_file() and file.samefile(other) for other in kept)
-        require(not own, "output", path, "another file than the input and those of the run")
+        require(not own, "output", path, "a file other than the input and the run's own")
         require(overwrite, "output", path, "a file that does not exist, or overwrite=true")
 
 

@@ -61,7 +61,7 @@ class Predictor(nn.Module):
         for rows, inputs in self._read(source):
             batches = (self.scaling(batch).to(self.device) for batch in inputs.split(self.batch_size))
             answers = torch.cat([self.task.predict(self.model(batch).cpu()) for batch in batches])
-            expected = "values for which the model gives numbers, not NaN"
+            expected = "values for which the model returns finite numbers"
             require(bool(answers.isfinite().all()), "input", str(source)[:200], expected)
             yield self._frame(rows, keep, answers)
 
@@ -94,7 +94,7 @@ class Predictor(nn.Module):
         for name in keep:
             if name not in rows.columns:
                 raise ConfigError("keep", name, expected="a column of the input", choices=rows.columns)
-            require(name not in columns, "keep", name, "a column that no prediction is called by")
+            require(name not in columns, "keep", name, "a column whose name no prediction has")
         return pl.DataFrame({name: rows[name] for name in keep} | columns)
 
 

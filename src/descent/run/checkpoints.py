@@ -53,7 +53,7 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         ConfigError: there is no such file, or it contains more than tensors and plain values.
     """
     if not path.is_file():
-        raise ConfigError(str(path), expected="a checkpoint; there is no such regular file")
+        raise ConfigError(str(path), expected="a checkpoint, but there is no such regular file")
     with path.open("rb") as file:  # opened once, because an active run may replace it meanwhile
         try:
             if damaged := zipfile.ZipFile(file).testzip():  # torch does not compare checksums
@@ -65,7 +65,7 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         except UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)", str(error))
             reason = found[0] if found else first_line(error)
-            expected = f"tensors and plain values alone; nothing of it was run ({reason})"
+            expected = f"only tensors and plain values; nothing in it was run ({reason})"
             raise ConfigError(str(path), expected=expected) from error
         except Exception as error:  # a file that is cut or changed makes zipfile and torch raise anything
             expected = f"a whole checkpoint of a run; this file is damaged ({first_line(error)})"

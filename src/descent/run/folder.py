@@ -53,8 +53,8 @@ class RunFolder:
     def advise(self) -> str:
         """Return a sentence on how to continue the run."""
         if not self.last.exists():
-            return "There is no checkpoint before it"
-        return f"Go on with: {command('src/train.py')} {shlex.quote(f'resume={self}')}"
+            return "There is no earlier checkpoint"
+        return f"Continue with: {command('src/train.py')} {shlex.quote(f'resume={self}')}"
 
 
 def command(script: str) -> str:
@@ -121,7 +121,7 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
     try:
         lock = FileLock(folder.lock, timeout=0).acquire()  # the system releases it however the process ends
     except Timeout as error:
-        raise ConfigError("resume", str(folder), expected="what has ended; this is running") from error
+        raise ConfigError("resume", str(folder), expected="one that has ended; this one is active") from error
     except OSError as error:
         expected = f"a folder that can be written to ({error.strerror})"
         raise ConfigError("resume", str(folder), expected=expected) from error
@@ -160,7 +160,7 @@ def make(folder: RunFolder, write: Callable[[RunFolder], Mapping[Path, str]]) ->
                 part.rename(folder.path)
                 return folder
     except OSError as error:
-        expected = f"a folder that can be made ({error.strerror})"
+        expected = f"a folder that can be created ({error.strerror})"
         raise ConfigError("folder", str(folder.path), expected=expected) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -26,7 +26,7 @@ def start_from(model: nn.Module | None, origin: SavedRun | None, data: Any, free
     """
     if model is None:
         key = "init_from" if origin else "freeze"
-        raise ConfigError(key, expected="a module with an argument model, whose weights these are")
+        raise ConfigError(key, expected="a module that takes a model, because these are a model's weights")
     lines = copy_weights(model, origin, list(getattr(data, "names", []))) if origin else []
     if freeze:
         lines.append(freeze_weights(model, freeze))
@@ -45,7 +45,7 @@ def copy_weights(model: nn.Module, run: SavedRun, targets: Sequence[str]) -> lis
     if list(targets) != names:
         last = list(theirs)[-1].rpartition(".")[0]
         matched = {name: t for name, t in matched.items() if name.rpartition(".")[0] != last}
-        lines = [f"  targets {show(targets)}; there {show(names)}: the last layer starts anew"]
+        lines = [f"  targets {show(targets)}; there {show(names)}: the last layer is initialised afresh"]
     model.load_state_dict(matched, strict=False)
     lines.insert(0, f"init_from: {len(matched)} of {len(ours)} weights start from {run.folder}")
     for name, weight in ours.items():

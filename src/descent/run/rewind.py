@@ -57,7 +57,7 @@ def find_newest_whole(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
         try:
             return path, read(path)
         except DamagedError as error:
-            print(f"{error}; it is passed over", flush=True)
+            print(f"{error}; it is skipped", flush=True)
     if paths:
         raise ConfigError(str(folder.checkpoints), expected="a checkpoint that can be read")
     return None, {}
@@ -74,7 +74,7 @@ def read_point(path: Path, checkpoint: dict[str, Any], folder: RunFolder) -> tup
         callbacks = move(checkpoint["callbacks"], checkpoint["parts"]["at"], str(folder.path))
         where = f"epoch {checkpoint['epoch'] + 1}, step {checkpoint['global_step']}"
     except (LookupError, AttributeError, TypeError, ValueError) as error:
-        expected = "a checkpoint of this template, from which a run can go on"
+        expected = "a checkpoint of this template, from which a run can resume"
         raise ConfigError(str(path), expected=expected) from error
     for _, text in list_texts(callbacks):
         named = Path(text)

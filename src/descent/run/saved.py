@@ -58,7 +58,9 @@ def read_config(folder: RunFolder, key: str = "resume") -> dict[str, Any]:
     config = read_yaml(folder.config)
     groups = ("data", "model", "loss", "module", "optimizer", "trainer", "callbacks")
     if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
-        raise ConfigError(key, str(folder), expected=f"a run of this template; {folder.config.name} is none")
+        raise ConfigError(
+            key, str(folder), expected=f"a run of this template; {folder.config.name} describes none"
+        )
     return config
 
 
@@ -75,7 +77,7 @@ def read_run(path: str | Path, weights: str, key: str = "run") -> SavedRun:
         raise ConfigError(key, str(path), expected=f"{file}; there is {there}")
     checkpoint = read(file)
     if not is_described(checkpoint):
-        expected = "a run whose data has a method describe(), as FromSamples has, to read new files by"
+        expected = "a run whose data has a method describe(), as FromSamples does"
         raise ConfigError(key, str(path), expected=expected)
     return SavedRun(folder, config, checkpoint)
 

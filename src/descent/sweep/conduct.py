@@ -76,10 +76,10 @@ class Sweeping:
         go_on = f"{self.command} -m {shlex.quote(f'resume={RunFolder(self.folder)}')}"
         if received := self.run():
             text = f"Stopped and saved: {self.before + self.done} of {total} runs are done"
-            raise Stopped(f"{text}. Go on with: {go_on}", code=128 + received)
+            raise Stopped(f"{text}. Continue with: {go_on}", code=128 + received)
         good = self.conclude()
         if self.failed:
-            print(*self.failed.values(), f"Try those again with: {go_on}", sep="\n")
+            print(*self.failed.values(), f"Retry them with: {go_on}", sep="\n")
         print(f"{self.done} runs in {time.monotonic() - begun:.1f} s")
         return 0 if good and not self.failed else 1
 
@@ -162,8 +162,8 @@ class Sweeping:
         values = rows[0].values if rows else {}
         measure = choose_measure(self.config["monitor"], self.config["mode"], values, figures)
         if not (ranked := rank(rows, measure)):
-            there = ", ".join(figures) or "nothing, because none has come to its end"
-            print(f"No run has {measure.metric}, by which they are ranked; there is {there}")
+            there = ", ".join(figures) or "nothing, because none has finished"
+            print(f"No run has {measure.metric}, which ranks them; they have {there}")
             return False
         best = ranked[0].find_best(measure)
         typed = f"{self.command} {shlex.join(best.words)}"
@@ -179,5 +179,5 @@ class Sweeping:
         place = shlex.quote(str(RunFolder(self.folder)))
         print(f"\nBest run:    {typed}\nIts folder:  {best.folder}")
         print(f"As a recipe: {self.command} --config-dir {place} experiment=best")
-        print(f"All of it:   {place}\nTensorBoard: tensorboard --logdir {place}")
+        print(f"Everything:  {place}\nTensorBoard: tensorboard --logdir {place}")
         return True

@@ -157,7 +157,7 @@ def read_plan(folder: Path) -> Plan:
     except (TypeError, KeyError, AttributeError):
         texts = [None]
     if not all(isinstance(text, str) for text in texts):
-        raise ConfigError(str(folder / PLAN), expected="what a sweep writes: words, and values by key")
+        raise ConfigError(str(folder / PLAN), expected="a sweep's overrides, and values by key")
     return Plan(folder, list(words), {key: list(several) for key, several in values.items()}, list(search))
 
 
@@ -168,7 +168,7 @@ def find_before(plan: Plan, resume: object) -> Plan | None:
     """
     parent, here = plan.folder.parent, plan.folder / PLAN
     if here.exists():
-        expected = "a folder without a sweep in it, or resume=true, which goes on with that one"
+        expected = "a folder without a sweep, or resume=true, which continues it"
         require(bool(resume), "folder", RunFolder(plan.folder), expected)
         return read_plan(plan.folder)
     files = sorted(parent.glob(f"*/{PLAN}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
@@ -176,7 +176,9 @@ def find_before(plan: Plan, resume: object) -> Plan | None:
         with suppress(ConfigError):  # not a sweep
             if (found := read_plan(file.parent)).is_like(plan):
                 return found
-    require(not resume, "resume", resume, f"a sweep of these words in {RunFolder(parent)}; there is none")
+    require(
+        not resume, "resume", resume, f"a sweep with these overrides in {RunFolder(parent)}; there is none"
+    )
     return None
 
 
@@ -202,9 +204,11 @@ def hold(folder: Path) -> AbstractContextManager[Any]:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(RunFolder(folder).lock, timeout=PATIENCE).acquire()
     except Timeout as error:
-        raise ConfigError("resume", RunFolder(folder), expected="what has ended; this is running") from error
+        raise ConfigError(
+            "resume", RunFolder(folder), expected="one that has ended; this one is active"
+        ) from error
     except OSError as error:
-        expected = f"a folder that can be made ({error.strerror})"
+        expected = f"a folder that can be created ({error.strerror})"
         raise ConfigError("folder", folder, expected=expected) from error
 
 

@@ -186,7 +186,7 @@ def explain(rows: Sequence[Row], measure: Measure) -> str:
     if any(row.near for row in rows):
         text += "\n≈: within the noise of the best (95 % of the paired differences contain 0)."
     if any(row.near is None for row in rows):
-        text += f"\n?: too few seeds to tell a difference from noise; {FEW} in common would do."
+        text += f"\n?: too few seeds to tell a difference from noise; {FEW} in common are enough."
     return text
 
 
@@ -221,7 +221,7 @@ def compare(paths: Sequence[str], by: str | None, output: str | None) -> str:
     folders = find_folders(paths)
     points = [Point(chosen, (), folder) for chosen, folder in zip(tell_apart(folders), folders, strict=True)]
     rows = collect(points)
-    require(bool(rows), "runs", " ".join(paths), "runs that have come to their end")
+    require(bool(rows), "runs", " ".join(paths), "finished runs")
     config, figures = read_yaml(folders[0].config), next(iter(rows[0].figures.values()))
     measure = choose_measure(str(config["monitor"]), str(config["mode"]), points[0].values, figures)
     if by is not None:
@@ -230,7 +230,7 @@ def compare(paths: Sequence[str], by: str | None, output: str | None) -> str:
         raise ConfigError("by", measure.metric, expected=f"one of {', '.join(figures)}", choices=figures)
     text = show(ranked, measure)
     if unfinished := [str(point.folder) for point in points if point.state() != "done"]:
-        text += f"\nNot at their end: {', '.join(unfinished)}"
+        text += f"\nUnfinished: {', '.join(unfinished)}"
     if output is not None:
         folder = Path(output).expanduser()
         good = not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES)

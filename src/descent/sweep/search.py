@@ -101,7 +101,7 @@ class Search(Queue):
             )  # fmt: skip
             before, study = self.study.trials, storage.get_study_id_from_name("sweep")
         except Exception as error:  # whatever a damaged one makes of Optuna
-            raise ConfigError(file, expected=f"a journal of Optuna's ({first_line(error)})") from error
+            raise ConfigError(file, expected=f"an Optuna journal ({first_line(error)})") from error
         for found in before:
             identity = storage.get_trial_id_from_study_id_trial_number(study, found.number)
             point = self._add(optuna.trial.Trial(self.study, identity))

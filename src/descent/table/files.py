@@ -49,14 +49,14 @@ def read_blocks(named: NamedPath, format: Format) -> Iterator[tuple[int, pl.Data
             yield total, tidy(frame, format.missing)
             total += len(frame)
     except csv.Error as error:
-        raise named.error(f"a CSV whose quotes end, and stand around whole values ({error})") from error
+        raise named.error(f"a CSV whose quotes are closed and enclose whole values ({error})") from error
     except DAMAGE as error:
         raise named.error(f"a CSV or Parquet file that can be read ({first_line(error)})") from error
     except (UnicodeError, LookupError) as error:
-        hint = "data.encoding says what it is in, such as latin-1, utf-16 or cp949"
+        hint = "data.encoding sets it, such as latin-1, utf-16 or cp949"
         raise named.error(f"text in {format.encoding} ({first_line(error)}); {hint}") from error
     if total == 0:
-        raise named.error("rows beneath the header, but there are none")
+        raise named.error("rows below the header, but there are none")
 
 
 def read_parquet(file: Path) -> Iterator[pl.DataFrame]:
@@ -72,7 +72,7 @@ def read_csv(open_it: Any, named: NamedPath, separator: str) -> Iterator[pl.Data
     with open_it() as lines:
         header = next((line for line in lines if line.strip(" \n")), "")
         if not header or "\0" in header:
-            raise named.error("a table, but it is empty or not text; data.encoding says what a CSV is in")
+            raise named.error("a table, but it is empty or not text; data.encoding sets a CSV's encoding")
         separator = separator or max(SEPARATORS, key=re.sub('"[^"]*"', "", header).count)
         lines.seek(0)
         reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
@@ -86,7 +86,7 @@ def read_csv(open_it: Any, named: NamedPath, separator: str) -> Iterator[pl.Data
 
 
 def read_rows(reader: Any, width: int, named: NamedPath) -> Iterator[list[str | None]]:
-    """Yield the rows beneath the header; a short one ends in missing values.
+    """Yield the rows below the header; a short one ends in missing values.
 
     A blank line is no row. Within a single column it is a missing value.
     """

@@ -95,7 +95,11 @@ def to_numbers(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, 
             row = wrong.arg_true()[0]
             kind = f"one of {', '.join(words[:20])}" if words else f"a {column.kind}"
             where = f"in each row of column {name}, but row {first + row + 1:,}"
-            hint = "" if words else "; data.missing lists words for no value, data.categories columns of text"
+            hint = (
+                ""
+                if words
+                else "; data.missing lists marks of missing values, data.categories columns of text"
+            )
             raise file.error(f"{kind} {where} has {series.to_physical()[row]!r:.200}{hint}")
         numbers[:, place] = read.fill_null(float("nan")).to_torch()
     return numbers
@@ -193,7 +197,7 @@ class TableReader:
 
     def notes(self) -> list[str]:
         """Return a line for each column with categories that training never saw."""
-        line = "column {}: {:,} values are none of the words that training knew"
+        line = "column {}: {:,} values were not seen in training"
         return [line.format(name, count) for name, count in self.unseen.items() if count]
 
     def name_classes(self, classes: Sequence[str]) -> pl.Series:

@@ -62,7 +62,7 @@ def table(
     parts = [(pl.concat([rows for _, rows in read_blocks(file, format)]), file) for file in files]
     frame, targets = parts[0][0], [target] if isinstance(target, str) else target or []
     expected = f"one of the columns {', '.join(frame.columns)[:2000]}".replace("\n", " ")
-    expected += "; data.separator is what stands between columns" if frame.width == 1 else ""
+    expected += "; data.separator sets what stands between columns" if frame.width == 1 else ""
     require(bool(targets), "target", None, expected)
     listed = {"target": targets, "columns": columns or [], "exclude": exclude, "categories": categories}
     for key, names in {**listed, "split": [split] if split else []}.items():
@@ -132,7 +132,7 @@ def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Col
         if known.dtype != pl.String:
             raise ValueError(f"of type {known.dtype}")
         if known.str.contains(UNREAD).sum() >= (1 - STRAY) * len(known):
-            ways = "data.decimal, data.dates or data.categories says what it is"
+            ways = "data.decimal, data.dates or data.categories decides"
             raise ValueError(f"{known[0]!r} may be a number or a date: {ways}")
     column.flagged = values.has_nulls()
     read = as_words(known).alias("word") if column.kind == "category" else column.read(known)
@@ -148,7 +148,7 @@ def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Col
     counts = read.value_counts(name="rows").sort("rows", "word", descending=[True, False])
     if most < len(counts) and len(counts) > len(read) / 2:
         texts = f"{len(counts):,} different texts in {len(read):,} rows"
-        raise ValueError(f"{texts}; data.missing lists words for no value")
+        raise ValueError(f"{texts}; data.missing lists marks of missing values")
     column.words = counts["word"][:most].to_list()
     return column
 
@@ -182,7 +182,7 @@ def fit_table(
                 left_out[column.name] = str(error)
     if not columns:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())[:1000] or "none"
-        raise file.error(f"a column to learn from beside {', '.join(reader.targets)}; left out: {reasons}")
+        raise file.error(f"a column to learn from besides {', '.join(reader.targets)}; left out: {reasons}")
     goals = [replace(goal, words=names) for goal in reader.goals if goal.kind == "class"]
     goals = goals or sorted(reader.goals, key=lambda goal: names.index(goal.name))
     reader = TableReader(reader.path, goals, reader.format, columns)
