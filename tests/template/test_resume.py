@@ -115,7 +115,8 @@ def test_a_finished_run_on_a_stream_or_of_so_many_steps_is_made_longer(
         assert run(*words, f"{key}={length}", f"folder={tmp_path}/{name}").code == 0
     finished = run(f"resume={tmp_path}/short", f"{key}={long}", "allow=[plain]")
     assert (finished.code, finished.err) == (0, ""), finished
-    different = faults.differences(*(faults.ending(tmp_path / name) for name in ("short", "long")))
+    one, other = (faults.ending(tmp_path / name) for name in ("short", "long"))
+    different = faults.differences(one, other)
     assert not [name for name in different if "test/" not in name and "tens" not in name]
 
 
