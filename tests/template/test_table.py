@@ -159,7 +159,7 @@ LEFT_OUT = [
     (["31.12.2020", "1.1.2021 10:00"], UNREAD),
     (["Jun 12, 1998", "March 28 2020"], UNREAD),
     ([str(2**64 - 1), str(2**64 - 2)], "looks like an id: put it into data.categories or data.exclude"),
-    ([*map(str, range(50)), *(f"stray {i}" for i in range(10))], "60 rows; data.missing lists marks of missing"),
+    ([*map(str, range(50)), *(f"stray {i}" for i in range(10))], "60 rows; data.missing lists marks"),
 ]
 
 
