@@ -19,7 +19,7 @@ import faults
 from descent.callbacks.checkpoint import parse_interval
 from descent.cli.resume import find_resumed
 from descent.errors import ConfigError, Stopped
-from descent.run.checkpoints import read
+from descent.run.checkpoints import CheckpointFiles, read
 from descent.run.folder import RunFolder, claim
 from descent.run.rewind import rewind
 
@@ -212,6 +212,16 @@ def test_two_damaged_checkpoints_are_not_a_run_without_one(run: Run, made: Path)
     for path in (made / "checkpoints").glob("*.ckpt"):
         path.write_bytes(path.read_bytes()[:1000])
     assert "expected a checkpoint that can be read" in assert_refused(run, made)
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(made: Path) -> None:
+    folder = RunFolder(made)
+    good = folder.last.read_bytes()
+    folder.previous.write_bytes(good)
+    folder.last.write_bytes(good[:1000])
+    assert rewind(folder)[0] == folder.previous
+    CheckpointFiles(made).save_checkpoint({}, folder.last)
+    assert folder.previous.read_bytes() == good
 
 
 def test_a_callback_that_cannot_be_resumed_exactly_is_refused(run: Run, tmp_path: Path) -> None:

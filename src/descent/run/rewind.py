@@ -42,6 +42,8 @@ def rewind(folder: RunFolder) -> tuple[Path | None, Callable[[], None]]:
         folder.metrics.unlink(missing_ok=True)
         print(clean(f"Resumes {folder} from its start, because it has no checkpoint yet"), flush=True)
         return None, lambda: None
+    if path == folder.previous:  # otherwise the next save would keep the damaged one, and not this
+        folder.last.unlink(missing_ok=True)
     print(clean(f"Resumes {folder} from {where} ({path.name})"), flush=True)
     return path, trim
 
