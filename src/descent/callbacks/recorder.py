@@ -65,11 +65,13 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
             "of_validation": self.of_validation,
             "validated": self.validated,
             "seconds": time.perf_counter() - self.begun,
+            "result": self.result,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.of_validation, self.validated = state_dict["of_validation"], state_dict["validated"]
         self.resumed, self.begun = True, -state_dict["seconds"]
+        self.result = state_dict["result"]  # of a run that was killed before its test
         self.run.trim()
         # without the epochs after the checkpoint, which will run again
         self.rows = read_rows(self.run.folder.metrics)[: state_dict["rows"]]
