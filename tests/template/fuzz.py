@@ -73,7 +73,7 @@ CONFLICTS = [
     "model=timm model.name=resnet1000", "loss=huber loss.delta=-1", "loss=cross_entropy loss.weight=[1]",
     "loss=cross_entropy loss.label_smoothing=2", "trainer.max_time=abc", "trainer.overfit_batches=5000",
     "trainer.limit_train_batches=1.5", "trainer.fast_dev_run=-1", "model.hidden=[1000000000]",
-    "trainer.devices=99 trainer.accelerator=cpu", "trainer.val_check_interval=0",
+    "trainer.devices=0 trainer.accelerator=cpu", "trainer.val_check_interval=0",
     "callbacks.checkpoint.save_top_k=5", "trainer.overfit_batches=1,2", "loss=mae loss.weight=balanced",
     "scheduler=plateau scheduler.interval=step scheduler.monitor=train/loss",
 ]  # fmt: skip

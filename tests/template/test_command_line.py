@@ -212,6 +212,9 @@ def test_config_of_ones_own_lies_anywhere(run: Run, tmp_path: Path) -> None:
     finished = run("--config-dir", "conf", "optimizer=mine", "--cfg", "job")
     assert yaml.safe_load(finished.out)["optimizer"]["_target_"] == "torch.optim.SGD"
     assert "mine" in run("--config-dir=conf", "optimizer=mien").err
+    (tmp_path / "conf/loss").mkdir()
+    (tmp_path / "conf/loss/lame.yaml").write_text("reduction: mean\n")  # without a _target_
+    assert run("--config-dir=conf", "loss=lame").err.startswith("loss=lame: expected one of ")
 
 
 # ---- words -------------------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> Non
         value, several = config.get(group), group in SEVERAL
         if value in ({}, None) and (group in EMPTY or group not in config):
             continue
-        if not isinstance(value, Mapping) or (group != "loss" and ("_target_" in value) == several):
+        parts = [value, *(value.values() if group == "loss" else ())] if isinstance(value, Mapping) else []
+        if not parts or any("_target_" in part for part in parts if isinstance(part, Mapping)) == several:
             raise refuse_choice(group, as_typed(typed.get(group, value)), list_choices(group))
         check_part(group, value, typed)
     if name == "train":
