@@ -72,6 +72,9 @@ class Trainer(lightning.pytorch.Trainer):
 
             explain_accelerator(error, arguments.get("accelerator", "auto"))
             raise
+        most = max(8, os.cpu_count() or 1)  # each process on the CPU imports everything again
+        good = self.strategy.root_device.type != "cpu" or self.num_devices <= most
+        require(good, "devices", self.num_devices, f"at most {most} on this CPU")
         spawns = getattr(self.strategy.launcher, "_start_method", "") == "spawn"
         if spawns or isinstance(self.strategy, ModelParallelStrategy):  # which cannot load best.ckpt
             expected = "ddp or fsdp, because others cannot be sent what a run is made of, or load its weights"
