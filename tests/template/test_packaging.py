@@ -142,6 +142,8 @@ def test_an_update_takes_what_is_new_keeps_what_was_changed_and_can_add_a_room(
     (later / "conf/optimizer/later.yaml").write_text("# of a later version\ndefaults: [adam]\nlr: 0.25\n")
     text = (later / "conf/model/mlp.yaml").read_text()
     (later / "conf/model/mlp.yaml").write_text(text.replace("hidden: [256]", "hidden: [128]"))
+    text = (later / "pyproject.toml").read_text()
+    (later / "pyproject.toml").write_text(text.replace('\nversion = "0.1.0"', '\nversion = "0.2.0"'))
     commit(later, "v0.2.0")
     answers = (project / ".copier-answers.yml").read_text().replace(str(repository), str(later))
     (project / ".copier-answers.yml").write_text(answers)
@@ -152,6 +154,8 @@ def test_an_update_takes_what_is_new_keeps_what_was_changed_and_can_add_a_room(
     files = [path for path in project.rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix == ".rej" or b"<<<<<<< " in path.read_bytes()]
     assert (project / "conf/train.yaml").read_text() == own
+    pyproject = tomllib.loads((project / "pyproject.toml").read_text())
+    assert pyproject["project"]["version"] == "0.1.0"  # the project's, not the template's
     assert (project / "conf/optimizer/mine.yaml").exists()
     assert "hidden: [128]" in (project / "conf/model/mlp.yaml").read_text()
     assert (project / "src/descent/fast").exists()
