@@ -55,6 +55,17 @@ def test_eight_parts_of_ones_own_are_found_and_tried_without_a_test_of_theirs(fo
     assert len(re.findall(r"^\.+", done.stdout, re.MULTILINE)[0]) == 8 + 8 + 1 + 2
 
 
+def test_the_pages_code_passes_the_lint_and_the_eight_parts_the_types_of_a_forks_workflow(fork: Path) -> None:
+    add(fork, {name: text for name, text in FILES.items() if name.startswith("src/")})
+    used = "".join(FILES.get(f"conf/{group}/{word}.yaml", "") for group, word in MINE.items())
+    parts = [f"src/{module}.py" for module in re.findall(r"(my_\w+)\.", used)]
+    assert len(parts) == 7
+    for tool in ("ruff check", "ruff format --check", f"mypy --follow-imports=silent {' '.join(parts)}"):
+        words = [sys.executable, "-m", *tool.split()]
+        done = subprocess.run(words, cwd=fork, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
 def test_parts_that_do_not_work_are_found(fork: Path) -> None:
     python = FILES["src/my_models.py"]
     add(fork, {
