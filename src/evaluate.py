@@ -17,10 +17,12 @@ def evaluate(config: Config) -> None:
 
     model = load_for(config)
     if config.input is None:
-        title, batches = f"its own {config.split} split", evaluation.read_split(model, config.split)
+        key, title = "run", f"its own {config.split} split"
+        batches = evaluation.read_split(model, config.split)
     else:
-        title, batches = config.input, evaluation.read_file(model, config.input)
-    print(evaluation.evaluate(model, batches, f"{config.run}, its {config.weights} weights on {title}"))
+        key, title = "input", config.input
+        batches = evaluation.read_file(model, config.input)
+    print(evaluation.evaluate(model, batches, key, f"{config.run}, its {config.weights} weights on {title}"))
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def test_values_are_compared_in_their_own_units_and_what_is_undefined_is_named(
     metrics = json.loads((tmp_path / "run/evaluation-2/metrics.json").read_text())
     row = metrics["values"]["progression"]
     assert (metrics["r2"], row["R²"], row["MAE"]) == (None, None, pytest.approx(metrics["mae"], rel=1e-5))
+    assert run("run=run", "input=none.npz", command="evaluate").err.startswith("input=none.npz: expected ")
 
 
 @pytest.mark.parametrize("classes", [2, 30])

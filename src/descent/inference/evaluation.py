@@ -68,15 +68,18 @@ def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
             yield model.scaling(inputs[rows]), task.standardise(y) if hasattr(task, "standardise") else y
 
 
-def evaluate(model: Predictor, batches: Iterable[Any], title: str) -> str:
-    """Test a run's module as training does, write a report to its folder, and return the report."""
+def evaluate(model: Predictor, batches: Iterable[Any], key: str, title: str) -> str:
+    """Test a run's module as training does, write a report to its folder, and return the report.
+
+    `key` names what the batches come from, in errors.
+    """
     sizes: list[int] = []  # of the batches
     module, precision = build_module(model), model.run.config.get("trainer", {}).get("precision")
     trainer = Trainer(
         accelerator=model.device.type, devices=1, precision=precision, inference_mode=False, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip  # `Supervised` tries a batch with gradients
-    with redirect_stdout(StringIO()) as said, blame("run"):  # why a metric is undefined
+    with redirect_stdout(StringIO()) as said, blame(key):  # why a metric is undefined
         logged = trainer.test(module, count(batches, sizes), verbose=False)[0]
     metrics = {name.removeprefix("test/"): value for name, value in logged.items() if REPORT not in name}
     shown = ", ".join(f"{n} {f'{v:.4f}' if isfinite(v) else 'not defined'}" for n, v in metrics.items())
