@@ -136,7 +136,7 @@ def test_a_number_from_the_environment_names_its_way(run: Run) -> None:
 
 def test_help_lists_every_choice_with_a_line_on_it(run: Run) -> None:
     finished = run("--help")
-    assert finished.code == 0
+    assert finished.code == 0 and max(map(len, finished.out.splitlines())) <= 80
     lines = [line.split(maxsplit=1) for line in finished.out.splitlines()]
     for group in list_groups():
         assert any(line[:1] == [group] for line in lines), group

@@ -71,6 +71,11 @@ def test_a_table_fits_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     text = show(make_rows(tmp_path, **{"a" * 50: [0.1, 0.2], "가" * 30: [0.3, 0.4]}), HIGHER)
     assert max(len(line) + line.count("가") for line in text.splitlines()) <= 80
     assert text.count("가") == 30  # nothing is lost
+    rows = make_rows(tmp_path, big=[0.91, 0.95], bad=[0.5, 0.51])
+    for width in range(45, 90):  # columns are left out, but no figure wraps
+        monkeypatch.setenv("COLUMNS", str(width))
+        table = show(rows, HIGHER).split("\n\n")[0].splitlines()
+        assert len(table) == 3 and max(map(len, table)) <= width
 
 
 def test_values_of_different_losses_are_not_compared() -> None:
@@ -132,7 +137,7 @@ def test_runs_are_compared_by_choices_as_typed(run: Run, runs: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("runs/mae0 runs/mea1", "or one with runs in it; nearest: runs/m"),
+        ("runs/mae0 runs/mea1", "or one that contains runs; nearest: runs/m"),
         ("", "runs=[]: expected folders of runs"),
         ("runs by=val/nope", "by=val/nope: expected one of"),
         ("runs output=runs/mae0", "expected a new folder"),

@@ -36,7 +36,7 @@ class Checkpoint(LightningCheckpoint):
 
     Args:
         every: how much work a kill may cost: "100 steps" (of the optimizer), "1 epoch", "10 minutes", or
-            "auto": as often as takes at most 1 % of the time, and at least 2 seconds apart.
+            "auto": as often as fits in 1 % of the time, and at least 2 seconds apart.
     """
 
     state_key = "checkpoint"
@@ -100,7 +100,7 @@ class Checkpoint(LightningCheckpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.current.completed == 0:
             way = "as by trainer.reload_dataloaders_every_n_epochs=1"
-            raise ConfigError("data", expected=f"a training loader that begins anew in each epoch, {way}")
+            raise ConfigError("data", expected=f"a training loader that can start again in each epoch, {way}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.ended = True

@@ -1,5 +1,8 @@
 """The names of what a run logs, and its values as plain numbers."""
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable
 from math import isfinite
 from typing import Any
@@ -18,6 +21,14 @@ def without_nan(node: Any) -> Any:
     if isinstance(node, dict):
         return {name: without_nan(value) for name, value in node.items()}
     return None if isinstance(node, float) and not isfinite(node) else node
+
+
+def fit_terminal(line: str) -> str:
+    """Wrap a line that is wider than the terminal, between words."""
+    if not sys.stdout.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def title_of(figure: str) -> str:

@@ -3,7 +3,7 @@
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -56,7 +56,7 @@ class Progress(Checkpoint):  # Lightning calls it last, when the recorder has re
             parts = [name_epoch(trainer), *(f"{title_of(n)}: {value:.4f}" for n, value in figures.items())]
             line, width = ", ".join(parts), shutil.get_terminal_size().columns
             if sys.stdout.isatty() and len(line) > width:
-                header, line = lay_out(parts[0], figures, width)
+                header, line = lay_out(f"{parts[0]:<{7 + 2 * len(str(trainer.max_epochs))}}", figures, width)
                 if header != self.header:
                     print(header)
                 self.header = header
@@ -92,11 +92,23 @@ def lay_out(epoch: str, figures: Mapping[str, float], width: int) -> tuple[str, 
     """Return a header, and the figures in fixed columns: one per metric, with a line for each stage."""
     stages = dict.fromkeys(name.rpartition("/")[0] for name in figures)
     metrics = dict.fromkeys(name.rpartition("/")[2] for name in figures)
-    size = max(6, (width - len(epoch) - 7) // len(metrics) - 1)
-    header = " " * (len(epoch) + 7) + "".join(f" {title_of(metric)[:size]:>{size}}" for metric in metrics)
+    words = [title_of(metric).split("_") for metric in metrics]  # a word a line, so that none is cut
+    sizes, room = [max(7, *map(len, each)) for each in words], width - len(epoch) - 7
+    if sum(sizes) + len(sizes) > room:
+        sizes = [max(6, room // len(sizes) - 1)] * len(sizes)
+    depth = max(map(len, words))
+    rows = zip(*([""] * (depth - len(each)) + each for each in words), strict=True)
+    header = "\n".join(" " * (len(epoch) + 7) + join_cells(row, sizes) for row in rows)
     lines: list[str] = []
     for stage in stages:
         values = [figures.get(f"{stage}/{metric}" if stage else metric) for metric in metrics]
-        cells = "".join(f" {'' if value is None else f'{value:.4f}':>{size}}" for value in values)
+        cells = join_cells(["" if value is None else f"{value:.4f}" for value in values], sizes)
         lines.append(f"{'' if lines else epoch:<{len(epoch)}} {stage[:6]:<6}{cells}")
     return header, "\n".join(lines)
+
+
+def join_cells(texts: Sequence[str], sizes: Sequence[int]) -> str:
+    """Return texts at the right of columns of these sizes; a figure is never cut."""
+    return "".join(
+        f" {text if '.' in text else text[:size]:>{size}}" for text, size in zip(texts, sizes, strict=True)
+    )

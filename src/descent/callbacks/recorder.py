@@ -19,7 +19,7 @@ from torch import nn
 
 from descent.build import Config
 from descent.callbacks.best_weights import find_best
-from descent.callbacks.figures import title_of, to_number, without_nan
+from descent.callbacks.figures import fit_terminal, title_of, to_number, without_nan
 from descent.errors import clean, require_one_of
 from descent.machine import describe_environment
 from descent.paths import ROOT
@@ -88,7 +88,7 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
         if trainer.is_global_zero:
             if not self.resumed:
                 self._describe(trainer, pl_module)
-            print(clean(self.title), flush=True)
+            print("\n".join(map(fit_terminal, clean(self.title).split("\n"))), flush=True)
             if trainer.max_epochs == trainer.max_steps == -1:
                 until = "trains until you stop it; Ctrl-C saves and ends it"
                 print(f"trainer.max_epochs=-1: {until}", flush=True)
@@ -169,7 +169,8 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
         best, lines = self.result.get("best") or {}, []
         if figures := self.result.get("test"):
             of = f" (the best checkpoint, of epoch {best['epoch']:g})" if "epoch" in best else ""
-            lines.append(", ".join(f"{title_of(k)}: {v:.4f}" for k, v in figures.items()) + of)
+            line = ", ".join(f"{title_of(k)}: {v:.4f}" for k, v in figures.items())
+            lines.append(fit_terminal(line + of))
         if self.result:
             epochs = self.result["epochs"]
             speed = f"{self.result['seconds']:.1f} s"

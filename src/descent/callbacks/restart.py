@@ -21,7 +21,7 @@ class Restart:
         folder: the run's folder.
 
     Raises:
-        ConfigError: the run cannot go on from it as the run that it was.
+        ConfigError: the run cannot continue from it as the same run.
     """
 
     def __init__(self, trainer: Trainer, checkpoint: dict[str, Any], folder: RunFolder) -> None:

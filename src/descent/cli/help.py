@@ -3,6 +3,7 @@
 import sys
 import textwrap
 from collections.abc import Collection, Sequence
+from functools import partial
 
 import hydra
 import yaml
@@ -32,7 +33,8 @@ def print_config(name: str, words: Sequence[str]) -> None:
 def print_help(name: str) -> None:
     """Print a command's help, from conf/ alone."""
     lines = (CONF / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    print(f"{lines[0].lstrip('# ')}\n")
+    fill = partial(textwrap.fill, width=80, break_on_hyphens=False)
+    print(f"{fill(lines[0].lstrip('# '))}\n")
     if name == "train":
         print("One word per choice, such as loss=mae; the default is in brackets.")
         for item in yaml.safe_load("\n".join(lines))["defaults"]:
@@ -41,11 +43,11 @@ def print_help(name: str) -> None:
                 if group in list_groups():
                     print(f"\n{group}  [{default}]" if default else f"\n{group}")
                     print("\n".join(describe_word(group, word) for word in list_choices(group)))
-        print("\nAny field of the config works the same way: optimizer.lr=0.1 trainer.accelerator=gpu")
+        print("\nAny field of the config works the same way, such as optimizer.lr=0.1.")
         print("  --cfg job       print the whole config of a run, without running it")
-        print("  -m, --multirun  a run for each combination: -m loss=mae,cross_entropy seed=0,1,2\n")
+        print("  -m, --multirun  a run for each combination, such as -m loss=mae,mse seed=0,1,2\n")
     start = 1 + max((n for n, line in enumerate(lines) if line.startswith("  - ") or not line), default=0)
-    print("\n".join(lines[start:]))
+    print("\n".join(fill(line, subsequent_indent=" " * 25 + "# ") for line in lines[start:]))
 
 
 def describe_word(group: str, word: str) -> str:

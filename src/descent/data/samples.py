@@ -19,7 +19,7 @@ from descent.errors import ConfigError, require
 from descent.task import Classes, Labels, Task, Values
 
 Like = Mapping[str, Any] | None  # what is adopted from the run whose weights are the start; `SavedRun.like`
-FINGERPRINT = 1 << 22  # numbers of the inputs, at most, that are looked at to know them again
+FINGERPRINT = 1 << 22  # numbers of the inputs, at most, that are hashed to recognise them
 EXAMPLES, EXAMPLE_BYTES = 16, 1 << 20  # raw inputs that a checkpoint keeps, and at most how large together
 
 
@@ -36,8 +36,8 @@ class Samples:
     per_channel: bool = False  # one mean and deviation a channel, (n, channels, …), not one a feature
     encoder: nn.Module | None = None  # inputs to features; the first `encoder.scaled` are scaled, or all
     reader: dict[str, Any] = field(default_factory=dict)  # how files become inputs again, unless as arrays
-    preview: str = ""  # lines that say what was understood of a person's own files
-    # from these samples to those that are used, where inputs depend on the rows that are trained on
+    preview: str = ""  # lines that say how the user's own files were interpreted
+    # from these samples to those that are used, if inputs depend on the training rows
     fit: "Callable[[Samples, Rows, Like], Samples] | None" = None
 
     def __post_init__(self) -> None:
@@ -153,7 +153,8 @@ class FromSamples(LightningDataModule):
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in self.rows.items())
-        kind = "target values" if self.task.kind == "values" else self.task.kind
+        values = "target value" if len(self.names) == 1 else "target values"
+        kind = values if self.task.kind == "values" else self.task.kind
         return f"{sizes} samples of shape {self.sizes['input_shape']}, {len(self.names)} {kind}"
 
     def describe(self) -> dict[str, Any]:

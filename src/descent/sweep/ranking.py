@@ -70,7 +70,7 @@ class Row:
 def choose_measure(monitor: str, mode: str, varying: Iterable[str], figures: Iterable[str]) -> Measure:
     """Return the monitored metric; if that is the loss and the loss is `varying`, another of `figures`.
 
-    Where a module of one's own logs no val/loss, it is what the run monitored in its place.
+    If the user's module logs no val/loss, it is what the run monitored instead.
     """
     figures = list(figures)
     if monitor == DEFAULT and monitor not in figures and any("val" in name for name in figures):
@@ -142,10 +142,10 @@ def is_near(pairs: Sequence[tuple[float, float]]) -> bool | None:
 def show(rows: Sequence[Row], measure: Measure) -> str:
     """Return the best rows as a table that fits the terminal, and an explanation."""
     table, columns = tabulate(rows[:SHOWN], measure), shutil.get_terminal_size().columns
-    while len(draw_table(table, ENDLESS).split("\n")[0]) > columns and table.columns[-1] != "runs":
+    while max(map(len, draw_table(table, ENDLESS).split("\n"))) > columns and table.columns[-1] != "runs":
         table = table.drop(table.columns[-1])
     more = f"\n… and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    return f"{draw_table(table, columns)}{more}\n\n{explain(rows, measure)}"
+    return f"{draw_table(table, columns + 2)}{more}\n\n{explain(rows, measure)}"
 
 
 def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
@@ -249,7 +249,7 @@ def find_folders(paths: Sequence[str]) -> list[RunFolder]:
         runs = [run for place in places for run in find_runs(Path(place).resolve())]
         if not runs:
             siblings = [str(other) for other in Path(path).parent.glob("*/")]
-            expected = "the folder of a run, or one with runs in it"
+            expected = "the folder of a run, or one that contains runs"
             raise ConfigError("runs", path, expected=expected, choices=siblings)
         found |= {run.path: run for run in sorted(runs, key=lambda run: run.path)}
     require(bool(found), "runs", [], "folders of runs: python src/compare.py logs/a logs/b")

@@ -11,6 +11,7 @@ from unicodedata import normalize
 import polars as pl
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
@@ -48,7 +49,7 @@ def table(
     val_path: str | None,
     test_path: str | None,
 ) -> Samples:
-    """Return the rows of a file that have a target, as conf/data/table.yaml explains; else a ConfigError."""
+    """Return the rows of a file that have a target, as conf/data/table.yaml explains; or a ConfigError."""
     require(bool(path), "path", path, "a CSV or Parquet file, such as data.path=houses.csv")
     require(max_categories >= 1, "max_categories", max_categories, "a whole number of at least 1")
     if "%" not in dates:
@@ -59,10 +60,10 @@ def table(
     format = Format([str(word) for word in missing], encoding, separator, decimal, dates)
     paths = {"path": path, "val_path": val_path, "test_path": test_path}
     files = [NamedPath(key, file) for key, file in paths.items() if file]
-    parts = [(pl.concat([rows for _, rows in read_blocks(file, format)]), file) for file in files]
+    parts = [(read_all(file, format), file) for file in files]
     frame, targets = parts[0][0], [target] if isinstance(target, str) else target or []
     expected = f"one of the columns {', '.join(frame.columns)[:2000]}".replace("\n", " ")
-    expected += "; data.separator sets what stands between columns" if frame.width == 1 else ""
+    expected += "; data.separator sets the character between columns" if frame.width == 1 else ""
     require(bool(targets), "target", None, expected)
     listed = {"target": targets, "columns": columns or [], "exclude": exclude, "categories": categories}
     for key, names in {**listed, "split": [split] if split else []}.items():
@@ -88,6 +89,18 @@ def table(
     names = goals[0].words if goals[0].kind == "class" else reader.targets
     # the inputs are filled by `fit`, once the training rows are known
     return Samples(torch.empty(len(values), 0), values, names, rows, fit=fit)
+
+
+def read_all(file: NamedPath, format: Format) -> pl.DataFrame:
+    """Return all rows of a file; on a terminal, a bar counts them if that takes a while."""
+    blocks = []
+    with tqdm(
+        desc="Reading", unit=" rows", unit_scale=True, delay=2, leave=False, dynamic_ncols=True, disable=None
+    ) as bar:
+        for _, rows in read_blocks(file, format):
+            blocks.append(rows)
+            bar.update(len(rows))
+    return pl.concat(blocks)
 
 
 def find_goals(frame: pl.DataFrame, targets: Sequence[str], task: str, format: Format) -> list[Column]:
