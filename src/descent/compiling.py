@@ -1,4 +1,4 @@
-"""Compiles a model with torch, where there is a compiler: `compile=true`."""
+"""Compiles a model with torch, if there is a compiler: `compile=true`."""
 
 import logging
 

@@ -34,7 +34,7 @@ class Schedule:
         self.scheduler, self.interval, self.monitor, self.arguments = scheduler, interval, monitor, arguments
 
     def build(self, optimizer: Optimizer, trainer: Trainer) -> dict[str, Any]:
-        """Return what `configure_optimizers` calls "lr_scheduler"; a plateau is looked for at validations."""
+        """Return what `configure_optimizers` calls "lr_scheduler"; a plateau is checked at validations."""
         steps, epochs = trainer.estimated_stepping_batches, trainer.max_epochs or 0
         arguments, length = dict(self.arguments), steps if self.interval == "step" else epochs
         for name in arguments.keys() & {*LENGTHS}:

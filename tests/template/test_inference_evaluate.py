@@ -112,7 +112,7 @@ def test_labels_have_a_report_too_until_their_data_changes(run: Run, tmp_path: P
 
     np.save(tmp_path / "y.npy", (x > 0.1).astype(np.float32))
     changed = run("run=run", command="evaluate")
-    expected = "run=run: expected the data as it was in training, but there is another fingerprint; input=…"
+    expected = "run=run: expected the data as it was in training, but its fingerprint has changed; input=…"
     assert (changed.code, changed.err[: len(expected)]) == (2, expected)
 
 

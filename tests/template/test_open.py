@@ -370,7 +370,7 @@ def test_a_loader_that_is_used_up_is_one_line(run: Run, tmp_path: Path) -> None:
     words = write(tmp_path, {"data": f"{HERE}.UsedUp", **CLASSES})
     finished = run(*words, "trainer.max_epochs=3")
     assert finished.code == 2
-    assert finished.err.startswith("data: expected a training loader that begins anew in each epoch")
+    assert finished.err.startswith("data: expected a training loader that can start again in each epoch")
 
 
 def test_runs_of_a_plain_module_are_swept_and_ranked_by_what_it_logs(run: Run, tmp_path: Path) -> None:

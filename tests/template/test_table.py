@@ -364,7 +364,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("x,yy\n1,a\n2,b\n", {}, "target=y: expected one of the columns x, yy; nearest: yy"),
     ("x,y\n1,a\n2,b\n", {"encoding": "klingon"}, "t.csv: expected text in klingon (unknown encoding"),
     ("x,y\n1,a\n2,b\n", {"dates": "dayfirst"}, "nearest: day_first"),
-    ("x:y\n1:a\n2:b\n", {}, "target=y: expected one of the columns x:y; data.separator sets what"),
+    ("x:y\n1:a\n2:b\n", {}, "target=y: expected one of the columns x:y; data.separator sets the"),
     ("x,y\n1,a\n2,b\n", {"split": "x"}, "valid, validation, test in each row, not ['1']"),
     ("x,y\n1,a\n2,b\n", {"task": "values"}, "number in each row of column y, but row 1 has 'a'"),
     ("x,y\n" + "1,a\n1,b\n" * 9, {}, "t.csv: expected a column to learn from besides y; left out: x"),

@@ -55,7 +55,7 @@ def check_part(key: str, node: Mapping[str, Any], typed: Mapping[str, str]) -> N
     for name, value in node.items():
         if isinstance(value, Mapping) and ("_target_" in value or "_target_" not in node):
             check_part(f"{key}.{name}", value, typed)
-        elif "_target_" not in node and key != "loss":  # beside losses stands what they share
+        elif "_target_" not in node and key != "loss":  # the losses' shared fields are next to them
             way = f"fields that include a _target_, or ~{key}.{name} to leave it out"
             raise ConfigError(f"{key}.{name}", value, expected=way)
     if "_target_" in node:

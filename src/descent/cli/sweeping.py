@@ -39,7 +39,7 @@ Sweep = tuple[Plan, list[str]]  # and the words of `OF_RUNS`
 
 
 def plan_sweep(words: Sequence[str], multirun: bool) -> Sweep | None:
-    """Return the sweep that a command line asks for, or None where that is a single run.
+    """Return the sweep that a command line asks for, or None if it is a single run.
 
     A sweep is what `-m` asks for, or a recipe with several values, or the folder of one by `resume=`.
 
@@ -78,7 +78,7 @@ def list_single(words: Sequence[str]) -> list[str]:
 
 
 def lay_out(words: Sequence[str], before: Plan | None) -> Sweep:
-    """Return the sweep of some words, in addition to those of the sweep that goes on."""
+    """Return the sweep of some words, in addition to those of the sweep that it continues."""
     typed = by_key(words)
     if before is not None:
         require_plain(before.folder)
@@ -118,7 +118,7 @@ def merge(first: Sequence[str], then: Sequence[str]) -> list[str]:
 
 
 def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
-    """Refuse saved words that do more than set a key to a plain value, unless they are typed."""
+    """Reject saved words that do more than set a key to a plain value, unless they are typed."""
     groups = list_groups()
     keys = {*FIELDS["train"], *groups} - {"allow", "executor", "folder", "jobs", "name", "resume"}
     values = [f"{key}={value}" for key, texts in plan.values.items() for value in texts]
@@ -135,7 +135,7 @@ def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
 def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], dict[str, list[str]]]:
     """Return words that all runs share, and the values of each key that varies, or its range.
 
-    Those of the sweep that goes on come first.
+    Those of the continued sweep come first.
     """
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
@@ -169,7 +169,7 @@ def name_sweep(fixed: Sequence[str], space: Collection[str]) -> str:
 def check_points(plan: Plan, more: Sequence[str]) -> dict[str, Any]:
     """Compose and check a run with each value of each key, and return the config of the first one.
 
-    Of numbers the least and the greatest are tried.
+    Of several numbers, only the smallest and the largest are tried.
     """
     tried = {}
     for key, texts in plan.values.items():

@@ -47,7 +47,7 @@ def read_split(model: Predictor, split: str) -> Iterable[Any]:
     data.prepare_data()
     data.setup("test" if split == "test" else "fit")
     for name, now in data.describe().items():
-        expected = f"the data as it was in training, but there is another {name}; input=… takes any file"
+        expected = f"the data as it was in training, but its {name} has changed; input=… takes any file"
         require(run.data.get(name) == now, "run", str(run.folder), expected)
     if split == "train" and isinstance(data, FromSamples):
         data.rows["val"], split = data.rows["train"], "val"
@@ -131,7 +131,7 @@ class Pairs(CatMetric):
 def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], str, dict[str, str]]:
     """Return what a tested module collected: values, NaN if undefined; a table; and pictures."""
     metric = getattr(getattr(module, "test_metrics", None), "metrics", {}).get(REPORT)
-    if metric is None:  # a task or module of which no more is known
+    if metric is None:  # a task or module about which nothing more is known
         return {}, "", {}
     found, kind = metric.compute().cpu(), model.task.kind
     if kind == "values":

@@ -19,8 +19,8 @@ from descent.sweep.engines import run_apart
 from descent.sweep.plan import STOP, Point, read_json
 from descent.sweep.ranking import choose_measure, collect, publish, rank, show
 
-POLL = 0.1  # seconds between two looks at what the runs have come to
-RARELY = 10.0  # seconds between two lines of progress where there is no terminal
+POLL = 0.1  # seconds between two checks on the runs
+RARELY = 10.0  # seconds between two lines of progress if there is no terminal
 
 
 class Queue:
@@ -117,7 +117,7 @@ class Sweeping:
         return self.signals.received
 
     def _start(self) -> None:
-        """Start as many runs as there are places for."""
+        """Start as many runs as there is room for."""
         apart = [sys.executable, str(self.script)], str(Path.cwd())
         while len(self.running) < self._count_places() and (point := self.queue.take()) is not None:
             try:
@@ -134,7 +134,7 @@ class Sweeping:
         return self.engine.places(self.threads)
 
     def _look(self) -> None:
-        """See which runs have ended, and what the others have come to."""
+        """Check which runs have ended, and how far the others are."""
         for point, future in list(self.running.items()):
             if not future.done():
                 self.queue.look(point)

@@ -86,7 +86,7 @@ class Local:
         forks = sys.platform == "linux" and not torch.cuda.is_initialized()
         self.context: Any = multiprocessing.get_context("fork" if forks else "spawn")
         self.call, self.threads, self.jobs = call, torch.get_num_threads(), list[Any]()
-        torch.set_num_threads(1)  # a forked process could wait for other threads for ever
+        torch.set_num_threads(1)  # a forked process could wait for other threads forever
         gc.freeze()  # imported objects stay in pages that all processes share
 
     def places(self, threads: int | None) -> int:

@@ -25,19 +25,19 @@ PLAN, STOP = "sweep.yaml", ".stop"  # the second file asks every run of a sweep 
 DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended normally; a search ended it early
 MOST = 100_000  # runs of a sweep
 LONGEST = 120  # characters of a folder's name
-PATIENCE = 5.0  # seconds for the runs of a sweep that was killed to let go of it
+PATIENCE = 5.0  # seconds in which the runs of a killed sweep release it
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
     """One combination of values, and its run; it is sent to processes on other machines unchanged.
 
-    The process at work on it claims it, looks at it several times a second, and leaves it.
+    The process that runs it claims it, checks on it several times a second, and releases it.
     """
 
     values: Mapping[str, str]  # what differs from the other runs, as typed, by key
     words: tuple[str, ...]  # of the run's command line, without its folder
-    folder: RunFolder  # which the run makes itself, once its words have proved good
+    folder: RunFolder  # which the run creates itself, once its words are checked
 
     @property
     def name(self) -> str:
@@ -45,7 +45,7 @@ class Point:
         return self.folder.path.name
 
     def beside(self, suffix: str) -> Path:
-        """Return a hidden file beside the run's folder: ".live" or ".log"."""
+        """Return a hidden file next to the run's folder: ".live" or ".log"."""
         return self.folder.path.with_name(f".{self.name}{suffix}")
 
     def find_log(self) -> Path:
@@ -59,7 +59,7 @@ class Point:
         return text.strip().rpartition("\n")[2].strip()
 
     def line(self) -> list[str]:
-        """Return the words of the run's command line: it goes on with what it has begun."""
+        """Return the words of the run's command line: it continues what it has begun."""
         path = quote(str(self.folder.path))
         return [*self.words, f"folder={path}", *([f"resume={path}"] if self.state() == "begun" else [])]
 
@@ -89,14 +89,14 @@ class Point:
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Keep other processes from working on the run; wait for one that does."""
+        """Keep other processes from running it; wait for one that already does."""
         with FileLock(self.beside(".live")):
             yield
         self.beside(".live").unlink(missing_ok=True)
 
     def look(self) -> bool:
         """Put the log of the run in place, and return whether it is to end."""
-        if self.folder.metrics.exists() and self.beside(".log").exists():  # the folder is there to stay
+        if self.folder.metrics.exists() and self.beside(".log").exists():  # from now on the folder stays
             self.beside(".log").replace(self.folder.log)
         return (self.folder.path.parent / STOP).exists() or (self.folder.path / PRUNED).exists()
 
@@ -162,9 +162,9 @@ def read_plan(folder: Path) -> Plan:
 
 
 def find_before(plan: Plan, resume: object) -> Plan | None:
-    """Return the earlier sweep with which a planned one goes on, or None for a new one.
+    """Return the earlier sweep that a planned one continues, or None for a new one.
 
-    It is in the same folder or, with `resume=true`, the newest one beside it of the same words.
+    It is in the same folder or, with `resume=true`, the newest one next to it with the same words.
     """
     parent, here = plan.folder.parent, plan.folder / PLAN
     if here.exists():
@@ -216,7 +216,7 @@ def require_plain(folder: Path) -> None:
     """Reject an output folder in which a link, a pipe or a device leads elsewhere."""
     for parent, folders, files in os.walk(folder):
         for path in (Path(parent, name) for name in (*folders, *files)):
-            there = path.is_file() or path.is_dir() or not path.exists()  # a run at work may have removed it
+            there = path.is_file() or path.is_dir() or not path.exists()  # an active run may have removed it
             good = there and not path.is_symlink()
             expected = "a folder of plain files; this is something else"
             require(good, "resume", os.path.relpath(path), expected)

@@ -100,12 +100,14 @@ class Search(Queue):
                 direction="minimize" if measure.lower else "maximize",
             )  # fmt: skip
             before, study = self.study.trials, storage.get_study_id_from_name("sweep")
-        except Exception as error:  # whatever a damaged one makes of Optuna
+        except Exception as error:  # a damaged one makes Optuna raise anything
             raise ConfigError(file, expected=f"an Optuna journal ({first_line(error)})") from error
         for found in before:
             identity = storage.get_trial_id_from_study_id_trial_number(study, found.number)
             point = self._add(optuna.trial.Trial(self.study, identity))
-            if not found.state.is_finished():  # or it is over, and the sweep was killed before it noted that
+            if (
+                not found.state.is_finished()
+            ):  # or it has ended, and the sweep was killed before it recorded that
                 self.waiting.append(point)
 
     def _add(self, trial: Any) -> Point:

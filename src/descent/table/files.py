@@ -36,7 +36,7 @@ class Format:
 
 
 def read_blocks(named: NamedPath, format: Format) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Yield a file's rows as of `tidy`, and how many came before; a ConfigError where there are none."""
+    """Yield a file's rows from `tidy`, and how many came before; a ConfigError if there are none."""
     file, total = named.locate("file"), 0
     try:
         with file.open("rb") as stream:
@@ -86,9 +86,9 @@ def read_csv(open_it: Any, named: NamedPath, separator: str) -> Iterator[pl.Data
 
 
 def read_rows(reader: Any, width: int, named: NamedPath) -> Iterator[list[str | None]]:
-    """Yield the rows below the header; a short one ends in missing values.
+    """Yield the rows below the header; a short row ends with missing values.
 
-    A blank line is no row. Within a single column it is a missing value.
+    A blank line is not a row; in a file of one column, it is a missing value.
     """
     blanks = 0
     for row in reader:

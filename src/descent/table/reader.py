@@ -27,8 +27,8 @@ class Column:
 
     Attributes:
         kind: "number" (false is 0, true 1), "date" (seconds since 1970-01-01) or, of a target, "class" (the
-            place in `words`), each NaN where it is missing; or "category", the place in `words`, len(words)
-            where it is missing, -1 where training never saw it.
+            place in `words`), NaN if missing; or "category", the place in `words`, len(words)
+            if it is missing, -1 if training never saw it.
         fill: replaces a missing number or date: the median of the training rows.
         flagged: values were missing in the training rows too, so a separate feature marks them.
         words: the classes, or the categories of the training rows, the most frequent first.
@@ -51,7 +51,7 @@ class Column:
 
 
 def as_numbers(series: pl.Series, decimal: str = "point") -> pl.Series:
-    """Return the values as Float64; null where one is missing or no number."""
+    """Return the values as Float64; null if one is missing or not a number."""
     if series.dtype == pl.String:
         series = series.str.to_lowercase().replace(["false", "true"], ["0", "1"])
         if decimal == "comma":  # then a point is not part of a number
@@ -62,7 +62,7 @@ def as_numbers(series: pl.Series, decimal: str = "point") -> pl.Series:
 
 
 def as_seconds(series: pl.Series, dates: str) -> pl.Series:
-    """Return seconds since 1970-01-01, Float64, of values as of `Format.dates`; null where one is no date."""
+    """Return seconds since 1970-01-01, Float64, of values in the form `Format.dates`; null if none."""
     seconds, forms = pl.repeat(None, len(series), dtype=pl.Float64, eager=True), []
     if series.dtype in (pl.Date, pl.Datetime):
         seconds = series.dt.epoch("us") / 1e6
@@ -80,7 +80,7 @@ def as_seconds(series: pl.Series, dates: str) -> pl.Series:
 
 
 def to_numbers(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, first: int = 0) -> Tensor:
-    """Return float64 `(rows, columns)` of rows after the `first`, or a ConfigError at what does not fit."""
+    """Return float64 `(rows, columns)` of rows after the `first`; a ConfigError if a value does not fit."""
     numbers = torch.empty(len(frame), len(columns), dtype=torch.float64)
     for place, column in enumerate(columns):
         name, words = column.name, column.words
@@ -167,7 +167,7 @@ class TableReader:
         return Encoder(self.columns)
 
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
-        """Yield blocks of rows, in order, and their inputs as of `take`; see `read_blocks` for errors."""
+        """Yield blocks of rows, in order, and their inputs from `take`; see `read_blocks` for errors."""
         for first, frame in read_blocks(file, self.format):
             yield frame, self.take(frame, file, first)
 
@@ -177,7 +177,7 @@ class TableReader:
         return frame, self.take(frame, NamedPath("input", "a frame"))
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield blocks of inputs and targets, as of `take_targets`, of the rows that have a target."""
+        """Yield blocks of inputs and targets, from `take_targets`, of the rows that have a target."""
         for first, frame in read_blocks(file, self.format):
             targets, known = self.take_targets(frame, file, first)
             yield self.take(frame, file, first)[known], targets[known]
