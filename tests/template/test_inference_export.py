@@ -87,7 +87,7 @@ def test_a_folder_for_the_hub_is_loaded_and_evaluated_without_its_run(run: Run, 
     np.savez(tmp_path / "new.npz", inputs=np.load(tmp_path / "x.npy"), targets=np.load(tmp_path / "y.npy"))
     evaluated = run("run=folder", "input=new.npz", command="evaluate")
     assert "200 samples: loss" in evaluated.out, evaluated.err
-    assert "without the run's data" in run("run=folder", command="evaluate").err
+    assert "does not contain the run's data" in run("run=folder", command="evaluate").err
     again = run("run=gone", "format=hub", "output=folder", command="export")
     assert (again.code, again.out) == (0, finished.out)  # it would write the same
     (folder / "README.md").write_text("mine")

@@ -26,7 +26,7 @@ def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> Non
         if key not in config:
             raise ConfigError(f"~{key}", expected=f"a config with {key}")
     for group in groups:
-        value, several = config.get(group), group in SEVERAL
+        value, several = config.get(group, {}), group in SEVERAL
         if value in ({}, None) and (group in EMPTY or group not in config):
             continue
         parts = [value, *(value.values() if group == "loss" else ())] if isinstance(value, Mapping) else []
