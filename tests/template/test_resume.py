@@ -296,7 +296,7 @@ def test_a_reader_of_the_output_that_goes_away_counts_as_a_closed_terminal(tmp_p
     assert "Stopped and saved in epoch" in answer.stderr
     assert (tmp_path / "run/checkpoints/last.ckpt").exists()
     assert shell("--help | head -1").stderr == ""
-    assert shell(f"trainer.max_epochs=1 folder={tmp_path}/closed >&-").returncode == 0
+    assert shell(f"trainer.max_epochs=1 folder={tmp_path}/closed >&- 2>&-").returncode == 0
 
 
 def test_slurm_s_warning_saves_and_requeues_and_the_requeued_job_goes_on(run: Run, tmp_path: Path) -> None:

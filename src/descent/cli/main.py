@@ -36,6 +36,7 @@ def main(job: Callable[..., Any], name: str) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # end quietly while there is nothing to save
     gc.disable()  # imports would trigger it several times, to collect nothing
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (`>&-`)
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 (`2>&-`)
     for stream in (sys.stdout, sys.stderr):
         hang_up_without_reader(stream)
     threading.excepthook = print_thread_error
