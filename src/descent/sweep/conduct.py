@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from descent.callbacks.figures import fit_terminal
 from descent.errors import Stopped, first_line
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder, command
@@ -150,7 +151,7 @@ class Sweeping:
             elif not self.signals.received:
                 why = why or (f"signal {-code} ended it" if code < 0 else point.last_line())
                 log = RunFolder(point.find_log())
-                self.failed[point] = f"failed: {point.name}: {why} (its output: {log})"
+                self.failed[point] = fit_terminal(f"failed: {point.name}: {why} (its output: {log})")
                 tqdm.write(self.failed[point])
 
     def conclude(self) -> bool:
