@@ -61,7 +61,7 @@ def compose_node(name: str, words: Sequence[str]) -> tuple[DictConfig, DictConfi
     for word in words:
         group, value = key_of(word), parse(word).value()
         single = isinstance(value, str) or word[0] == "~" or word == "experiment=null"
-        several = isinstance(value, list) and group in SEVERAL
+        several = group in SEVERAL and isinstance(value, list) and not any(isinstance(v, list) for v in value)
         if group in list_groups() and not (single or several):  # Hydra would mix the files
             raise refuse_choice(group, word.partition("=")[2], list_choices(group))
     # add a `_target_` if a group has none, such as the default of loss
