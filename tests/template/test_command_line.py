@@ -49,7 +49,6 @@ WRONG = {
     "loss._target_=torch.nn.L2Loss": ("loss._target_=torch.nn.L2Loss: expected", "nearest: torch.nn.L1Loss"),
     "optimizer._target_=torch.optim": ("optimizer._target_=torch.optim: expected a class or function",),
     "loss=mae loss.label_smoothing=2": ("loss.label_smoothing=2: expected",),
-    "trainer.devices=99 trainer.accelerator=cpu": ("trainer.devices=99: expected at most",),
     "trainer.num_nodes=3": ("trainer.num_nodes=3", "MASTER_ADDR"),
     "trainer.accumulate_grad_batches=0": ("trainer.accumulate_grad_batches=0: expected at least 1",),
     "trainer.max_epochs=-5": ("trainer.max_epochs=-5: expected at least -1",),

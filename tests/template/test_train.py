@@ -21,7 +21,9 @@ from test_resume import DDP, PLAIN
 
 from descent.data.digits import digits
 from descent.data.samples import FromSamples
+from descent.errors import ConfigError
 from descent.run.checkpoints import read
+from descent.trainer import Trainer
 
 LINE = re.compile(
     r"Epoch (\d+)/(\d+), Train Loss: \d+\.\d{4}, Train Acc: [01]\.\d{4},"
@@ -323,6 +325,11 @@ def test_figures_that_do_not_fit_a_terminal_are_printed_in_columns_that_do(tmp_p
         assert re.findall(r"\d\.\d{4}", line) == expected
     assert later.startswith("Epoch 2/2")  # the header is printed once
     assert max(len(line) for line in lines if not line.startswith(("Run folder:", "TensorBoard:"))) <= 80
+
+
+def test_a_cpu_takes_only_as_many_processes_as_it_can_bear(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^devices=999: expected at most \d+ on this CPU$"):
+        Trainer(tmp_path, accelerator="cpu", devices=999, strategy="ddp")  # starts none of them yet
 
 
 @pytest.mark.parametrize(("word", "code", "lines"), [("seed=1", 0, 0), ("optimizer.lr=-1", 2, 1)])
