@@ -284,6 +284,8 @@ def test_help_and_cfg_import_nothing_heavy(word: str) -> None:
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export", "compare"])
 def test_a_command_imports_next_to_nothing_before_it_catches_signals(command: str) -> None:
+    if not (ROOT / f"src/{command}.py").exists():
+        pytest.skip("it was taken out with its room")
     code = f"import {command}, sys; print(*sys.modules)"
     found = subprocess.check_output([sys.executable, "-S", "-c", code], cwd=ROOT / "src", text=True).split()
     ours = {name for name in found if re.match(rf"(descent|hydra|omegaconf|yaml|{command})\b", name)}
