@@ -193,6 +193,8 @@ def test_a_file_of_conf_that_names_a_room_goes_with_it() -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_can_be_taken_out_by_its_line(room: str, tmp_path: Path) -> None:
+    if not (ROOT / read_rooms()[room][0]).exists():
+        pytest.skip("it has been taken out")
     shutil.copytree(ROOT, tmp_path / "fork", ignore=LEFT_OUT)
     call("bash", "-c", f"rm -r {' '.join(read_rooms()[room])}", at=tmp_path / "fork")
     try_out(tmp_path / "fork")
