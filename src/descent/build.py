@@ -87,7 +87,7 @@ def choose_by_task(key: str, node: Mapping[str, Any], task: Any) -> Mapping[str,
     """Return a node's part for the task: in its place if it has a `_target_`, else merged with the rest."""
     kinds = node.keys() & {*task.KINDS, task.kind}
     common, part = {k: child for k, child in node.items() if k not in kinds}, node.get(task.kind) or {}
-    require(isinstance(part, Mapping), f"{key}.{task.kind}", part, "fields, one of them a _target_")
+    require(isinstance(part, Mapping), f"{key}.{task.kind}", part, "fields that include a _target_")
     if not part and any("_target_" in node[kind] for kind in kinds):
         expected = f"a choice, because there is no default for the task {task.kind or 'of this data'}"
         raise ConfigError(key, expected=expected)

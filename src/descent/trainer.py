@@ -77,7 +77,7 @@ class Trainer(lightning.pytorch.Trainer):
         require(good, "devices", self.num_devices, f"at most {most} on this CPU")
         spawns = getattr(self.strategy.launcher, "_start_method", "") == "spawn"
         if spawns or isinstance(self.strategy, ModelParallelStrategy):  # which cannot load best.ckpt
-            expected = "ddp or fsdp, because others cannot be sent what a run is made of, or load its weights"
+            expected = "ddp or fsdp, because others cannot start a run's processes or load its best weights"
             raise ConfigError("strategy", expected=expected)
         self.compile = compile
         self.strategy.checkpoint_io = CheckpointFiles(Path(default_root_dir))

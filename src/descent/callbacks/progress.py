@@ -56,7 +56,8 @@ class Progress(Checkpoint):  # Lightning calls it last, when the recorder has re
             parts = [name_epoch(trainer), *(f"{title_of(n)}: {value:.4f}" for n, value in figures.items())]
             line, width = ", ".join(parts), shutil.get_terminal_size().columns
             if sys.stdout.isatty() and len(line) > width:
-                header, line = lay_out(f"{parts[0]:<{7 + 2 * len(str(trainer.max_epochs))}}", figures, width)
+                widest = len(f"Epoch {trainer.max_epochs}/{trainer.max_epochs}")  # the columns stay in place
+                header, line = lay_out(parts[0].ljust(widest), figures, width)
                 if header != self.header:
                     print(header)
                 self.header = header

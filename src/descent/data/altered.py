@@ -12,12 +12,8 @@ def hold_out(given: Rows, classes: Tensor | None, fold: int, folds: int, seed: i
     rows = given["train"]
     if len(given.get("test", ())):
         raise ConfigError("fold", fold, expected="null, because the data has its own test split")
-    require(
-        2 <= folds <= len(rows),
-        "folds",
-        folds,
-        f"a whole number from 2 to {len(rows):,}, the number of samples",
-    )
+    expected = f"a whole number from 2 to {len(rows):,}, the number of samples"
+    require(2 <= folds <= len(rows), "folds", folds, expected)
     require(0 <= fold < folds, "fold", fold, f"a whole number from 0 to {folds - 1}")
     order = rows[torch.randperm(len(rows), generator=Generator().manual_seed(seed))]
     if classes is not None:

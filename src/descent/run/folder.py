@@ -15,7 +15,7 @@ from uuid import uuid4
 from descent.errors import FULL, ConfigError, Stopped
 from descent.run.atomic import MARK
 
-SHARED = "DESCENT_FOLDER"  # tells the processes that Lightning starts for a run where its folder is
+SHARED = "DESCENT_FOLDER"  # the run's folder, for the processes that Lightning starts
 
 
 class RunFolder:

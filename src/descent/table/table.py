@@ -237,8 +237,6 @@ def describe(head: str, column: Column, values: Tensor) -> str:
         shown = [f"{word} {count:,}" for word, count in zip(words[:SHOWN], counts, strict=False)]
         text = f"{len(words)} words: {', '.join(shown)}" + (f", others {others:,}" if others else "")
     elif len(known):
-        text, filled = (
-            "from {} to {}".format(*map(show, map(float, known.aminmax()))),
-            f", taken as {show(column.fill)}",
-        )
+        low, high = map(float, known.aminmax())
+        text, filled = f"from {show(low)} to {show(high)}", f", taken as {show(column.fill)}"
     return f"  {head:<9} {column.name:<20} {text}" + (f"; {gaps:,} missing{filled}" if gaps else "")
