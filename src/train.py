@@ -29,14 +29,18 @@ def train(config: Config, run: Run) -> Any:
     with blame("seed"):
         seed_everything(config.seed, verbose=False)
 
-    if starts := bool(config.init_from or config.freeze):  # starts from or freezes given weights
-        from descent.run.initial_weights import start_from
+    origin, started = None, ""
+    if config.init_from:  # the run whose weights this one starts from
         from descent.run.saved import read_run
-    origin = read_run(config.init_from, "best", key="init_from") if config.init_from else None
+
+        origin = read_run(config.init_from, "best", key="init_from")
     data = build("data", like=origin and origin.like())  # it determines the sizes of everything below
     task, sizes = find_task(data), find_sizes(data)
     model = build("model", **sizes)
-    started = start_from(model, origin, data, config.freeze) if starts else ""
+    if config.init_from or config.freeze:
+        from descent.run.initial_weights import start_from
+
+        started = start_from(model, origin, data, config.freeze)
     module = build(
         "module",
         model=model,
