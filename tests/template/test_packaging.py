@@ -17,6 +17,7 @@ ROOMS = ("table", "images", "inference", "sweep", "fast", "examples")
 SLOW = pytest.mark.skipif("DESCENT_SLOW" not in os.environ, reason="minutes: DESCENT_SLOW=1 runs it")
 CACHES = (".venv", ".*_cache", "__pycache__", "datasets")
 LEFT_OUT = shutil.ignore_patterns(".git", *CACHES, "local", "*-2???????-*")
+TESTS = ("-m", "pytest", "-q", "-n", "2", "tests")
 AUTHOR = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -28,12 +29,8 @@ def call(*argv: str, at: Path, **env: str) -> str:
     return done.stdout
 
 
-def commit(folder: Path, tag: str = "") -> None:
-    call("git", "init", "-q", at=folder)
-    call("git", "add", "--all", at=folder)
-    call("git", "commit", "-qm", "x", at=folder)
-    if tag:
-        call("git", "tag", tag, at=folder)
+def commit(folder: Path, tag: str) -> None:
+    call("bash", "-c", f"git init -q && git add --all && git commit -qm x && git tag {tag}", at=folder)
 
 
 def try_out(folder: Path, *words: str) -> str:
@@ -46,13 +43,6 @@ def try_out(folder: Path, *words: str) -> str:
         assert done.code == 0, done.out + done.err
     assert f"{folder}/logs/tried" in (folder / "logs/tried/config.yaml").read_text()
     return done.out
-
-
-def check_all(folder: Path) -> None:
-    """Run what a project's own workflow runs, beside the install."""
-    call(sys.executable, "-m", "pytest", "-q", "-n", "2", "tests", at=folder, PYTHONPATH="src")
-    for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
-        call(sys.executable, "-m", *tool, at=folder)
 
 
 # ---- Copier ------------------------------------------------------------------------------------------------
@@ -82,10 +72,14 @@ def generate(repository: Path, tmp_path: Path) -> Callable[..., Path]:
     return generate
 
 
-def test_a_new_project_has_its_own_name_its_rooms_and_nothing_of_the_template(
-    generate: Callable[..., Path],
+SOME = pytest.mark.parametrize("rooms", [(), ("table", "sweep"), ROOMS], ids=["none", "two", "all"])
+
+
+@SOME
+def test_a_new_project_has_its_own_name_the_chosen_rooms_and_nothing_of_the_template(
+    generate: Callable[..., Path], rooms: tuple[str, ...]
 ) -> None:
-    project = generate(*ROOMS)
+    project = generate(*rooms)
     pyproject = tomllib.loads((project / "pyproject.toml").read_text())
     assert pyproject["project"]["name"] == "flowers"
     assert pyproject["project"]["description"] == "Which 'flower' it is"
@@ -96,61 +90,57 @@ def test_a_new_project_has_its_own_name_its_rooms_and_nothing_of_the_template(
     kinds = (".md", ".toml", ".yml", ".py", ".yaml")
     texts = [path.read_text() for path in project.rglob("*") if path.suffix in kinds]
     assert not any("<!--" in text or re.search("^#%(?!%)", text, re.MULTILINE) for text in texts)
-    answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
-    assert answers["rooms"] == list(ROOMS)
+    assert yaml.safe_load((project / ".copier-answers.yml").read_text())["rooms"] == list(rooms)
     for path in ("LICENSE", ".github/workflows/test.yml", "tests/test_project.py", "src/descent/py.typed"):
         assert (project / path).exists()
     for path in ("copier.yml", "benchmarks", "docs", "tests/template", "src/tutorial.py", "CHANGELOG.md"):
         assert not (project / path).exists()
-    assert "\n  table " in try_out(project)
-
-
-@pytest.mark.parametrize("rooms", [(), ("table", "sweep")], ids=" ".join)
-def test_a_project_with_few_rooms_trains_and_says_nothing_of_the_others(
-    generate: Callable[..., Path], rooms: tuple[str, ...]
-) -> None:
-    project = generate(*rooms)
-    text = try_out(project)
-    assert ("\nsearch  [none]" in text) == ("sweep" in rooms)
-    assert ("\n  table " in text) == ("table" in rooms)
-    assert "\n  images " not in text
     for room in ROOMS:
         found = (project / "src/descent" / room).exists() or (project / "src" / room).exists()
         assert found == (room in rooms)
+    text = try_out(project)
+    for room, line in (("table", "\n  table "), ("images", "\n  images "), ("sweep", "\nsearch  [none]")):
+        assert (line in text) == (room in rooms)
 
 
 @SLOW
-@pytest.mark.parametrize("rooms", [(), ("table", "sweep"), ROOMS], ids=["none", "two", "all"])
+@SOME
 def test_a_new_project_passes_its_own_tests_and_its_workflow(
     generate: Callable[..., Path], rooms: tuple[str, ...]
 ) -> None:
-    check_all(generate(*rooms))
+    project = generate(*rooms)
+    call(sys.executable, *TESTS, at=project, PYTHONPATH="src")
+    for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+        call(sys.executable, "-m", *tool, at=project)
 
 
 def test_an_update_takes_what_is_new_keeps_what_was_changed_and_can_add_a_room(
     repository: Path, generate: Callable[..., Path], tmp_path: Path
 ) -> None:
-    copier = pytest.importorskip("copier")
-    project = generate("table")
-    (project / "conf/optimizer/mine.yaml").write_text("# my own\ndefaults: [adam]\nlr: 0.5\n")
-    own = (project / "conf/train.yaml").read_text().replace("\nseed: 0 ", "\nseed: 7 ")
-    (project / "conf/train.yaml").write_text(own)
-    commit(project)
-
-    later = tmp_path / "later"
+    project, later = generate("table"), tmp_path / "later"
     shutil.copytree(repository, later)
-    (later / "conf/optimizer/later.yaml").write_text("# of a later version\ndefaults: [adam]\nlr: 0.25\n")
-    text = (later / "conf/model/mlp.yaml").read_text()
-    (later / "conf/model/mlp.yaml").write_text(text.replace("hidden: [256]", "hidden: [128]"))
-    text = (later / "pyproject.toml").read_text()
-    (later / "pyproject.toml").write_text(text.replace('\nversion = "0.1.0"', '\nversion = "0.2.0"'))
+
+    def change(folder: Path, file: str, old: str, new: str) -> str:
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new))
+        return text.replace(old, new)
+
+    def add(folder: Path, name: str, rate: float) -> None:
+        (folder / f"conf/optimizer/{name}.yaml").write_text(f"# new\ndefaults: [adam]\nlr: {rate}\n")
+
+    commit(project, "generated")
+    add(project, "mine", 0.5)
+    own = change(project, "conf/train.yaml", "\nseed: 0 ", "\nseed: 7 ")
+    add(later, "later", 0.25)
+    change(later, "conf/model/mlp.yaml", "hidden: [256]", "hidden: [128]")
+    change(later, "pyproject.toml", '\nversion = "0.1.0"', '\nversion = "0.2.0"')
     commit(later, "v0.2.0")
-    answers = (project / ".copier-answers.yml").read_text().replace(str(repository), str(later))
-    (project / ".copier-answers.yml").write_text(answers)
-    commit(project)
+    change(project, ".copier-answers.yml", str(repository), str(later))
+    commit(project, "changed")
 
     rooms = {"rooms": ["table", "fast"]}
-    copier.run_update(project, data=rooms, defaults=True, overwrite=True, quiet=True)
+    pytest.importorskip("copier").run_update(project, data=rooms, defaults=True, overwrite=True, quiet=True)
     files = [path for path in project.rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix == ".rej" or b"<<<<<<< " in path.read_bytes()]
     assert (project / "conf/train.yaml").read_text() == own
@@ -191,58 +181,50 @@ def test_a_file_of_conf_that_names_a_room_goes_with_it() -> None:
                 assert any(path == p or path.startswith(f"{p}/") for p in paths), f"{room}: {path}"
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_can_be_taken_out_by_its_line(room: str, tmp_path: Path) -> None:
-    if not (ROOT / read_rooms()[room][0]).exists():
+@pytest.fixture(params=ROOMS)
+def without(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """This project after the line that takes a room out."""
+    paths = read_rooms()[request.param]
+    if not (ROOT / paths[0]).exists():
         pytest.skip("it has been taken out")
     shutil.copytree(ROOT, tmp_path / "fork", ignore=LEFT_OUT)
-    call("bash", "-c", f"rm -r {' '.join(read_rooms()[room])}", at=tmp_path / "fork")
-    try_out(tmp_path / "fork")
+    call("bash", "-c", f"rm -r {' '.join(paths)}", at=tmp_path / "fork")
+    return tmp_path / "fork"
+
+
+def test_a_room_can_be_taken_out_by_its_line(without: Path) -> None:
+    try_out(without)
 
 
 @SLOW
-@pytest.mark.parametrize("room", ROOMS)
-def test_what_is_left_without_a_room_passes_every_test(room: str, tmp_path: Path) -> None:
-    shutil.copytree(ROOT, tmp_path / "fork", ignore=LEFT_OUT)
-    call("bash", "-c", f"rm -r {' '.join(read_rooms()[room])}", at=tmp_path / "fork")
-    words = ("-m", "pytest", "-q", "-n", "2", "--ignore=tests/template/test_packaging.py", "tests")  # itself
-    call(sys.executable, *words, at=tmp_path / "fork", PYTHONPATH="src")
+def test_what_is_left_without_a_room_passes_every_test(without: Path) -> None:
+    itself = "--ignore=tests/template/test_packaging.py"
+    call(sys.executable, *TESTS, itself, at=without, PYTHONPATH="src")
 
 
 # ---- wheels ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the wheel of this project installs, and with a module of one's own."""
-    wheels = pytest.importorskip("hatchling.builders.wheel")
-    folder = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT, folder / "project", ignore=LEFT_OUT)
-    (folder / "project/src/my_losses.py").write_text("from torch.nn import L1Loss as Mine\n")
-    (folder / "project/conf/local").mkdir()
-    (folder / "project/conf/local/default.yaml").write_text("seed: 99\n")
-    builder = wheels.WheelBuilder(str(folder / "project"))
-    (built,) = builder.build(directory=str(folder), versions=["standard"])
-    shutil.unpack_archive(built, folder / "site", "zip")
-    return folder / "site"
-
-
-def test_an_installed_wheel_trains_from_another_folder(wheel: Path, tmp_path: Path) -> None:
-    words = ["loss=mae", "loss._target_=my_losses.Mine", "data=diabetes", "trainer.fast_dev_run=2"]
-    call(sys.executable, "-m", "descent", *words, at=tmp_path, PYTHONPATH=str(wheel))
-    code = f"from descent import compose, train; print(train(compose(*{words})).folder.path)"
-    printed = call(sys.executable, "-c", code, at=tmp_path, PYTHONPATH=str(wheel))
-    assert Path(printed.splitlines()[-1]).parent == tmp_path / "logs"
-    (first, second) = sorted((tmp_path / "logs").iterdir())
-    assert "seed: 0\n" in (first / "config.yaml").read_text()  # a machine's own settings stay on it
-    assert second.exists()
-
-
-def test_a_wheel_has_the_commands_and_says_that_it_is_typed(wheel: Path) -> None:
+def test_a_wheel_contains_the_commands_and_trains_from_another_folder(tmp_path: Path) -> None:
+    wheels, project, site = pytest.importorskip("hatchling.builders.wheel"), tmp_path / "p", tmp_path / "site"
+    shutil.copytree(ROOT, project, ignore=LEFT_OUT)
+    (project / "src/my_losses.py").write_text("from torch.nn import L1Loss as Mine\n")
+    (project / "conf/local").mkdir()
+    (project / "conf/local/default.yaml").write_text("seed: 99\n")
+    (built,) = wheels.WheelBuilder(str(project)).build(directory=str(tmp_path), versions=["standard"])
+    shutil.unpack_archive(built, site, "zip")
     commands = {path.name for path in (ROOT / "src").glob("*.py")}
-    assert {path.name for path in (wheel / "descent/commands").glob("*.py")} == commands | {"my_losses.py"}
-    assert (wheel / "descent/py.typed").exists()
-    assert [path.name for path in wheel.iterdir() if path.suffix != ".dist-info"] == ["descent"]
+    assert {path.name for path in (site / "descent/commands").glob("*.py")} == commands | {"my_losses.py"}
+    assert (site / "descent/py.typed").exists()
+    assert [path.name for path in site.iterdir() if path.suffix != ".dist-info"] == ["descent"]
+
+    words = ["loss=mae", "loss._target_=my_losses.Mine", "data=diabetes", "trainer.fast_dev_run=2"]
+    (tmp_path / "away").mkdir()
+    call(sys.executable, "-m", "descent", *words, at=tmp_path / "away", PYTHONPATH=str(site))
+    code = f"from descent import compose, train; train(compose(*{words}))"
+    call(sys.executable, "-c", code, at=tmp_path / "away", PYTHONPATH=str(site))
+    (first, _) = sorted((tmp_path / "away/logs").iterdir())
+    assert "seed: 0\n" in (first / "config.yaml").read_text()  # a machine's own settings stay on it
 
 
 @SLOW
