@@ -389,7 +389,7 @@ def test_a_sweep_with_a_link_in_it_is_refused_before_anything_is_touched(
         (folder / name).symlink_to(precious / "config.yaml" if "." in name else precious)
     finished = run("-m", "resume=crafted")
     assert (finished.code, finished.err.count("\n")) == (2, 1)
-    assert "expected a folder of plain files" in finished.err
+    assert "expected a folder of regular files" in finished.err
     assert [path.read_text() for path in precious.iterdir()] == ["a: 1"]
 
 

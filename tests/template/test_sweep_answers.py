@@ -13,10 +13,11 @@ from descent.errors import ConfigError
 from descent.run.folder import RunFolder
 from descent.sweep.pictures import read_curve
 from descent.sweep.plan import PRUNED, Plan, Point
-from descent.sweep.ranking import Measure, best_figures, choose_measure, collect, is_near, publish, rank, show
+from descent.sweep.ranking import Measure, Row, best_figures, choose_measure, collect, is_near, rank
 from descent.sweep.search import BOARD, Range, Search
+from descent.sweep.tables import publish, show
 
-HIGHER = Measure("val/acc", False, "val/acc")
+HIGHER = Measure("val/acc", lower=False)
 NEEDS_OPTUNA = pytest.mark.skipif(find_spec("optuna") is None, reason="Optuna is not installed")
 
 
@@ -78,11 +79,19 @@ def test_a_table_fits_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert len(table) == 3 and max(map(len, table)) <= width
 
 
-def test_values_of_different_losses_are_not_compared() -> None:
-    measure = choose_measure("val/loss", "min", ["loss", "seed"], ["val/loss", "val/mae", "test/loss"])
-    assert (measure.metric, measure.lower) == ("val/mae", True)
-    assert choose_measure("val/loss", "min", ["optimizer"], ["val/loss", "val/mae"]).metric == "val/loss"
-    assert choose_measure("val/acc", "max", ["loss"], ["val/acc"]).metric == "val/acc"
+@pytest.mark.parametrize(
+    ("monitor", "varies", "figures", "chosen"),
+    [
+        ("val/loss", "loss", ["val/loss", "val/mae", "test/loss"], Measure("val/mae", True, "val/loss")),
+        ("val/loss", "optimizer", ["val/loss", "val/mae"], Measure("val/loss", True)),
+        ("train/mae", "loss", ["train/mae", "val/acc"], Measure("train/mae", True)),
+    ],
+)
+def test_values_of_different_losses_are_not_compared(
+    monitor: str, varies: str, figures: list[str], chosen: Measure
+) -> None:
+    rows = [Row({varies: "x"}, figures={(): dict.fromkeys(figures, 0.5)})]
+    assert choose_measure({"monitor": monitor, "mode": "min"}, rows) == chosen
 
 
 def test_files_contain_the_ranking_and_pictures(tmp_path: Path) -> None:
@@ -99,11 +108,17 @@ def test_files_contain_the_ranking_and_pictures(tmp_path: Path) -> None:
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_damaged_files_of_runs_say_is_left_out(tmp_path: Path) -> None:
+def test_what_damaged_files_of_runs_say_is_left_out_and_what_crafted_ones_say_is_refused(
+    tmp_path: Path,
+) -> None:
     folder = make_run(tmp_path / "run", [0.1])
     folder.metrics.write_text("epoch,val/acc\nx,y\n")
     folder.result.write_text('{"best": {"a": NaN, "b": null}')
     assert (read_curve(folder, "val/acc"), best_figures(folder)) == ({}, {})
+    for text in ("[1]", "3", '{"best": [1]}', '{"best": {"a": {"b": 1}}}', '{"test": 1}', '{"seconds": "x"}'):
+        folder.result.write_text(text)
+        with pytest.raises(ConfigError, match=r"run/result.json: expected .* by name"):
+            best_figures(folder)
 
 
 # ---- runs side by side -------------------------------------------------------------------------------------
@@ -163,7 +178,7 @@ def make_search(folder: Path, trials: int, pruner: object = None, sampler: str =
     folder.mkdir(exist_ok=True)
     values = {"lr": ["tag(log,interval(1e-4,1.0))"], "hidden": ["[8]", "[16]"]}
     plan = Plan(folder, [], values, ["search=x"])
-    return Search(getattr(optuna.samplers, sampler), pruner, plan, trials, 0, HIGHER)
+    return Search(getattr(optuna.samplers, sampler), pruner, plan, trials, 0, "val/acc", "max")
 
 
 @NEEDS_OPTUNA

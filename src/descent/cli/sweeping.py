@@ -24,7 +24,7 @@ from descent.errors import ConfigError, blame, require, require_one_of
 from descent.paths import CONF, LOGS, ROOT, list_choices, list_groups
 from descent.run.folder import RunFolder
 from descent.sweep.engines import load
-from descent.sweep.plan import PLAN, Plan, find_before, hold, read_plan, require_plain
+from descent.sweep.plan import PLAN, Plan, find_before, hold, read_plan
 from descent.sweep.search import read_range
 
 OF_RUNS = ("search", "trials", "jobs", "executor")  # how a sweep's runs are chosen and where they compute
@@ -81,7 +81,6 @@ def lay_out(words: Sequence[str], before: Plan | None) -> Sweep:
     """Return the sweep of some words, in addition to those of the sweep that it continues."""
     typed = by_key(words)
     if before is not None:
-        require_plain(before.folder)
         require_harmless(before, typed)
     more = [word for word in words if root_of(word) in OF_RUNS]
     more = merge(["executor=local", *(before.search if before else [])], more)
@@ -195,7 +194,6 @@ def run_sweep(sweep: Sweep) -> int:
     for module in IMPORTS:
         import_module(f"descent.{module}")
     from descent.sweep.conduct import Queue, Sweeping
-    from descent.sweep.ranking import Measure
 
     source = str(ROOT / "src")  # processes elsewhere find the package where this one did
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
@@ -205,8 +203,7 @@ def run_sweep(sweep: Sweep) -> int:
         plan.write()
         queue = Queue(plan.points())
         if "sampler" in config["search"]:
-            measure = Measure(config["monitor"], config["mode"] == "min")
-            offers = {"plan": plan, "trials": config["trials"], "seed": config["seed"], "measure": measure}
+            offers = {"plan": plan, **{key: config[key] for key in ("trials", "seed", "monitor", "mode")}}
             queue = build_node("search", config["search"], offers)
         return Sweeping(plan.folder, queue, engine, config, script).conduct()
 

@@ -49,10 +49,14 @@ def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[s
             raise ConfigError(key, value, expected="a path in the run's folder, or this override typed again")
 
 
-def require_no_links(folder: Path) -> None:
-    """Raise a `ConfigError` if a folder contains a link, a pipe or a device, before it is touched."""
+def require_no_links(folder: Path, besides: Path | None = None) -> None:
+    """Raise a `ConfigError` if a folder contains a link, a pipe or a device, before it is touched.
+
+    Neither what is in `besides` counts, nor what an active run has just removed.
+    """
     for path in folder.rglob("*"):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        regular = path.is_file() or path.is_dir() or not path.exists()
+        if (path.is_symlink() or not regular) and besides not in path.parents:
             expected = f"a folder of regular files; {path.relative_to(folder)} is a link or something else"
             raise ConfigError("resume", str(folder), expected=expected)
 

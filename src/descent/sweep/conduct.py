@@ -18,7 +18,8 @@ from descent.run.folder import RunFolder, command
 from descent.run.signals import Signals
 from descent.sweep.engines import run_apart
 from descent.sweep.plan import STOP, Point, read_json
-from descent.sweep.ranking import choose_measure, collect, publish, rank, show
+from descent.sweep.ranking import choose_measure, collect, list_figures, rank
+from descent.sweep.tables import publish, show
 
 POLL = 0.1  # seconds between two checks on the runs
 RARELY = 10.0  # seconds between two lines of progress if there is no terminal
@@ -159,11 +160,9 @@ class Sweeping:
         from descent.cli.sweeping import to_recipe
 
         rows = collect(self.queue.all)
-        figures = next(iter(rows[0].figures.values())) if rows else {}
-        values = rows[0].values if rows else {}
-        measure = choose_measure(self.config["monitor"], self.config["mode"], values, figures)
+        measure = choose_measure(self.config, rows)
         if not (ranked := rank(rows, measure)):
-            there = ", ".join(figures) or "nothing, because none has finished"
+            there = ", ".join(list_figures(rows)) or "nothing, because none has finished"
             print(f"No run has {measure.metric}, which ranks them; they have {there}")
             return False
         best = ranked[0].find_best(measure)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -19,7 +18,7 @@ from descent.cli.overrides import quote
 from descent.errors import ConfigError, require
 from descent.run.atomic import write_text
 from descent.run.folder import RunFolder
-from descent.run.trust import read_text, read_yaml
+from descent.run.trust import read_text, read_yaml, require_no_links
 
 PLAN, STOP = "sweep.yaml", ".stop"  # the second file asks every run of a sweep to save and end
 DONE, PRUNED = ".done", ".pruned"  # in a run's folder: it ended normally; a search ended it early
@@ -192,14 +191,17 @@ def name_folder(words: Sequence[str]) -> str:
 def read_json(file: Path) -> dict[str, Any]:
     """Return what a run wrote to a file; empty if it has not written it yet."""
     try:
-        return json.loads(read_text(file))
-    except (OSError, ValueError):
+        content = json.loads(read_text(file))
+    except (OSError, ValueError, RecursionError):
         return {}
+    if not isinstance(content, dict):
+        raise ConfigError(str(file), expected="values by name, as a run writes them")
+    return content
 
 
 def hold(folder: Path) -> AbstractContextManager[Any]:
     """Create a sweep's folder, and return the lock that keeps other sweeps out of it."""
-    require_plain(folder)
+    require_no_links(folder, besides=folder / "wandb")  # W&B's own, with links among its files
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(RunFolder(folder).lock, timeout=PATIENCE).acquire()
@@ -210,15 +212,3 @@ def hold(folder: Path) -> AbstractContextManager[Any]:
     except OSError as error:
         expected = f"a folder that can be created ({error.strerror})"
         raise ConfigError("folder", folder, expected=expected) from error
-
-
-def require_plain(folder: Path) -> None:
-    """Reject an output folder in which a link, a pipe or a device leads elsewhere."""
-    for parent, folders, files in os.walk(folder):
-        for path in (Path(parent, name) for name in (*folders, *files)):
-            there = path.is_file() or path.is_dir() or not path.exists()  # an active run may have removed it
-            good = there and not path.is_symlink()
-            expected = "a folder of plain files; this is something else"
-            require(good, "resume", os.path.relpath(path), expected)
-        if parent == str(folder) and "wandb" in folders:
-            folders.remove("wandb")  # W&B's own, with links among its files

@@ -17,7 +17,7 @@ from descent.errors import ConfigError, first_line, require
 from descent.sweep.conduct import Queue
 from descent.sweep.pictures import read_curve
 from descent.sweep.plan import PRUNED, Plan, Point
-from descent.sweep.ranking import Measure, best_figures
+from descent.sweep.ranking import best_figures
 
 BOARD = "optuna.log"
 DIGITS = 4  # of a drawn number, so that it can be typed again
@@ -80,7 +80,14 @@ class Search(Queue):
     """
 
     def __init__(
-        self, sampler: Callable[..., Any], pruner: Any, plan: Plan, trials: int, seed: int, measure: Measure
+        self,
+        sampler: Callable[..., Any],
+        pruner: Any,
+        plan: Plan,
+        trials: int,
+        seed: int,
+        monitor: str,
+        mode: str,
     ) -> None:
         import optuna
         from optuna.storages import JournalStorage, journal
@@ -88,7 +95,7 @@ class Search(Queue):
         super().__init__([])
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self.sampler, self.plan, self.wanted, self.seed, self.measure = sampler, plan, trials, seed, measure
+        self.sampler, self.plan, self.wanted, self.seed, self.monitor = sampler, plan, trials, seed, monitor
         self.space = {key: read_range(key, texts[0]) or texts for key, texts in plan.values.items()}
         self.trials: dict[Point, Any] = {}
         file = str(plan.folder / BOARD)
@@ -97,7 +104,7 @@ class Search(Queue):
             storage = JournalStorage(journal.JournalFileBackend(file, journal.JournalFileOpenLock(file)))
             self.study = optuna.create_study(
                 storage=storage, study_name="sweep", load_if_exists=True, pruner=pruner,
-                direction="minimize" if measure.lower else "maximize",
+                direction="minimize" if mode == "min" else "maximize",
             )  # fmt: skip
             before, study = self.study.trials, storage.get_study_id_from_name("sweep")
         except Exception as error:  # a damaged one makes Optuna raise anything
@@ -141,7 +148,7 @@ class Search(Queue):
         """Report a run's epochs so far, and mark the run if the pruner ends it."""
         trial = self.trials[point]
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        for epoch, value in read_curve(point.folder, self.measure.metric).items():
+        for epoch, value in read_curve(point.folder, self.monitor).items():
             if int(epoch) not in known:
                 trial.report(value, int(epoch))
                 if trial.should_prune():
@@ -151,7 +158,7 @@ class Search(Queue):
         """Report a run: a failed one counts as the worst, a killed one runs again."""
         from optuna.trial import TrialState
 
-        value = best_figures(point.folder).get(self.measure.metric)
+        value = best_figures(point.folder).get(self.monitor)
         if point.state() == "done" and value is not None:
             self.study.tell(self.trials[point], value)
         elif point.is_over() or 0 < code < 128:
