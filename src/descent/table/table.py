@@ -1,7 +1,7 @@
 """A table as samples: its targets, the rows of each split, and the columns to learn from."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
 from descent.errors import ConfigError, clean, require, require_one_of
 from descent.table.files import Format, as_words, read_blocks
-from descent.table.reader import ORDERS, Column, TableReader, as_numbers
+from descent.table.reader import Column, TableReader, as_numbers
 
 CLASSES = 10_000  # at most
 FEW = 20  # whole numbers are classes if there are at most this many different ones
@@ -39,46 +39,36 @@ def table(
     columns: list[str] | None,
     exclude: list[str],
     categories: list[str],
-    missing: list[str],
     max_categories: int,
-    decimal: Literal["point", "comma"],
-    dates: str,
-    encoding: str,
-    separator: str | None,
     split: str | None,
     val_path: str | None,
     test_path: str | None,
+    format: Callable[..., Format],
+    **text: Any,
 ) -> Samples:
     """Return the rows of a file that have a target, as conf/data/table.yaml explains; or a ConfigError."""
     require(bool(path), "path", path, "a CSV or Parquet file, such as data.path=houses.csv")
     require(max_categories >= 1, "max_categories", max_categories, "a whole number of at least 1")
-    if "%" not in dates:
-        shown = f"auto, {', '.join(ORDERS)}, or a form such as %d.%m.%Y"
-        require_one_of(("auto", *ORDERS), "dates", dates, shown)
-    encoding = "utf-8-sig" if encoding in ("auto", "utf-8") else encoding
-    separator = (separator or "").replace("\\t", "\t")
-    format = Format([str(word) for word in missing], encoding, separator, decimal, dates)
-    paths = {"path": path, "val_path": val_path, "test_path": test_path}
-    files = [NamedPath(key, file) for key, file in paths.items() if file]
-    parts = [(read_all(file, format), file) for file in files]
-    frame, targets = parts[0][0], [target] if isinstance(target, str) else target or []
+    written, paths = format(**text), {"path": path, "val_path": val_path, "test_path": test_path}
+    parts = [(read_all(file, written), file) for file in map(NamedPath, paths, paths.values()) if file.path]
+    frame, file = parts[0]
     expected = f"one of the columns {', '.join(frame.columns)[:2000]}".replace("\n", " ")
     expected += "; data.separator sets the character between columns" if frame.width == 1 else ""
-    require(bool(targets), "target", None, expected)
-    listed = {"target": targets, "columns": columns or [], "exclude": exclude, "categories": categories}
-    for key, names in {**listed, "split": [split] if split else []}.items():
-        listed[key] = [normalize("NFC", str(name)) for name in names]
-        for name in listed[key]:
+    require(bool(target), "target", None, expected)
+    named = {"target": [target] if isinstance(target, str) else target, "columns": columns}
+    named |= {"exclude": exclude, "categories": categories, "split": [split] if split else []}
+    for key, names in named.items():
+        named[key] = [normalize("NFC", str(name)) for name in names or ()]
+        for name in named[key]:
             require_one_of(frame.columns, key, name, expected)
-    goals = find_goals(frame, listed["target"], task, format)
-    passed = {*listed["target"], *listed["exclude"], *listed["split"]}
-    kinds = dict.fromkeys(listed["categories"], "category")
-    learned = [Column(n, kinds.get(n, "")) for n in listed["columns"] or frame.columns if n not in passed]
-    reader = TableReader(str(Path(files[0].path).expanduser().resolve()), goals, format, learned)
+    goals = find_goals(frame, named["target"], task, written)
+    passed, kinds = named["target"] + named["exclude"] + named["split"], dict.fromkeys(named["categories"], "category")
+    learned = [Column(n, kinds.get(n, "")) for n in named["columns"] or frame.columns if n not in passed]
+    reader = TableReader(str(Path(file.path).expanduser().resolve()), written, goals, learned)
     values, known = map(torch.cat, zip(*(reader.take_targets(*part) for part in parts), strict=True))
     splits = [torch.full((len(part),), list(paths).index(file.key)) for part, file in parts]
-    for name in listed["split"]:
-        words = frame[name].cast(pl.String).str.to_lowercase().fill_null("").to_list()
+    for name in named["split"]:
+        words = frame[name].cast(pl.String).str.to_lowercase().fill_null("")
         wrong = sorted({*words} - {*SPLITS})
         require(not wrong, "split", name, f"{', '.join(SPLITS)} in each row, not {wrong[:1]!s:.200}")
         splits[0] = torch.tensor([SPLITS[word] for word in words])
@@ -94,9 +84,7 @@ def table(
 def read_all(file: NamedPath, format: Format) -> pl.DataFrame:
     """Return all rows of a file; on a terminal, a bar counts them if that takes a while."""
     blocks = []
-    with tqdm(
-        desc="Reading", unit=" rows", unit_scale=True, delay=2, leave=False, dynamic_ncols=True, disable=None
-    ) as bar:
+    with tqdm(desc="Reading", unit=" rows", unit_scale=True, delay=2, leave=False, disable=None) as bar:
         for _, rows in read_blocks(file, format):
             blocks.append(rows)
             bar.update(len(rows))
@@ -105,21 +93,21 @@ def read_all(file: NamedPath, format: Format) -> pl.DataFrame:
 
 def find_goals(frame: pl.DataFrame, targets: Sequence[str], task: str, format: Format) -> list[Column]:
     """Return the rules of the targets: one of classes, or numbers."""
-    kinds, known = [], frame[targets[0]].drop_nulls()
     for name in targets:
         try:
-            kinds.append(fit_column(frame[name].drop_nulls(), format, task == "classes", CLASSES).kind)
+            goal = fit_column(frame[name], format, task == "classes", CLASSES)
         except ValueError as error:
             raise ConfigError("target", name, expected=f"values to learn ({error})") from error
-    if task == "auto" and kinds == ["number"]:
-        numbers = as_numbers(known, format.decimal).unique()
-        kinds = ["category"] if len(numbers) <= FEW and (numbers == numbers.round(0)).all() else kinds
-    if task not in ("auto", "classes") or kinds != ["category"]:
-        return [Column(name, "number", decimal=format.decimal) for name in targets]
+    known = frame[targets[0]].drop_nulls()
+    if task == "auto" and goal.kind == "number":
+        numbers = goal.read(known).unique()
+        few = len(numbers) <= FEW and (numbers == numbers.round(0)).all()
+    classes = task == "classes" or (task == "auto" and (goal.kind == "category" or (goal.kind == "number" and few)))
+    if len(targets) > 1 or not classes:
+        return [Column(name, "number", form=format.decimal) for name in targets]
     words = as_words(known).unique().sort()
     numbers = as_numbers(words)
-    ordered = words if numbers.has_nulls() else words.gather(numbers.arg_sort())
-    return [Column(targets[0], "class", words=ordered.to_list())]
+    return [Column(targets[0], "class", words=(words if numbers.has_nulls() else words.gather(numbers.arg_sort())).to_list())]
 
 
 def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Column:
@@ -132,9 +120,9 @@ def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Col
         raise ValueError("no values")
     some = known.gather_every(len(known) // 1_000 + 1)  # a text of another kind is detected quickly
     kinds = [
-        Column(values.name, "date", dates=format.dates),  # first, because %Y%m%d also matches numbers
+        Column(values.name, "date", form=format.dates),  # first, because %Y%m%d also matches numbers
         Column(values.name, "date"),
-        Column(values.name, "number", decimal=format.decimal),
+        Column(values.name, "number", form=format.decimal),
     ]
     for column in kinds if not named else ():
         if all(column.read(part).null_count() <= STRAY * len(part) for part in (some, known)):
@@ -178,7 +166,8 @@ def fit_table(
 
     `parts` are the rows and names of the files; `reader` contains the columns to learn from, of no kind yet.
     """
-    (frame, file), train, names, left_out = parts[0], rows["train"], list(samples.names), {}
+    (frame, file), names, columns, left_out = parts[0], list(samples.names), [], {}
+    train = frame[rows["train"].numpy()]
     if like is not None and like["reader"]["kind"] == "table":
         columns, start = TableReader.from_description(like["reader"]).columns, f"init_from={like['run']}"
         used, known = ([column.name for column in part] for part in (reader.columns, columns))
@@ -186,11 +175,9 @@ def fit_table(
             raise file.error(f"the columns that {start} learned from; not learned from here: {gaps}")
         left_out = {name: f"{start} did not learn from it" for name in used if name not in known}
     else:
-        columns = []
         for column in reader.columns:
             try:
-                values, named = frame[column.name].gather(train.numpy()), column.kind == "category"
-                columns.append(fit_column(values, reader.format, named, most))
+                columns.append(fit_column(train[column.name], reader.format, column.kind == "category", most))
             except ValueError as error:
                 left_out[column.name] = str(error)
     if not columns:
@@ -198,45 +185,39 @@ def fit_table(
         raise file.error(f"a column to learn from besides {', '.join(reader.targets)}; left out: {reasons}")
     goals = [replace(goal, words=names) for goal in reader.goals if goal.kind == "class"]
     goals = goals or sorted(reader.goals, key=lambda goal: names.index(goal.name))
-    reader = TableReader(reader.path, goals, reader.format, columns)
+    reader = replace(reader, goals=goals, columns=columns)
     inputs = torch.cat([reader.take(*part) for part in parts])
     plain = all(column.kind == "number" and not column.flagged for column in columns)
     encoder = None if plain and not inputs.isnan().any() else reader.encoder()
     gap = len(inputs) - sum(map(len, rows.values()))
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in rows.items())
-    targets = samples.targets[train].reshape(len(train), -1)
     lines = [
         f"{file.path}: {len(frame):,} rows, {frame.width} columns",
         f"  split     {sizes}" + (f"; left out, without a target: {gap:,}" if gap else ""),
-        *(describe("target", goal, v) for goal, v in zip(goals, targets.T, strict=True)),
-        *(describe(column.kind, column, v) for column, v in zip(columns, inputs[train].T, strict=True)),
+        *(describe("target", goal, train[goal.name]) for goal in goals),
+        *(describe(column.kind, column, train[column.name]) for column in columns),
         *(f"  left out  {name:<20} {reason}" for name, reason in left_out.items()),
     ]
-    return replace(
-        samples,
-        inputs=inputs,
-        encoder=encoder,
-        reader=reader.describe(),
-        preview="".join(clean(line).replace("\n", " ") + "\n" for line in lines),
-    )
+    preview = "".join(clean(line).replace("\n", " ") + "\n" for line in lines)
+    description = {"kind": "table", **asdict(reader)}
+    return replace(samples, inputs=inputs, encoder=encoder, reader=description, preview=preview)
 
 
-def describe(head: str, column: Column, values: Tensor) -> str:
+def describe(head: str, column: Column, values: pl.Series) -> str:
     """Return a line on a column: the rows of each word, or the range of known values; and what is missing."""
 
-    def show(value: float) -> str:
-        day = datetime.fromtimestamp(value, UTC) if column.kind == "date" else None
-        return f"{day:%Y-%m-%d}" if day else f"{value:,.10g}"
+    def show(value: Any) -> str:
+        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d}" if column.kind == "date" else f"{value:,.10g}"
 
-    words, known = column.words, values[~values.isnan()]
-    gaps, text, filled = len(values) - len(known), "no values", ""
+    words, known, filled = column.words, column.read(values).drop_nulls(), ""
     if words:
-        codes = values.nan_to_num(len(words)).long() + 1
-        others, *counts, gaps = codes.bincount(minlength=len(words) + 2).tolist()
-        others += sum(counts[SHOWN:])
-        shown = [f"{word} {count:,}" for word, count in zip(words[:SHOWN], counts, strict=False)]
-        text = f"{len(words)} words: {', '.join(shown)}" + (f", others {others:,}" if others else "")
+        counts = dict(as_words(values.drop_nulls()).value_counts().iter_rows())
+        shown = ", ".join(f"{word} {counts.pop(word, 0):,}" for word in words[:SHOWN])
+        text = f"{len(words)} words: {shown}" + (f", others {sum(counts.values()):,}" if counts else "")
     elif len(known):
-        low, high = map(float, known.aminmax())
-        text, filled = f"from {show(low)} to {show(high)}", f", taken as {show(column.fill)}"
+        text = f"from {show(known.min())} to {show(known.max())}"
+        filled = f", taken as {show(column.fill)}"
+    else:
+        text = "no values"
+    gaps = values.null_count()
     return f"  {head:<9} {column.name:<20} {text}" + (f"; {gaps:,} missing{filled}" if gaps else "")
