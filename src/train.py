@@ -59,7 +59,7 @@ def train(config: Config, run: Run) -> Any:
         "trainer",
         callbacks=[recorder, *build("callbacks").values()],
         logger=list(build("logger").values()),
-        default_root_dir=run.path,
+        default_root_dir=run.folder.path,
         batches=count_batches(data),
     )
     trainer.fit(module, datamodule=data, ckpt_path=run.rewind(), weights_only=True)

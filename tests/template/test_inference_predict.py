@@ -19,7 +19,7 @@ from conftest import ROOT, Run, make_run
 from descent.errors import ConfigError
 from descent.inference import Predictor, load
 from descent.inference.output import count_rows, require_free
-from descent.run.atomic import open_atomically
+from descent.run.checkpoints import CheckpointFiles
 from descent.task import Labels, Task, Values
 
 UNITS = 1_700_000_000.0  # seconds, which float32 holds to 128
@@ -99,13 +99,12 @@ def test_a_run_loads_in_plain_python_and_gives_what_training_gave(digits_run: Pa
 
 def test_the_last_weights_are_read_while_a_run_replaces_them(digits_run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(digits_run, tmp_path / "run"))
-    last, content = copy / "checkpoints/last.ckpt", (digits_run / "checkpoints/last.ckpt").read_bytes()
-    ended = Event()
+    last, files, ended = copy / "checkpoints/last.ckpt", CheckpointFiles(copy), Event()
+    checkpoint = files.load_checkpoint(last)
 
     def train() -> None:
         while not ended.is_set():
-            with open_atomically(last, keep=last.with_name("previous.ckpt")) as stream:
-                stream.write(content)
+            files.save_checkpoint(checkpoint, last)
 
     thread = Thread(target=train)
     thread.start()

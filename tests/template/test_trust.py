@@ -72,23 +72,31 @@ def craft_state(made: Path, change: Callable[[dict[str, Any]], object]) -> None:
     torch.save(checkpoint, file)
 
 
-@pytest.mark.parametrize("way", ["../../precious", "../../precious.ckpt", "/{}", "x/../../../precious.ckpt"])
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run with Lightning's own checkpoint callback is, whose state names what it removes."""
+    return make_run(tmp_path_factory, *SHORT, f"+callbacks.top={{_target_: {TOP}, monitor: val/loss}}").folder
+
+
+@pytest.mark.parametrize("way", ["../../precious", "../../precious.ckpt", "x/../../../precious.ckpt"])
 def test_a_checkpoint_that_names_what_is_yours_neither_removes_nor_replaces_it(
-    run: Run, made: Path, way: str
+    run: Run, made: Path, keeping: Path, way: str
 ) -> None:
-    place = f"{made}/checkpoints/{way}" if way[0] != "/" else str(made.parent / "precious")
-    score = torch.tensor(99.0)
+    shutil.copytree(keeping / "run", made, dirs_exist_ok=True)
+    place, score = f"{made}/checkpoints/{way}", torch.tensor(99.0)
     names = ("best_model_path", "kth_best_model_path", "last_model_path")
     scores = dict.fromkeys(("best_model_score", "kth_value", "current_score"), score)
     state = {**dict.fromkeys(names, place), **scores, "best_k_models": {place: score}, "monitor": "val/loss"}
     state["dirpath"] = f"{made}/checkpoints"
 
     def change(checkpoint: dict[str, Any]) -> None:
+        checkpoint["parts"]["at"] = str(made)
         for name, own in checkpoint["callbacks"].items():  # whatever callback reads such a state
             checkpoint["callbacks"][name] = {**own, **state} if isinstance(own, dict) else own
 
     craft_state(made, change)
-    assert_refused(made, run(f"resume={made}", LONGER), "names files of its run, not")
+    finished = run(f"resume={made}", LONGER, f"allow=[{TOP}]")
+    assert_refused(made, finished, "nothing outside of it is touched", touched=True)
 
 
 def test_lightnings_own_checkpoint_callback_removes_nothing_of_yours_either(run: Run, made: Path) -> None:

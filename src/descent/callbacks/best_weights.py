@@ -35,22 +35,20 @@ class BestWeights(Checkpoint):
         self.when = ""  # when the metric is known: at the end of "validation" or of the "epoch"
         self.validated = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.file = RunFolder(trainer.default_root_dir).weights("best")
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        self.validated = True
-        if self.monitor in trainer.callback_metrics and self.when != "epoch":
-            self.when = "validation"
-            self._compare(trainer, pl_module)
+        if not trainer.sanity_checking:
+            self.validated = True
+            self._compare(trainer, pl_module, "validation")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
         everything = self.validated or not trainer.enable_validation  # has been logged by now
         if self.monitor not in metrics and not self.best and everything:
             self.monitor = choose_monitor(self.monitor, [name for name in metrics if name != "epoch"])
-        if self.monitor in metrics and self.when != "validation":
-            self.when = "epoch"
-            self._compare(trainer, pl_module)
+        self._compare(trainer, pl_module, "epoch")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.write(trainer)
@@ -65,8 +63,7 @@ class BestWeights(Checkpoint):
     def write(self, trainer: Trainer) -> None:
         """Write the weights that are held in memory."""
         if self.held is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            path = RunFolder(trainer.default_root_dir).weights("best")
-            trainer.strategy.save_checkpoint(self.held, path)
+            trainer.strategy.save_checkpoint(self.held, self.file)
         self.held = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,10 +74,12 @@ class BestWeights(Checkpoint):
             self.monitor, self.best, self.when = (state_dict[name] for name in ("monitor", "best", "when"))
             require(all(isinstance(v, int | float) for v in self.best.values()), "best", self.best, "numbers")
 
-    def _compare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _compare(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
         """Keep a copy of the weights if their value is better than all before; NaN is never better."""
         metrics, sign = trainer.callback_metrics, 1 if self.mode == "min" else -1
-        value = to_number(metrics[self.monitor])
+        if self.monitor not in metrics or self.when not in ("", when):
+            return
+        self.when, value = when, to_number(metrics[self.monitor])
         if not sign * value < sign * self.best.get(self.monitor, sign * float("inf")):
             return
         epoch, step = trainer.current_epoch, trainer.global_step
@@ -123,8 +122,7 @@ def find_best(trainer: Trainer) -> tuple[Path | None, dict[str, float]]:
     """Return the file of the best weights and their metrics; nothing if no callback saved any."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, BestWeights) and callback.best:
-            path = RunFolder(trainer.default_root_dir).weights("best")
-            return (path if path.exists() else None), callback.best
+            return (callback.file if callback.file.exists() else None), callback.best
         if isinstance(callback, ModelCheckpoint) and callback.best_model_path:
             score, name = callback.best_model_score, str(callback.monitor)
             return Path(callback.best_model_path), {} if score is None else {name: float(score)}

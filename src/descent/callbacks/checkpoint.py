@@ -48,7 +48,7 @@ class Checkpoint(LightningCheckpoint):
         self.restart: Restart | None = None  # what a resumed run has not restored yet
         self.saved_at, self.saved_step = 0.0, -1
         self.within = True  # whether a run can resume within an epoch
-        self.stateful = False  # whether the loader has a state
+        self.stateful = False  # whether it does so by the loader's state
         self.loaded: Any = None  # the loader's state before it fetched the current batch
         self.begun: dict[str, Any] = {}  # the random state at the beginning of the epoch
         self.ended = False
@@ -60,32 +60,30 @@ class Checkpoint(LightningCheckpoint):
         self.signals.catch()
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         loader: Any = trainer.train_dataloader
-        steady = hasattr(loader, "start_at")
+        starts = hasattr(loader, "start_at")
         # without a length, Lightning fetches one batch ahead
         sized = trainer.num_training_batches != float("inf")
-        self.stateful = not steady and hasattr(loader, "load_state_dict") and sized
-        reason = "" if steady or self.stateful else f"{type(loader).__name__} cannot start in the middle"
-        reason = reason or ("" if hasattr(pl_module, "epoch_state") else "the module has no epoch_state")
-        self.within = not reason
+        self.stateful = not starts and hasattr(loader, "load_state_dict") and sized
+        self.within = (starts or self.stateful) and hasattr(pl_module, "epoch_state")
         if self.restart is not None:
             self.restart.begin(trainer, pl_module, loader)
-        elif reason and trainer.max_epochs != 1 and trainer.is_global_zero:
+        elif not self.within and trainer.max_epochs != 1 and trainer.is_global_zero:
+            reason = f"{type(loader).__name__} cannot start in the middle"
+            if starts or self.stateful:
+                reason = "the module has no epoch_state"
             print(f"Checkpoints are written only at the start of an epoch, because {reason}", flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.restart is not None:
             self.restart.begin_epoch()
-        self.begun = {} if self.within and not self.stateful else take_random_state()
-        self.loaded = None
+        self.begun, self.loaded = take_random_state(), None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self.restart is not None:
             self.restart.put_back(trainer, pl_module)
             self.restart = None
         elif batch_idx % trainer.accumulate_grad_batches == 0:  # otherwise gradients would be lost
-            stop, due = self.signals.received is not None, self._is_due(trainer, batch_idx)
-            if trainer.world_size > 1:
-                stop, due = self._agree(trainer, batch_idx, stop, due)
+            stop, due = self._decide(trainer, batch_idx)
             if (stop or due) and (self.within or batch_idx == 0):
                 self._save(trainer)
             if stop:
@@ -94,7 +92,7 @@ class Checkpoint(LightningCheckpoint):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.stateful and self.within:
+        if self.stateful:
             self.loaded = trainer.train_dataloader.state_dict()  # before Lightning fetches the next batch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,8 +117,8 @@ class Checkpoint(LightningCheckpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        batch = 0 if self.ended else progress.current.completed
-        within = self.within and (not self.stateful or batch > 0)
+        midway = progress.current.completed > 0 and not self.ended
+        within = self.within and (midway or not self.stateful)
         mine: dict[str, Any] = {"random": take_random_state() if within or self.ended else self.begun}
         loops = checkpoint["loops"]["fit_loop"]["state_dict"]
         loops.pop("combined_loader", None)  # it is the state after the current batch was fetched
@@ -134,13 +132,11 @@ class Checkpoint(LightningCheckpoint):
         checkpoint["parts"] = {
             "at": str(self.folder.path),  # to translate paths in callbacks' states if the folder moves
             "ended": self.ended,  # saved after the last epoch, not at the start of a batch
-            "batch": batch,
             "within": within,
             "processes": processes,
             "logged": {name: value.cpu() for name, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
             "accumulate": trainer.accumulate_grad_batches,
-            "whole": progress.current.completed == 0 or progress.is_last_batch,  # no epoch was cut short
             "folder": {name: file.stat().st_size for name, file in self.folder.events().items()},
         }
         checkpoint.update(describe_data(trainer))
@@ -151,22 +147,22 @@ class Checkpoint(LightningCheckpoint):
 
             self.restart = Restart(trainer, checkpoint, self.folder)
 
-    def _is_due(self, trainer: Trainer, batch_idx: int) -> bool:
-        if self.unit in ("auto", "minute"):
-            return time.monotonic() - self.saved_at > self.pause
-        if self.unit == "step" and self.within:
-            step = trainer.global_step
-            return step % self.number == 0 and step != self.saved_step
-        epochs = self.number if self.unit == "epoch" else 1
-        return batch_idx == 0 and trainer.current_epoch > 0 and trainer.current_epoch % epochs == 0
-
-    def _agree(self, trainer: Trainer, batch_idx: int, stop: bool, due: bool) -> tuple[bool, bool]:
-        """Make the same decision in every process, because clocks differ and a signal may reach only one."""
-        counted = self.unit in ("step", "epoch")  # then `due` is the same in all processes
-        if batch_idx % (AGREE * trainer.accumulate_grad_batches):
-            return False, due and counted
-        decide = trainer.strategy.reduce_boolean_decision
-        return decide(stop, all=False), due if counted else decide(due, all=False)
+    def _decide(self, trainer: Trainer, batch_idx: int) -> tuple[bool, bool]:
+        """Return whether to stop and whether to save, the same in every process of a run."""
+        stop, timed = self.signals.received is not None, self.unit in ("auto", "minute")
+        if timed:
+            due = time.monotonic() - self.saved_at > self.pause
+        elif self.unit == "step" and self.within:
+            due = trainer.global_step % self.number == 0 and trainer.global_step != self.saved_step
+        else:
+            epochs = self.number if self.unit == "epoch" else 1
+            due = batch_idx == 0 and trainer.current_epoch > 0 and trainer.current_epoch % epochs == 0
+        if trainer.world_size > 1:  # clocks differ, and a signal may reach only one process
+            decide = trainer.strategy.reduce_boolean_decision
+            asks = batch_idx % (AGREE * trainer.accumulate_grad_batches) == 0
+            stop = asks and decide(stop, all=False)
+            due = asks and decide(due, all=False) if timed else due
+        return stop, due
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

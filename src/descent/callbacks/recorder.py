@@ -184,7 +184,7 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
         lines.append(f"Run folder:  {self.run.folder}{taken}")
         if self.run.folder.events():
             board = command("x").replace("python x", "tensorboard")
-            lines.append(f"TensorBoard: {board} --logdir {os.path.relpath(self.run.path.parent)}")
+            lines.append(f"TensorBoard: {board} --logdir {os.path.relpath(self.run.folder.path.parent)}")
         print(clean("\n".join(lines)), flush=True)
 
     def _describe(self, trainer: Trainer, pl_module: Any) -> None:

@@ -29,7 +29,7 @@ class Restart:
         self.loops = checkpoint["loops"]["fit_loop"]
         self.ended, self.within = self.parts["ended"], self.parts["within"]
         checkpoint["callbacks"] = move(checkpoint["callbacks"], self.parts["at"], str(folder.path))
-        processes, stopped = self.parts["processes"], self.ended and self.parts["should_stop"]
+        processes = self.parts["processes"]
         if len(processes) != trainer.world_size:
             expected = f"{len(processes)} processes in total, as in the resumed run"
             raise ConfigError("trainer.devices", trainer.world_size, expected=expected)
@@ -40,17 +40,18 @@ class Restart:
         if any(isinstance(one, StochasticWeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
             expected = "callbacks without StochasticWeightAveraging, which cannot resume"
             raise ConfigError("callbacks", expected=expected)
-        step = checkpoint["global_step"]
-        further = trainer.max_steps == -1 or trainer.max_steps > step
-        if self.ended and not self.parts["whole"] and not stopped and further:
+        trainer.should_stop = self.ended and self.parts["should_stop"]  # early stopping has ended it
+        progress, step = self.loops["epoch_loop.batch_progress"], checkpoint["global_step"]
+        self.batch = 0 if self.ended else progress["current"]["completed"]
+        midway = self.ended and progress["current"]["completed"] > 0 and not progress["is_last_batch"]
+        if midway and not trainer.should_stop and (trainer.max_steps == -1 or trainer.max_steps > step):
             expected = f"{step}, because the run ended there, in the middle of an epoch"
             raise ConfigError("trainer.max_steps", trainer.max_steps, expected=expected)
-        trainer.should_stop = stopped  # a run that early stopping ended stays ended
 
     def begin(self, trainer: Trainer, pl_module: Any, loader: Any) -> None:
         """Prepare the first epoch, at the end of `on_train_start`."""
         if self.within and hasattr(loader, "start_at"):
-            loader.start_at(self.parts["batch"])
+            loader.start_at(self.batch)
         trainer.accumulate_grad_batches = self.parts["accumulate"]
         if self.ended or not self.within:
             end_restart(trainer)  # otherwise Lightning would continue in the middle of an epoch

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 from descent.errors import ConfigError
 
@@ -24,30 +25,18 @@ def require_inside(path: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def open_atomically(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
+def open_atomically(path: Path) -> Iterator[IO[bytes]]:
     """Open a byte stream to a new file next to `path`, which replaces `path` once it is complete and synced.
 
-    `path` contains a whole file at every moment, because a command may read it while a run trains. A kill
-    leaves at most a `*.part`, which nothing reads.
-
-    Args:
-        path: the file; it is unchanged if anything is raised, such as on a full disk.
-        keep: the path at which the old file stays.
+    `path` is a whole file at every moment, because a command may read it while a run trains, and stays
+    unchanged if anything is raised, such as on a full disk. A kill leaves at most a `*.part`.
     """
-    # in the same folder, because a rename across file systems would be a copy
-    part = path.with_name(f".{path.name[:100]}.{os.getpid()}{MARK}")
-    part.unlink(missing_ok=True)  # never through a link that somebody left there
+    part = path.with_name(f".{uuid4().hex}{MARK}")  # next to it: a rename across file systems would be a copy
     try:
         with part.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        if keep is not None and path.exists():
-            keep.unlink(missing_ok=True)
-            try:
-                os.link(path, keep)
-            except OSError:  # a file system without hard links
-                path.replace(keep)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)

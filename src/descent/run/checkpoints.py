@@ -1,6 +1,8 @@
 """Checkpoint files: written atomically, checked on reading, never running code or leaving the folder."""
 
+import os
 import re
+import shutil
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -32,8 +34,13 @@ class CheckpointFiles(TorchCheckpointIO):
         file.parent.mkdir(exist_ok=True)
         content = BytesIO()  # because torch turns a full disk into a RuntimeError about its archive
         torch.save(checkpoint, content)
-        keep = self.run.previous if file == self.run.last.resolve() else None
-        with open_atomically(file, keep) as stream:
+        if file == self.run.last.resolve() and file.exists():
+            self.run.previous.unlink(missing_ok=True)
+            try:
+                os.link(file, self.run.previous)  # at once; `last.ckpt` stays where it is
+            except OSError:  # a file system without hard links
+                shutil.copyfile(file, self.run.previous)
+        with open_atomically(file) as stream:
             stream.write(content.getbuffer())
 
     def load_checkpoint(
@@ -62,6 +69,7 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             checkpoint = torch.load(file, map_location=map_location, weights_only=True)
             if not isinstance(checkpoint, dict):
                 raise ValueError(f"it contains a {type(checkpoint).__name__}")
+            return checkpoint
         except UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)", str(error))
             reason = found[0] if found else first_line(error)
@@ -70,4 +78,3 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         except Exception as error:  # a file that is cut or changed makes zipfile and torch raise anything
             expected = f"a whole checkpoint of a run; this file is damaged ({first_line(error)})"
             raise DamagedError(str(path), expected=expected) from error
-    return checkpoint

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -73,15 +72,10 @@ class Run:
     changes: Mapping[str, Any] = field(default_factory=dict)  # values typed for a resumed run, by key
     choices: Mapping[str, str] = field(default_factory=dict)  # a word for each group, {"loss": "mae"}
     taken: bool = False  # the requested name belongs to another run
-    trim: Callable[[], None] = lambda: None  # cuts off what TensorBoard received after the checkpoint
-
-    @property
-    def path(self) -> Path:
-        """Return the folder's path."""
-        return self.folder.path
+    trim: Callable[[], None] = lambda: None  # removes what was written after the checkpoint
 
     def rewind(self) -> Path | None:
-        """Return the checkpoint to resume from, and restore the folder to that point; None for a new run."""
+        """Return the checkpoint to resume from, to which `trim` restores the folder; None for a new run."""
         if not self.resumed:
             return None
         from descent.run.rewind import rewind
@@ -92,15 +86,10 @@ class Run:
 
 @contextmanager
 def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, str]]) -> Iterator[RunFolder]:
-    """Create a folder, numbered if its name is taken, and keep other processes out of it.
+    """Create a folder as `make` does, or resume in an existing one, and keep other processes out of it.
 
     A run that fails before it has a metric or a checkpoint removes what it created. Among several processes
     that share a run, the first one claims.
-
-    Args:
-        path: the folder to create, with its parents; for resuming, it exists.
-        resume: continue in the existing folder.
-        write: returns the first files' texts.
 
     Raises:
         ConfigError: the folder cannot be created, or the run in it has not ended.
@@ -113,17 +102,15 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield RunFolder(os.environ.get(SHARED, path))
         return
-    made = [] if resume else [parent for parent in path.parents if not parent.exists()]
     folder = RunFolder(path) if resume else make(RunFolder(path), write)
     os.environ[SHARED] = str(folder.path)
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # from here on there is something to undo
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         lock = FileLock(folder.lock, timeout=0).acquire()  # the system releases it however the process ends
-    except Timeout as error:
-        raise ConfigError("resume", str(folder), expected="one that has ended; this one is active") from error
     except OSError as error:
-        expected = f"a folder that can be written to ({error.strerror})"
+        active, reason = isinstance(error, Timeout), f"a folder that can be written to ({error.strerror})"
+        expected = "one that has ended; this one is active" if active else reason
         raise ConfigError("resume", str(folder), expected=expected) from error
     there = folder.events()
     with lock:
@@ -131,13 +118,13 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
             yield folder
         except BaseException as error:
             gone = not folder.path.is_dir()
-            if not resume and not gone:
-                from descent.run.rewind import give_up
-
-                give_up(folder, made)
-            if isinstance(error, ConfigError):  # the run never started
+            if resume and isinstance(error, ConfigError):  # it never started
                 for name in folder.events().keys() - there.keys():
                     (folder.path / name).unlink()
+            elif not resume and not gone:
+                from descent.run.rewind import give_up
+
+                give_up(folder)
             if isinstance(error, OSError) and (error.errno in FULL or gone):
                 reason = f"{folder}: could not be written to ({error.strerror or error})"
                 raise Stopped(f"{reason}. {folder.advise()}", code=1) from error
@@ -145,26 +132,25 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
 
 
 def make(folder: RunFolder, write: Callable[[RunFolder], Mapping[Path, str]]) -> RunFolder:
-    """Create the first free one of `folder`, `folder-2`, `folder-3`, … with its files, atomically."""
-    parent, name = folder.path.parent, folder.path.name
-    part = parent / f".{name[:100]}.{uuid4().hex[:8]}{MARK}"
+    """Create the first free one of `folder`, `folder-2`, …, which appears with all texts of `write`."""
+    wanted, number = folder.path, 1
+    part = wanted.with_name(f".{uuid4().hex}{MARK}")
     try:
         part.mkdir(parents=True)
-        for number in count(1):
-            folder = RunFolder(parent / (f"{name}-{number}" if number > 1 else name))
-            if folder.path.exists():
-                continue
-            for file, text in write(folder).items():
-                (part / file.name).write_text(text, encoding="utf-8")
-            with suppress(OSError):  # another run took this name a moment ago
-                part.rename(folder.path)
-                return folder
+        while True:
+            if not folder.path.exists():
+                for file, text in write(folder).items():
+                    (part / file.name).write_text(text, encoding="utf-8")
+                with suppress(OSError):  # another run took this name a moment ago
+                    part.rename(folder.path)
+                    return folder
+            number += 1
+            folder = RunFolder(wanted.with_name(f"{wanted.name}-{number}"))
     except OSError as error:
         expected = f"a folder that can be created ({error.strerror})"
         raise ConfigError("folder", str(folder.path), expected=expected) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    raise AssertionError("count() has no end")
 
 
 def move(node: Any, old: str, new: str) -> Any:

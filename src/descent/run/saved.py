@@ -53,14 +53,12 @@ def read_config(folder: RunFolder, key: str = "resume") -> dict[str, Any]:
     """
     if not folder.config.exists():
         siblings = [p.name for p in folder.path.parent.glob("*") if p.is_dir()]
-        expected = f"a run's folder, with {folder.config.name} in it"
+        expected = "a run's folder, with config.yaml in it"
         raise ConfigError(key, str(folder), expected=expected, choices=siblings, meant=folder.path.name)
     config = read_yaml(folder.config)
     groups = ("data", "model", "loss", "module", "optimizer", "trainer", "callbacks")
     if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
-        raise ConfigError(
-            key, str(folder), expected=f"a run of this template; {folder.config.name} describes none"
-        )
+        raise ConfigError(key, str(folder), expected="a run of this template; config.yaml describes none")
     return config
 
 

@@ -49,6 +49,18 @@ def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[s
             raise ConfigError(key, value, expected="a path in the run's folder, or this override typed again")
 
 
+def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text in nested dicts and lists, with its key."""
+    if isinstance(node, str):
+        yield key, node
+    elif isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from list_texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for value in node:
+            yield from list_texts(value, key)
+
+
 def require_no_links(folder: Path, besides: Path | None = None) -> None:
     """Raise a `ConfigError` if a folder contains a link, a pipe or a device, before it is touched.
 
@@ -61,17 +73,11 @@ def require_no_links(folder: Path, besides: Path | None = None) -> None:
             raise ConfigError("resume", str(folder), expected=expected)
 
 
-def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every text in nested dicts and lists, with its key; the keys of dicts are texts as well."""
-    if isinstance(node, str):
-        yield key, node
-    elif isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from list_texts(name, key)
-            yield from list_texts(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from list_texts(value, key)
+def read_text(path: Path) -> str:
+    """Return the text of a file that a run wrote; raise a `ConfigError` for a pipe, which would block."""
+    if not path.is_file():
+        raise ConfigError(str(path), expected="a regular file that a run wrote")
+    return path.read_text(encoding="utf-8")
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -81,13 +87,6 @@ class PlainLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has an alias")
         return super().compose_node(parent, index)
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a file that a run wrote; raise a `ConfigError` for a pipe, which would block."""
-    if not path.is_file():
-        raise ConfigError(str(path), expected="a regular file that a run wrote")
-    return path.read_text(encoding="utf-8")
 
 
 def read_yaml(path: Path) -> Any:
