@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from descent.data.samples import FromSamples
+from descent.table.files import Format
 from descent.table.table import table
 
 DEFAULTS = yaml.safe_load((Path(__file__).parents[2] / "conf/data/table.yaml").read_text(encoding="utf-8"))
@@ -14,7 +15,14 @@ DEFAULTS = yaml.safe_load((Path(__file__).parents[2] / "conf/data/table.yaml").r
 
 def data_of(path: Path, target: str | list[str], **settings: Any) -> FromSamples:
     """Return the data of a table, with the defaults of conf/data/table.yaml."""
-    given = {"_target_": None, "source": table, "path": str(path), "target": target, "seed": 0}
+    given = {
+        "_target_": None,
+        "source": table,
+        "format": Format,
+        "path": str(path),
+        "target": target,
+        "seed": 0,
+    }
     arguments = {**DEFAULTS, **given, "fold": None, "folds": 5, **settings}
     del arguments["_target_"]
     return FromSamples(**arguments)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import unicodedata
+from dataclasses import fields
 from datetime import date, datetime
 from inspect import signature
 from itertools import product
@@ -27,7 +28,9 @@ from descent.table.reader import DAY, Column, Encoder, TableReader
 from descent.table.table import table
 
 ROWS = 60
-SETTINGS = {name: DEFAULTS[name] for name in signature(table).parameters}
+OPTIONS = [field.name for field in fields(Format)]
+SETTINGS = {name: DEFAULTS[name] for name in (*OPTIONS, *signature(table).parameters) if name in DEFAULTS}
+SETTINGS["format"] = Format
 
 
 def read_table(path: Path | str, target: str | list[str], **settings: Any) -> Samples:
@@ -266,7 +269,7 @@ def test_a_column_of_true_and_false_goes_the_whole_way(run: Run, tmp_path: Path)
 
 
 def test_a_prediction_is_of_the_targets_own_type() -> None:
-    reader = TableReader("", [], Format([]), [])
+    reader = TableReader("", Format([]), [], [])
     for classes, kind in ((["0", "1"], pl.Int64), (["false", "true"], pl.Boolean), (["01", "2"], pl.String)):
         values = reader.name_classes(classes)
         assert (values.dtype, values.cast(pl.String).to_list()) == (kind, classes)
@@ -343,7 +346,7 @@ def test_another_runs_rules_are_taken_over(tmp_path: Path) -> None:
 
 def test_a_missing_number_becomes_the_median_and_a_feature_of_its_own() -> None:
     columns = [Column("x", "number", 3.0, True), Column("w", "category", flagged=True, words=["a", "b"])]
-    reader = TableReader("", [], Format([]), columns)
+    reader = TableReader("", Format([]), [], columns)
     _, inputs = reader.read_frame(pl.DataFrame({"x": [None, 5.0, 1.0], "w": ["z", None, "b"]}))
     assert Encoder(columns)(inputs).tolist() == [[3, 1, 0, 0, 0], [5, 0, 0, 0, 1], [1, 0, 0, 1, 0]]
     assert reader.notes() == ["column w: 1 values were not seen in training"]

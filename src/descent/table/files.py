@@ -9,30 +9,38 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unicodedata import normalize
 
 import polars as pl
 import polars.selectors as cs
 
 from descent.data.named_path import NamedPath
-from descent.errors import first_line
+from descent.errors import first_line, require_one_of
 
 BLOCK = 1 << 20  # values to read at once
 SEPARATORS = (",", ";", "\t", "|")
+ORDERS = {"day_first": "$3-$2-$1", "month_first": "$3-$1-$2"}  # of a date's day, month and year
 DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, zlib.error)
 csv.field_size_limit(1 << 24)  # characters of a value; a quote that never ends is an error there
 
 
 @dataclass
 class Format:
-    """The text format of files, as in conf/data/table.yaml; a separator of "" is detected."""
+    """How the values of files are written; conf/data/table.yaml explains the fields."""
 
     missing: list[str]
-    encoding: str = "utf-8-sig"
-    separator: str = ""
-    decimal: str = "point"
+    encoding: str = "auto"
+    separator: str | None = None
+    decimal: Literal["point", "comma"] = "point"
     dates: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.encoding = "utf-8-sig" if self.encoding in ("auto", "utf-8") else self.encoding
+        self.separator = (self.separator or "").replace("\\t", "\t")
+        if "%" not in self.dates:
+            shown = f"auto, {', '.join(ORDERS)}, or a form such as %d.%m.%Y"
+            require_one_of(("auto", *ORDERS), "dates", self.dates, shown)
 
 
 def read_blocks(named: NamedPath, format: Format) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -67,7 +75,7 @@ def read_parquet(file: Path) -> Iterator[pl.DataFrame]:
         yield scan.slice(start, rows).collect()
 
 
-def read_csv(open_it: Any, named: NamedPath, separator: str) -> Iterator[pl.DataFrame]:
+def read_csv(open_it: Any, named: NamedPath, separator: str | None) -> Iterator[pl.DataFrame]:
     """Yield the rows of a CSV, every column as text."""
     with open_it() as lines:
         header = next((line for line in lines if line.strip(" \n")), "")

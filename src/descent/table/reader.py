@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import pi
 from typing import Any
 
@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from descent.data.named_path import NamedPath
 from descent.errors import ConfigError
-from descent.table.files import Format, as_words, read_blocks, tidy
+from descent.table.files import ORDERS, Format, as_words, read_blocks, tidy
 from descent.task import Precise
 
 DAY = 86_400.0  # seconds
 YEARS = (-30_610_224_000.0, 253_402_300_799.0)  # 1000 to 9999, in seconds; "20" is no year of "%Y"
 ISO = ["%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z"]
-ORDERS = {"day_first": "$3-$2-$1", "month_first": "$3-$1-$2"}  # of a date's day, month and year
 
 
 @dataclass
@@ -32,6 +31,7 @@ class Column:
         fill: replaces a missing number or date: the median of the training rows.
         flagged: values were missing in the training rows too, so a separate feature marks them.
         words: the classes, or the categories of the training rows, the most frequent first.
+        form: `Format.decimal` of a number, `Format.dates` of a date.
     """
 
     name: str
@@ -39,15 +39,14 @@ class Column:
     fill: float = 0.0
     flagged: bool = False
     words: list[str] = field(default_factory=list)
-    decimal: str = "point"
-    dates: str = "auto"
+    form: str = "auto"
 
     def read(self, series: pl.Series) -> pl.Series:
         """Return the numbers, Float64; null where a value is missing, of another kind, or an unknown word."""
         if self.words:
             words = pl.Enum(self.words)
             return as_words(series).cast(words, strict=False).to_physical().cast(pl.Float64)
-        return as_seconds(series, self.dates) if self.kind == "date" else as_numbers(series, self.decimal)
+        return as_seconds(series, self.form) if self.kind == "date" else as_numbers(series, self.form)
 
 
 def as_numbers(series: pl.Series, decimal: str = "point") -> pl.Series:
@@ -93,14 +92,14 @@ def to_numbers(columns: Sequence[Column], frame: pl.DataFrame, file: NamedPath, 
         wrong = (read.is_null() & series.is_not_null()) | read.is_infinite()
         if wrong.any():
             row = wrong.arg_true()[0]
+            where = f"in each row of column {name}, but row {first + row + 1:,} has"
             kind = f"one of {', '.join(words[:20])}" if words else f"a {column.kind}"
-            where = f"in each row of column {name}, but row {first + row + 1:,}"
             hint = (
                 ""
                 if words
                 else "; data.missing lists marks of missing values, data.categories columns of text"
             )
-            raise file.error(f"{kind} {where} has {series.to_physical()[row]!r:.200}{hint}")
+            raise file.error(f"{kind} {where} {series.to_physical()[row]!r:.200}{hint}")
         numbers[:, place] = read.fill_null(float("nan")).to_torch()
     return numbers
 
@@ -142,25 +141,24 @@ def constant(values: Sequence[float], dtype: torch.dtype = torch.int64) -> nn.Bu
     return nn.Buffer(torch.tensor(values, dtype=dtype), persistent=False)
 
 
+@dataclass
 class TableReader:
     """Reads CSV and Parquet files, and frames; `path` is the file that its rules were fitted on."""
 
-    def __init__(self, path: str, goals: list[Column], format: Format, columns: list[Column]) -> None:
-        self.path, self.goals, self.format, self.columns = path, goals, format, columns
-        self.targets = [goal.name for goal in goals]
-        self.unseen: Counter[str] = Counter()
+    path: str
+    format: Format
+    goals: list[Column]
+    columns: list[Column]
 
-    def describe(self) -> dict[str, Any]:
-        """Return the schema as plain values."""
-        goals, columns = ([asdict(column) for column in part] for part in (self.goals, self.columns))
-        rules = {"targets": goals, "format": asdict(self.format), "columns": columns}
-        return {"kind": "table", "path": self.path, **rules}
+    def __post_init__(self) -> None:
+        self.targets = [goal.name for goal in self.goals]
+        self.unseen = Counter[str]()
 
     @classmethod
     def from_description(cls, values: Mapping[str, Any]) -> "TableReader":
-        """Return the reader from the result of `describe`."""
-        goals, columns = ([Column(**column) for column in values[part]] for part in ("targets", "columns"))
-        return cls(values["path"], goals, Format(**values["format"]), columns)
+        """Return the reader from its fields as plain values."""
+        goals, columns = ([Column(**column) for column in values[part]] for part in ("goals", "columns"))
+        return cls(values["path"], Format(**values["format"]), goals, columns)
 
     def encoder(self) -> Encoder:
         """Return the module that turns columns into features."""

@@ -50,19 +50,22 @@ def table(
     require(bool(path), "path", path, "a CSV or Parquet file, such as data.path=houses.csv")
     require(max_categories >= 1, "max_categories", max_categories, "a whole number of at least 1")
     written, paths = format(**text), {"path": path, "val_path": val_path, "test_path": test_path}
-    parts = [(read_all(file, written), file) for file in map(NamedPath, paths, paths.values()) if file.path]
+    files = [NamedPath(key, name) for key, name in paths.items() if name]
+    parts = [(read_all(file, written), file) for file in files]
     frame, file = parts[0]
     expected = f"one of the columns {', '.join(frame.columns)[:2000]}".replace("\n", " ")
     expected += "; data.separator sets the character between columns" if frame.width == 1 else ""
     require(bool(target), "target", None, expected)
-    named = {"target": [target] if isinstance(target, str) else target, "columns": columns}
-    named |= {"exclude": exclude, "categories": categories, "split": [split] if split else []}
+    targets = [target] if isinstance(target, str) else target or []
+    named = {"target": targets, "columns": columns or [], "exclude": exclude, "categories": categories}
+    named["split"] = [split] if split else []
     for key, names in named.items():
-        named[key] = [normalize("NFC", str(name)) for name in names or ()]
+        named[key] = [normalize("NFC", str(name)) for name in names]
         for name in named[key]:
             require_one_of(frame.columns, key, name, expected)
     goals = find_goals(frame, named["target"], task, written)
-    passed, kinds = named["target"] + named["exclude"] + named["split"], dict.fromkeys(named["categories"], "category")
+    passed = named["target"] + named["exclude"] + named["split"]
+    kinds = dict.fromkeys(named["categories"], "category")
     learned = [Column(n, kinds.get(n, "")) for n in named["columns"] or frame.columns if n not in passed]
     reader = TableReader(str(Path(file.path).expanduser().resolve()), written, goals, learned)
     values, known = map(torch.cat, zip(*(reader.take_targets(*part) for part in parts), strict=True))
@@ -94,20 +97,19 @@ def read_all(file: NamedPath, format: Format) -> pl.DataFrame:
 def find_goals(frame: pl.DataFrame, targets: Sequence[str], task: str, format: Format) -> list[Column]:
     """Return the rules of the targets: one of classes, or numbers."""
     for name in targets:
+        known = frame[name].drop_nulls()
         try:
-            goal = fit_column(frame[name], format, task == "classes", CLASSES)
+            goal = fit_column(known, format, task == "classes", CLASSES)
         except ValueError as error:
             raise ConfigError("target", name, expected=f"values to learn ({error})") from error
-    known = frame[targets[0]].drop_nulls()
-    if task == "auto" and goal.kind == "number":
-        numbers = goal.read(known).unique()
-        few = len(numbers) <= FEW and (numbers == numbers.round(0)).all()
-    classes = task == "classes" or (task == "auto" and (goal.kind == "category" or (goal.kind == "number" and few)))
-    if len(targets) > 1 or not classes:
+    numbers = goal.read(known)
+    few = goal.kind == "number" and numbers.n_unique() <= FEW and (numbers % 1 == 0).all()
+    if len(targets) > 1 or task not in ("auto", "classes") or not (few or goal.kind == "category"):
         return [Column(name, "number", form=format.decimal) for name in targets]
     words = as_words(known).unique().sort()
-    numbers = as_numbers(words)
-    return [Column(targets[0], "class", words=(words if numbers.has_nulls() else words.gather(numbers.arg_sort())).to_list())]
+    if not as_numbers(words).has_nulls():
+        words = words.gather(as_numbers(words).arg_sort())
+    return [Column(targets[0], "class", words=words.to_list())]
 
 
 def fit_column(values: pl.Series, format: Format, named: bool, most: int) -> Column:
