@@ -10,7 +10,7 @@ from typing import Any
 import hand_loop as tutorial
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from small import data_of, last_weights, supervised, take, train_here, trainer
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from descent.losses import MeanAbsoluteError
 from descent.models import MLP
-from descent.trainer import Trainer as OwnTrainer
+from descent.trainer import Trainer
 
 BATCH = 37  # leaves a smaller last batch in training and in validation
 EPOCHS = 3
@@ -91,45 +91,34 @@ def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
         assert [float(word) for word in shown] == pytest.approx(expected, abs=0.5e-4 + 1e-6)
 
 
-def test_the_default_run_calls_torchs_own_step_within_lightnings_own_loop(monkeypatch: Any) -> None:
-    own, found = torch.optim.SGD.step, []
+def test_lightning_calls_torchs_own_step_on_the_models_tensors_and_validates_in_eval_without_gradients(
+    monkeypatch: Any,
+) -> None:
+    own, steps = torch.optim.SGD.step, []
+    modes: dict[bool, set[tuple[bool, bool]]] = {True: set(), False: set()}
 
     def step(self: torch.optim.SGD, closure: Any = None) -> Any:
         frame, around = sys._getframe(), []
         while frame := frame.f_back:  # type: ignore[assignment]
             around.append(type(frame.f_locals.get("self")))
-        found.append(around)
+        steps.append(around)
+        held = [p for group in self.param_groups for p in group["params"]]
+        assert [*map(id, held)] == [*map(id, module.model.parameters())]
         return own(self, closure)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
-    data = data_of()
-    trainer(OwnTrainer, default_root_dir="unused", max_epochs=2).fit(supervised(data), datamodule=data)
-    assert len(found) == 2 * len(data.train_dataloader())
-    assert all({_AutomaticOptimization, _TrainingEpochLoop} <= set(around) for around in found)
-
-
-def test_the_criterion_has_no_parameters_and_the_optimizer_holds_the_very_tensors_of_the_models() -> None:
-    assert not list(MeanAbsoluteError().parameters())
-    module = supervised(data_of())
-    optimizer = module.configure_optimizers()
-    assert isinstance(optimizer, torch.optim.SGD)
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    assert len(held) == 4
-    assert all(a is b for a, b in zip(held, module.model.parameters(), strict=True))
-
-
-def test_eval_and_no_grad_hold_in_validation() -> None:
-    seen: dict[bool, set[tuple[bool, bool]]] = {True: set(), False: set()}
 
     class Witness(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
             validates = fitted.sanity_checking or not module.training
-            seen[validates].add((self.training, torch.is_grad_enabled()))
+            modes[validates].add((self.training, torch.is_grad_enabled()))
             return inputs
 
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    assert not list(MeanAbsoluteError().parameters())
     data = data_of()
     module = supervised(data, nn.Sequential(Witness(), MLP(**data.sizes, hidden=[16], dropout=0.0)))
     module.tried = True  # else one batch is first sent through everything, with gradients
-    fitted = trainer(Trainer, max_epochs=2)
+    fitted = trainer(Trainer, default_root_dir="unused", max_epochs=2)
     fitted.fit(module, datamodule=data)
-    assert seen == {False: {(True, True)}, True: {(False, False)}}
+    assert len(steps) == 2 * len(data.train_dataloader())
+    assert all({_AutomaticOptimization, _TrainingEpochLoop} <= set(around) for around in steps)
+    assert modes == {False: {(True, True)}, True: {(False, False)}}

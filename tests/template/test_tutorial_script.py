@@ -35,21 +35,15 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return finished.out.splitlines()
 
 
-def find_number(printed: list[str], start: str) -> float:
-    (line,) = (line for line in printed if line.startswith(start))
-    return float(line.split(": ")[-1])
-
-
-def test_the_script_prints_every_fact(printed: list[str]) -> None:
+def test_the_script_prints_every_fact_and_both_loops_print_the_same_epochs(printed: list[str]) -> None:
     assert [line for line in FACTS.split("\n")[1:-1] if line not in printed] == []
     (error,) = (line for line in printed if "without super().__init__()" in line)
     assert re.search(r"AttributeError: .*__init__", error)
-    assert find_number(printed, "7. largest difference of a figure") < 1e-5
-    means = {find_number(printed, f"8. mean over the {word}") for word in ("batches", "samples")}
-    assert len(means) == 2
-
-
-def test_both_loops_print_the_same_epochs_and_the_model_learns(printed: list[str]) -> None:
+    marks = ("7. largest difference of a figure: ", "8. mean over the batches", "8. mean over the samples")
+    found = [line for line in printed if line.startswith(marks)]
+    difference, over_batches, over_samples = (float(line.split(": ")[-1]) for line in found)
+    assert difference < 1e-5
+    assert over_batches != over_samples
     lines = [line for line in printed if line.startswith("Epoch ")]
     assert [line.split(",")[0] for line in lines] == 2 * [f"Epoch {epoch}/10" for epoch in range(1, 11)]
     figures = [[float(figure) for figure in re.findall(r": ([\d.]+)", line)] for line in lines]
@@ -57,7 +51,7 @@ def test_both_loops_print_the_same_epochs_and_the_model_learns(printed: list[str
         assert len(by_hand) == 4
         assert by_hand == pytest.approx(by_lightning, abs=2e-4)
     assert figures[9][3] > 0.85
-    assert find_number(printed, "8. mean over the samples") == pytest.approx(figures[9][2], abs=2e-4)
+    assert over_samples == pytest.approx(figures[9][2], abs=2e-4)
 
 
 def test_the_page_quotes_the_script_and_what_it_prints(printed: list[str]) -> None:
