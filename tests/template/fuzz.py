@@ -119,15 +119,12 @@ def attempt(words: list[str], folder: Path) -> dict[str, Any]:
     placed = any(word.startswith("folder=") for word in words) or words[-1] in ("--cfg", "-c", "--config-dir")
     line = [*words, *([] if placed else [f"folder={folder}/run"])]
     out, err, typed = io.StringIO(), io.StringIO(), dict[str, str]()
-    code: Any = 0
+    code: Any
     begun = time.monotonic()
     GlobalHydra.instance().clear()
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            with cli.report(typed):
-                code = cli.run_line(short, "train", line, typed)
-        except SystemExit as end:
-            code = end.code
+            code = cli.attempt(lambda: cli.run_line(short, "train", line, typed), typed)
         except BaseException:
             code = traceback.format_exc()
     left = [path.name for path in folder.iterdir()]

@@ -161,7 +161,7 @@ def assert_refused(run: Run, made: Path, *words: str) -> str:
     ("word", "line"),
     [
         ("data.batch_size=32", "=32: expected 64, as in the resumed run; start a new run"),
-        ("loss=mae", "loss="),
+        ("loss=mae", "loss=mae: expected default, as in the resumed run; start"),
         ("model.hidden=[32]", "model.hidden=[32]: expected [256]"),
         ("freeze=['1.*']", "freeze=['1.*']: expected []"),
         ("callbacks=none", "callbacks=none: expected the callback checkpoint"),

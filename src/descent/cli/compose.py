@@ -1,7 +1,7 @@
 """Turns overrides into a config, by Hydra's compose API; an error becomes one line."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import hydra
 import yaml
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from descent.cli.overrides import by_key, key_of, parse
@@ -34,7 +34,8 @@ class Composed:
 def compose(name: str, words: Sequence[str]) -> Composed:
     """Return the config that `conf/<name>.yaml` and overrides define, quoted by `quote_word`."""
     OmegaConf.register_new_resolver("datasets", lambda: str(DATASETS), replace=True)
-    node, own = compose_node(name, words)
+    node = compose_node(name, words)
+    own = node.pop("hydra")
     choices = {
         str(group): "+".join(word) if isinstance(word, list) else str(word)
         for group, word in own.runtime.choices.items()
@@ -52,36 +53,30 @@ def compose(name: str, words: Sequence[str]) -> Composed:
         raise ConfigError(key or "config", expected=f"a value that exists ({first_line(error)})") from error
     if name == "train":
         config |= {group: {} for group in EMPTY if group not in config and group in list_groups()}
-    recipe = {str(key): str(value) for key, value in (own.sweeper.get("params") or {}).items()}
-    return Composed(config, choices, recipe)
+    return Composed(config, choices, {str(k): str(v) for k, v in (own.sweeper.get("params") or {}).items()})
 
 
-def compose_node(name: str, words: Sequence[str]) -> tuple[DictConfig, DictConfig]:
-    """Return the config with its references, and Hydra's own config."""
+def compose_node(name: str, words: Sequence[str]) -> DictConfig:
+    """Return the config with its references, and Hydra's own config as its node `hydra`."""
     for word in words:
         group, value = key_of(word), parse(word).value()
-        single = isinstance(value, str) or word[0] == "~" or word == "experiment=null"
-        several = group in SEVERAL and isinstance(value, list) and not any(isinstance(v, list) for v in value)
-        if group in list_groups() and not (single or several):  # Hydra would mix the files
+        chosen = value if group in SEVERAL and isinstance(value, list) else [value]
+        if group in list_groups() and word[0] != "~" and not all(isinstance(one, str) for one in chosen):
             raise refuse_choice(group, word.partition("=")[2], list_choices(group))
     # add a `_target_` if a group has none, such as the default of loss
     complete = [f"++{w}" if key_of(w).endswith("._target_") and w[0] not in "+~" else w for w in words]
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra.compose(name, complete, return_hydra_config=True)
+            node = hydra.compose(name, complete, return_hydra_config=True)
     except MissingConfigException as error:
         group, _, word = str(error.missing_cfg_file).rpartition("/")
         raise refuse_choice(group, word, error.options or list_choices(group)) from error
-    except yaml.MarkedYAMLError as error:
-        mark: Any = error.problem_mark
-        where = f"{mark.name}, line {mark.line + 1}" if mark else name
-        raise ConfigError(where, expected=f"YAML ({error.problem})") from error
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
+        from descent.cli.help import explain
+
         raise explain(error, name, words) from error
-    own = config.hydra
-    with open_dict(config):
-        del config["hydra"]
-    return config, own
+    OmegaConf.set_struct(node, False)
+    return node
 
 
 def refuse_choice(group: str, value: str, known: Sequence[str]) -> ConfigError:
@@ -91,36 +86,14 @@ def refuse_choice(group: str, value: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(group, value, expected=f"one of {', '.join(known)}{more}", choices=known)
 
 
-def explain(error: Exception, name: str, words: Sequence[str]) -> ConfigError:
-    """Return the error for overrides that Hydra could not compose; its message names the key."""
-    groups = [word for word in words if key_of(word) in list_groups()]
-    named = [word for word in words if key_of(word) in str(error)]
-    word = max(named, key=lambda word: len(key_of(word)), default=" ".join(words) or name)
-    if "Could not" not in str(error) or word not in named or word in groups or word[0] == "+":
-        return ConfigError(word, expected=f"an override that Hydra can compose ({first_line(error)})")
-    keys = [*list_keys(OmegaConf.to_container(compose_node(name, groups)[0]))]
-    group, _, last = key_of(word).rpartition(".")
-    same = (key for key in keys if key.startswith(group) and key.endswith(f".{last}"))  # optimizer.lr for lr
-    return ConfigError(word, expected="a key of the config", choices=keys, meant=next(same, key_of(word)))
-
-
-def list_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the key of every field in nested dicts."""
-    for name, value in node.items() if isinstance(node, Mapping) else ():
-        if not str(name).startswith("_"):
-            yield f"{prefix}{name}"
-            yield from list_keys(value, f"{prefix}{name}.")
-
-
 def start_afresh(config: DictConfig, words: Sequence[str]) -> None:
     """If a `_target_` is typed, drop its node's fields that are not typed: another target took them."""
     typed = [f"{key_of(word)}." for word in words]
     for path in (key.removesuffix("._target_.") for key in typed if key.endswith("._target_.")):
         node: Any = OmegaConf.select(config, path)
-        with open_dict(config):
-            for field in [field for field in node if not field.startswith("_")]:
-                if not any(key.startswith(f"{path}.{field}.") for key in typed):
-                    del node[field]
+        for field in [field for field in node if not field.startswith("_")]:
+            if not any(key.startswith(f"{path}.{field}.") for key in typed):
+                del node[field]
 
 
 def name_run(choices: Mapping[str, str], words: Sequence[str]) -> str:

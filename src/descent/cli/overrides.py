@@ -1,8 +1,9 @@
 """Overrides such as `optimizer.lr=0.1`: parsed by Hydra's grammar, and quoted where it needs quotes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -61,3 +62,12 @@ def quote_word(word: str, sweeps: bool) -> str:
 def quote_items(text: str) -> str:
     """Quote those items that Hydra cannot parse."""
     return ",".join(quote_word(f"x={item.strip()}", sweeps=False)[2:] for item in text.split(","))
+
+
+def quote_words(words: Sequence[str], flags: Mapping[str, str]) -> list[str]:
+    """Return a command line's overrides as Hydra parses them, including that of `--config-dir`."""
+    sweeps = "--multirun" in flags or any(word.startswith("experiment=") for word in words)
+    words = [quote_word(word, sweeps) for word in words]
+    if place := flags.get("--config-dir"):
+        words.append(f"hydra.searchpath=[{quote(f'file://{Path(place).resolve()}')}]")
+    return words

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from descent.cli.compose import compose
+from descent.cli.help import list_places
 from descent.cli.overrides import key_of, parse, quote
 from descent.errors import ConfigError, as_typed
 from descent.run.folder import RunFolder, move
@@ -32,10 +33,10 @@ def find_resumed(value: bool | str | None, folder: Path, words: Sequence[str]) -
     if not value and not again:
         return None
     name = RunFolder(folder).overrides.name
-    runs = [RunFolder(path.parent) for path in folder.parent.glob(f"*/{name}") if path.is_file()]
-    for run in sorted(runs, key=lambda run: run.overrides.stat().st_mtime_ns, reverse=True):
-        if is_same(read_yaml(run.overrides), words):
-            return run
+    files = [path for path in folder.parent.glob(f"*/{name}") if path.is_file()]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        if is_same(read_yaml(file), words):
+            return RunFolder(file.parent)
     if again:
         return None
     expected = f"an earlier run of this command in {os.path.relpath(folder.parent)}; there is none"
@@ -68,8 +69,7 @@ def resume(
     if "checkpoint" not in (config["callbacks"] or {}):
         raise ConfigError("callbacks", expected="the callback checkpoint, which resumes a run")
     values = {key_of(word): parse(word).value() for word in words}
-    places = [Path(place.removeprefix("file://")) for place in values.get("hydra.searchpath", [])]
-    allowed = list_allowed(words, map(str, values.get("allow", [])), places)
+    allowed = list_allowed(words, map(str, values.get("allow", [])), list_places(words))
     own = {group: config.get(group) for group in ("callbacks", "logger", "trainer")}
     require_own_paths(own, folder.path, values)
     merged = {key_of(word): word for word in (*(() if same else map(str, before)), *words)}
@@ -79,16 +79,19 @@ def resume(
 def find_changes(config: Mapping[str, Any], words: Sequence[str], folder: RunFolder) -> dict[str, Any]:
     """Return what typed overrides change in a run, by key; only some keys leave it the same run."""
     own = [f"{key}={quote(str(config[key]))}" for key in ("monitor", "mode") if key in config]
-    typed = compose("train", [*own, f"folder={quote(str(folder.path))}", *words]).config
+    typed = compose("train", [*own, f"folder={quote(str(folder.path))}", *words])
     scheduler = config.get("scheduler") or {}
     sized = [name for name in LENGTHS if name in scheduler and scheduler[name] is None]
     changes: dict[str, Any] = {}
     for key in map(key_of, words):
-        value, was = select(typed, key), select(config, key)
+        value, was = select(typed.config, key), select(config, key)
+        steady = key == "optimizer.lr" and not scheduler
+        free = steady or any(f"{key}.".startswith(f"{free}.") for free in FREE)
+        if value != was and not free and key in typed.choices:  # a word is shorter than its file's fields
+            value, was = typed.choices[key], select(config, f"choices.{key}")
         if value == was:
             continue
-        steady = key == "optimizer.lr" and not scheduler
-        if not steady and not any(f"{key}.".startswith(f"{free}.") for free in FREE):
+        if not free:
             why = f"as in the resumed run; start a new run from its weights by init_from={folder}"
             raise ConfigError(key, value, expected=f"{as_typed(was)}, {why}")
         if sized and key in ("trainer.max_epochs", "trainer.max_steps"):

@@ -18,7 +18,7 @@ from descent.build import build_node
 from descent.cli.check import check
 from descent.cli.compose import compose
 from descent.cli.fields import FIELDS
-from descent.cli.main import report
+from descent.cli.main import attempt
 from descent.cli.overrides import by_key, key_of, parse, quote
 from descent.errors import ConfigError, blame, require, require_one_of
 from descent.paths import CONF, LOGS, ROOT, list_choices, list_groups
@@ -213,12 +213,7 @@ def run_command(words: list[str]) -> int:
     from descent.cli.runs import start
     from descent.notebook import load_job
 
-    try:
-        with report(by_key(words)):
-            start(load_job(), words)
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
-    return 0
+    return attempt(lambda: start(load_job(), words), by_key(words))
 
 
 def to_recipe(words: Sequence[str], comment: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from descent.errors import ConfigError, first_line
-from descent.paths import CONF
+from descent.paths import CONF, read_conf
 
 TARGET = re.compile(r"_target_[:=]\s*[\"']?([\w.]+)")
 OWN = ("descent.task.Classes", "descent.task.Values", "descent.task.Labels", "descent.task.Tokens")
@@ -21,18 +21,18 @@ PLACES = re.compile(r"(?<!sub_)dir|path|uri|location|_args_")  # in keys whose v
 
 
 def list_allowed(
-    words: Iterable[str] = (), more: Iterable[str] = (), places: Iterable[Path] = ()
+    words: Iterable[str] = (), more: Iterable[str] = (), places: Iterable[Path] = (CONF,)
 ) -> set[str]:
     """Return the names that a config from elsewhere may use.
 
     Args:
         words: typed overrides, whose targets the user vouches for.
         more: what `allow=` lists: names, or modules whose own classes and functions are trusted.
-        places: folders of config files that the user names, as with `--config-dir`.
+        places: folders of config files, of which the user may name some by `--config-dir`.
     """
-    files = (path for place in (CONF, *places) for path in place.rglob("*.yaml"))
-    texts = (path.read_text(encoding="utf-8") for path in files)
-    return {*OWN, *more, *(name for text in (*texts, *words) for name in TARGET.findall(text))}
+    files = (path for place in places for path in place.rglob("*.yaml"))
+    texts = (*map(read_conf, files), *words)
+    return {*OWN, *more, *(name for text in texts for name in TARGET.findall(text))}
 
 
 def require_own_paths(config: Mapping[str, Any], folder: Path, typed: Iterable[str] = ()) -> None:
