@@ -112,7 +112,7 @@ def assert_one_line(finished: Finished, *parts: str) -> None:
     """Exit code 2, one line on stderr with these parts, nothing else, and no folder left."""
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished
     assert all(part in finished.err for part in parts), finished
-    assert [p.name for p in finished.folder.iterdir() if p.name[0] != "."] == []
+    assert {path.name for path in finished.folder.iterdir()} <= {".out", ".err", "conf"}
 
 
 def test_the_traceback_is_there_for_who_asks_and_for_a_bug_of_ones_own(run: Run) -> None:
@@ -185,7 +185,7 @@ def test_outside_of_the_environment_one_line_names_the_way_in(tmp_path: Path) ->
 
 
 def test_another_command_says_which_runs_there_are_and_has_no_sweeps(run: Run) -> None:
-    assert_one_line(run("run=null", command="evaluate"), "run=null: expected the folder of a run, logs/…")
+    assert_one_line(run("run=null", command="evaluate"), "run=null: expected the folder of a run, such as ")
     assert_one_line(run("-m", "run=nowhere", command="evaluate"), "--multirun: expected src/train.py")
 
 
@@ -215,6 +215,9 @@ def test_config_of_ones_own_lies_anywhere(run: Run, tmp_path: Path) -> None:
     (tmp_path / "conf/loss").mkdir()
     (tmp_path / "conf/loss/lame.yaml").write_text("reduction: mean\n")  # without a _target_
     assert run("--config-dir=conf", "loss=lame").err.startswith("loss=lame: expected one of ")
+    latin = tmp_path / "conf/loss/latin.yaml"
+    latin.write_text("# caf\xe9\n_target_: torch.nn.L1Loss\n", encoding="latin-1")
+    assert_one_line(run("--config-dir=conf", "loss=latin"), f"{latin}: expected text in UTF-8", "0xe9")
 
 
 # ---- words -------------------------------------------------------------------------------------------------

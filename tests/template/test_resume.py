@@ -250,7 +250,8 @@ def test_resume_true_finds_the_newest_run_of_this_command(run: Run, tmp_path: Pa
     for name in ("run", "without_words", "pipe"):
         (tmp_path / name).mkdir()
     (tmp_path / "run/overrides.yaml").write_text("- seed=1\n")
-    (tmp_path / "without_words/config.yaml").write_text("seed: 1\n")
+    for name in ("run", "without_words"):
+        (tmp_path / name / "config.yaml").write_text("seed: 1\n")
     os.mkfifo(tmp_path / "pipe/overrides.yaml")
     found = find_resumed(True, tmp_path / "new", ["seed=1"])
     assert found is not None

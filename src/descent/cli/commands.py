@@ -8,7 +8,7 @@ from descent.cli.check import check
 from descent.cli.compose import compose
 from descent.cli.main import watch_for_garbage
 from descent.cli.overrides import by_key, quote
-from descent.errors import require
+from descent.errors import ConfigError
 from descent.paths import LOGS
 
 
@@ -16,22 +16,13 @@ def run_command(job: Callable[..., Any], name: str, words: Sequence[str]) -> Non
     """Call a job with the config that `conf/<name>.yaml` and overrides define."""
     config = compose(name, words).config
     check(name, config, by_key(words))
-    if "run" in config:
-        config["run"] = locate_run(config["run"])
+    if config.get("run", "") is None:
+        from descent.run.saved import find_runs
+
+        newest = next(iter(find_runs(LOGS)), "logs/…")
+        raise ConfigError("run", None, expected=f"the folder of a run, such as {newest}")
     watch_for_garbage()
     job(Config(config))
-
-
-def locate_run(run: str | None) -> str:
-    """Return the folder of the run that a command uses; `latest` is the newest one in logs/."""
-    if run is not None and run != "latest":
-        return run
-    from descent.run.saved import find_runs
-
-    newest = next(iter(find_runs(LOGS)), None)
-    there = f"; the newest is {newest}, or run=latest" if newest else ""
-    require(bool(run and newest), "run", run, f"the folder of a run, logs/…{there}")
-    return str(newest)
 
 
 def gather(words: Sequence[str]) -> list[str]:

@@ -13,14 +13,8 @@ from typing import Any
 
 from descent.errors import ConfigError, Stopped, clean, require
 
-SHORT = {
-    "-h": "--help",
-    "-c": "--cfg",
-    "-m": "--multirun",
-    "-cd": "--config-dir",
-    "-sc": "--shell-completion",
-}
-FLAGS = (*SHORT.values(), "--version", "--hydra-help", "--info")
+SHORT = {"-h": "--help", "-c": "--cfg", "-m": "--multirun", "-cd": "--config-dir"}
+FLAGS = (*SHORT.values(), "--version", "--hydra-help", "--info", "--shell-completion", "-sc")
 OF_SWEEPS = ("experiment=", "resume=", "jobs=", "trials=", "search", "executor")  # how their words begin
 
 

@@ -9,8 +9,8 @@ from descent.cli.compose import compose
 from descent.cli.help import list_places
 from descent.cli.overrides import key_of, parse, quote
 from descent.errors import ConfigError, as_typed
-from descent.run.folder import RunFolder, move
-from descent.run.saved import read_config
+from descent.run.folder import Run, RunFolder, move
+from descent.run.saved import find_runs, read_config
 from descent.run.trust import list_allowed, read_yaml, require_no_links, require_own_paths
 
 # how long a run trains, on what, and what it prints and saves; anything else would make it a different run
@@ -32,11 +32,9 @@ def find_resumed(value: bool | str | None, folder: Path, words: Sequence[str]) -
     again = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
     if not value and not again:
         return None
-    name = RunFolder(folder).overrides.name
-    files = [path for path in folder.parent.glob(f"*/{name}") if path.is_file()]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
-        if is_same(read_yaml(file), words):
-            return RunFolder(file.parent)
+    for run in find_runs(folder.parent):
+        if run.path.parent == folder.parent and is_same(read_yaml(run.overrides), words):
+            return run
     if again:
         return None
     expected = f"an earlier run of this command in {os.path.relpath(folder.parent)}; there is none"
@@ -48,10 +46,8 @@ def is_same(saved: Any, words: Sequence[str]) -> bool:
     return isinstance(saved, list) and sorted(map(str, saved)) == sorted(words)
 
 
-def resume(
-    folder: RunFolder, words: Sequence[str]
-) -> tuple[dict[str, Any], list[str], dict[str, Any], set[str]]:
-    """Return a run's config with the typed overrides, all overrides, changes by key, and allowed names."""
+def resume(folder: RunFolder, words: Sequence[str]) -> tuple[dict[str, Any], list[str], Run]:
+    """Return a run's config with what typed overrides change in it, all its overrides, and the `Run`."""
     config = read_config(folder)
     require_no_links(folder.path)
     config = move(config, str(config.get("folder")), str(folder.path))
@@ -73,7 +69,12 @@ def resume(
     own = {group: config.get(group) for group in ("callbacks", "logger", "trainer")}
     require_own_paths(own, folder.path, values)
     merged = {key_of(word): word for word in (*(() if same else map(str, before)), *words)}
-    return config, list(merged.values()), changes, allowed
+    choices = config.pop("choices", {})
+    return (
+        config,
+        [*merged.values()],
+        Run(folder, resumed=True, allowed=allowed, changes=changes, choices=choices),
+    )
 
 
 def find_changes(config: Mapping[str, Any], words: Sequence[str], folder: RunFolder) -> dict[str, Any]:

@@ -8,50 +8,35 @@ from typing import Any
 import yaml
 
 from descent.build import Config
-from descent.cli.check import check, check_value
+from descent.cli.check import check
 from descent.cli.compose import compose
-from descent.cli.fields import FIELDS
 from descent.cli.main import watch_for_garbage
-from descent.cli.overrides import by_key, key_of, parse
+from descent.cli.overrides import by_key, key_of
 from descent.errors import require
 from descent.run.folder import Run, RunFolder, claim, move
 
 
 def start(job: Callable[..., Any], words: Sequence[str]) -> Any:
     """Call a job with the `Config` and the `Run` that overrides define, new or resumed; return its result."""
-    value: Any = next((parse(word).value() for word in words if key_of(word) == "resume"), None)
-    check_value("resume", value, FIELDS["train"]["resume"], "")
-    words = [word for word in words if key_of(word) != "resume"]
     composed = compose("train", words)
-    config, choices = composed.config, composed.choices
-    wanted = Path(config["folder"])
-    require("$" not in str(wanted), "folder", wanted, "a path without $, which loggers would replace")
-    found, allowed = None, None
-    changes: dict[str, Any] = {}
-    if value or "SLURM_RESTART_COUNT" in os.environ:
+    config, run = composed.config, Run(RunFolder(composed.config["folder"]), choices=composed.choices)
+    require("$" not in str(run.path), "folder", run.path, "a path without $, which loggers would replace")
+    value, words = config["resume"], [word for word in words if key_of(word) != "resume"]
+    if value is True or isinstance(value, str) or "SLURM_RESTART_COUNT" in os.environ:
         from descent.cli.resume import find_resumed, resume
 
-        if found := find_resumed(value, wanted, words):
-            config, words, changes, allowed = resume(found, words)
-            choices, wanted = config.pop("choices", {}), found.path
-    config["resume"] = None
+        if found := find_resumed(value, run.path, words):
+            config, words, run = resume(found, words)
     check("train", config, by_key(words))
+    config["resume"], wanted = None, run.path
 
     def describe(folder: RunFolder) -> Mapping[Path, str]:
         """Return the first files of a folder: the run's config and its overrides."""
-        run = {**move(config, str(wanted), str(folder.path)), "choices": choices}
-        texts = {folder.config: run, folder.overrides: list(words)}
+        own = {**move(config, str(wanted), str(folder.path)), "choices": run.choices}
+        texts = {folder.config: own, folder.overrides: list(words)}
         return {p: yaml.safe_dump(t, sort_keys=False, allow_unicode=True) for p, t in texts.items()}
 
-    with claim(wanted, found is not None, describe) as folder:
-        run = Run(
-            folder,
-            resumed=found is not None,
-            files=describe(folder),
-            allowed=allowed,
-            changes=changes,
-            choices=choices,
-            taken=folder.path.name != wanted.name,
-        )
+    with claim(wanted, run.resumed, describe) as folder:
+        run.folder, run.files, run.taken = folder, describe(folder), folder.path.name != wanted.name
         watch_for_garbage()
         return job(Config(move(config, str(wanted), str(folder.path))), run)
