@@ -19,16 +19,17 @@ from descent.run.folder import Run, RunFolder, claim, move
 def start(job: Callable[..., Any], words: Sequence[str]) -> Any:
     """Call a job with the `Config` and the `Run` that overrides define, new or resumed; return its result."""
     composed = compose("train", words)
-    config, run = composed.config, Run(RunFolder(composed.config["folder"]), choices=composed.choices)
-    require("$" not in str(run.path), "folder", run.path, "a path without $, which loggers would replace")
+    config, folder = composed.config, composed.config["folder"]
+    require("$" not in folder, "folder", folder, "a path without $, which loggers would replace")
+    run = Run(RunFolder(folder), choices=composed.choices)
     value, words = config["resume"], [word for word in words if key_of(word) != "resume"]
     if value is True or isinstance(value, str) or "SLURM_RESTART_COUNT" in os.environ:
         from descent.cli.resume import find_resumed, resume
 
-        if found := find_resumed(value, run.path, words):
+        if found := find_resumed(value, run.folder.path, words):
             config, words, run = resume(found, words)
     check("train", config, by_key(words))
-    config["resume"], wanted = None, run.path
+    config["resume"], wanted = None, run.folder.path
 
     def describe(folder: RunFolder) -> Mapping[Path, str]:
         """Return the first files of a folder: the run's config and its overrides."""
