@@ -22,8 +22,7 @@ from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
 from descent.data.stored import Loader
 from descent.errors import ConfigError
-from descent.images.files import find_images
-from descent.images.reader import ImageReader
+from descent.images.reader import ImageReader, find_images
 from descent.images.samples import images
 
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None

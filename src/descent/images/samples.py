@@ -17,8 +17,7 @@ from descent.data.named_path import NamedPath
 from descent.data.samples import Samples
 from descent.data.torchvision_sets import import_torchvision
 from descent.errors import ConfigError, require
-from descent.images.files import count_passed, find_labelled, read_header, show
-from descent.images.reader import ImageReader, find_pixels
+from descent.images.reader import ImageReader, count_passed, find_labelled, find_pixels, read_header, show
 
 LARGEST = 224  # pixels per side, unless the user sets the size
 MEMORY = 2 << 30  # bytes of decoded images that in_memory=auto keeps
@@ -116,5 +115,5 @@ def images(
     ]
     if cut := sum(0.9 * max(h * width, w * height) > min(h * width, w * height) for h, w in sizes):
         lines.append(f"  cut off   over a tenth of {cut:,} images at two sides; data.size=[height,width]")
-    description, preview = {"kind": "images", **asdict(reader)}, "\n".join([*lines, ""])
-    return Samples(inputs, targets, classes, given, per_channel=True, reader=description, preview=preview)
+    preview = "\n".join([*lines, ""])
+    return Samples(inputs, targets, classes, given, per_channel=True, reader=asdict(reader), preview=preview)

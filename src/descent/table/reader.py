@@ -149,6 +149,7 @@ class TableReader:
     format: Format
     goals: list[Column]
     columns: list[Column]
+    kind: str = "table"
 
     def __post_init__(self) -> None:
         self.targets = [goal.name for goal in self.goals]

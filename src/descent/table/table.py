@@ -201,8 +201,7 @@ def fit_table(
         *(f"  left out  {name:<20} {reason}" for name, reason in left_out.items()),
     ]
     preview = "".join(clean(line).replace("\n", " ") + "\n" for line in lines)
-    description = {"kind": "table", **asdict(reader)}
-    return replace(samples, inputs=inputs, encoder=encoder, reader=description, preview=preview)
+    return replace(samples, inputs=inputs, encoder=encoder, reader=asdict(reader), preview=preview)
 
 
 def describe(head: str, column: Column, values: pl.Series) -> str:
