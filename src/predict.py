@@ -17,17 +17,14 @@ def predict(config: Config) -> None:
 
     from descent.errors import require
     from descent.inference import load_for
-    from descent.inference.output import count_rows, open_output, require_free, write
+    from descent.inference.output import count_rows, open_output, write
 
     require(bool(config.input), "input", config.input, "a file or folder to predict for, such as new.csv")
     suffix = Path(str(config.output)).suffix
     require(suffix in (".csv", ".parquet"), "output", config.output, "a name that ends in .csv or .parquet")
-    require_free(config.output, config.overwrite, config.run, config.input)
-    model = load_for(config)
-    with open_output(config.output) as stream:
-        rows = write(
-            model.predict_blocks(config.input, config.keep), stream, suffix, count_rows(config.input)
-        )
+    model, total = load_for(config), count_rows(config.input)
+    with open_output(config.output, config.overwrite, config.run, config.input) as stream:
+        rows = write(model.predict_blocks(config.input, config.keep), stream, suffix, total)
     print("\n".join([*model.reader.notes(), f"{rows:,} rows in {config.output}"]))
 
 

@@ -54,7 +54,8 @@ class Insight(Callback):
             title, picture = "predicted_and_true", draw_values(predicted, true, names)
             badness = (predicted - true).abs().flatten(1).sum(1)
         elif true.dim() == 1:
-            title, picture = "confusion", draw_confusion(predicted, true, names)
+            counts = multiclass_confusion_matrix(predicted, true, len(names))
+            title, picture = "confusion", draw_confusion(counts, names)
             badness = -predicted.gather(1, true[:, None]).squeeze(1)
         else:  # one sample has many answers, such as its pixels
             return
@@ -99,12 +100,12 @@ def list_numbers(values: Tensor, most: int) -> str:
     return ", ".join(f"{value:.4g}" for value in values.flatten()[:most].tolist())
 
 
-def draw_confusion(predicted: Tensor, true: Tensor, names: list[str]) -> Any:
+def draw_confusion(counts: Tensor, names: list[str]) -> Any:
     """Draw how often each class was predicted as each class."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    counts = multiclass_confusion_matrix(predicted, true, len(names))
+    side = min(16.0, max(4.0, 0.6 * len(names)))
+    figure = Figure(figsize=(side, side), layout="constrained")
     plot_confusion_matrix(counts, figure.subplots(), len(names) <= MANY, list(names))
     return figure
 

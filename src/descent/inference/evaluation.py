@@ -17,7 +17,8 @@ from torchmetrics import CatMetric
 from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelConfusionMatrix
 
 from descent.build import build_node, builder
-from descent.callbacks.insight import draw_values
+from descent.callbacks.insight import draw_confusion, draw_values
+from descent.data.like import compare_data
 from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
 from descent.errors import blame, require
@@ -30,8 +31,7 @@ from descent.task import IGNORED
 
 REPORT = "_report"  # the name, among the run's metrics, of the one behind the report
 PICTURES = {"classes": "confusion_matrix.svg", "values": "predicted_against_true.svg"}
-COUNTS, POINTS = 20, 2_000  # maximum classes to draw with counts, and maximum points
-NAME = 24  # maximum characters of a name
+POINTS, NAME = 2_000, 24  # most points to draw, and most characters of a name
 
 
 def read_split(model: Predictor, split: str) -> Iterable[Any]:
@@ -46,9 +46,8 @@ def read_split(model: Predictor, split: str) -> Iterable[Any]:
     data = build_node("data", node, {"like": run.like()}, run.allowed)
     data.prepare_data()
     data.setup("test" if split == "test" else "fit")
-    for name, now in data.describe().items():
-        expected = f"the data as it was in training, but its {name} has changed; input=… takes any file"
-        require(run.data.get(name) == now, "run", str(run.folder), expected)
+    changed = compare_data(data.describe(), run.data)
+    require(not changed, "run", str(run.folder), f"the data as in training, or input=… ({changed})")
     if split == "train" and isinstance(data, FromSamples):
         data.rows["val"], split = data.rows["train"], "val"
     return getattr(data, f"{split}_dataloader")()
@@ -62,10 +61,10 @@ def read_file(model: Predictor, path: str) -> Iterator[tuple[Tensor, Tensor]]:
         flat = targets.reshape(len(targets), -1)
         fits = bool(classes) or flat.shape[1] == len(task.names)
         require(fits, "input", path, f"{len(task.names)} target values per sample, not {flat.shape[1]}")
-        known = flat.isfinite().all(1).nonzero().flatten()
-        for rows in known.split(model.batch_size) if len(known) else ():
-            y = targets[rows] if classes else flat[rows]
-            yield model.scaling(inputs[rows]), task.standardise(y) if hasattr(task, "standardise") else y
+        for rows in flat.isfinite().all(1).nonzero().flatten().split(model.batch_size):
+            if len(rows):
+                y = targets[rows] if classes else flat[rows]
+                yield model.scaling(inputs[rows]), task.standardise(y) if hasattr(task, "standardise") else y
 
 
 def evaluate(model: Predictor, batches: Iterable[Any], key: str, title: str) -> str:
@@ -87,8 +86,7 @@ def evaluate(model: Predictor, batches: Iterable[Any], key: str, title: str) -> 
     lines = [title, "", f"{sum(sizes):,} samples: {shown}", said.getvalue(), table, *model.reader.notes()]
     values, text = {"samples": sum(sizes), **metrics, **details}, printable("\n".join(lines))
     texts = {"metrics.json": to_json(values), "report.txt": f"{text}\n", **pictures}
-    folder = RunFolder(model.run.folder.evaluation)
-    folder = make(folder, lambda folder: {folder.path / name: text for name, text in texts.items()})
+    folder = make(RunFolder(model.run.folder.evaluation), lambda f: {f.path / n: t for n, t in texts.items()})
     return f"{text}\nWritten to {folder}: {', '.join(texts)}"
 
 
@@ -111,7 +109,7 @@ def build_module(model: Predictor) -> LightningModule:
         elif task.kind == "labels":
             metrics[REPORT] = MultilabelConfusionMatrix(n, validate_args=False)
         elif task.kind == "values":
-            metrics[REPORT] = Pairs("disable")
+            metrics[REPORT] = Pairs()
         weights = weigh_classes(run.config["loss"], SimpleNamespace(**run.data))
         criterion = build("loss", task=task, **weights)
         # the trainer moves the copies to its device
@@ -122,10 +120,10 @@ def build_module(model: Predictor) -> LightningModule:
 
 
 class Pairs(CatMetric):
-    """Collects predicted and true values, `(n, 2, outputs)`."""
+    """Collects predicted and true values, `(n, 2, outputs)`, in their own precision."""
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:  # type: ignore[override]
-        super().update(torch.stack([outputs, targets], 1))
+        self.value.append(torch.stack([outputs, targets], 1))  # type: ignore[attr-defined]
 
 
 def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], str, dict[str, str]]:
@@ -149,27 +147,25 @@ def report(module: LightningModule, model: Predictor) -> tuple[dict[str, Any], s
     form: Any = {"tbl_formatting": "ASCII_MARKDOWN", "tbl_hide_column_data_types": True, "tbl_rows": -1}
     with pl.Config(**form, tbl_hide_dataframe_shape=True, fmt_str_lengths=NAME, tbl_width_chars=-1):
         table = f"{frame}\n"
-    pictures = {PICTURES[kind]: draw(metric, found, model.names)} if kind in PICTURES else {}
-    more = {"confusion": found.long().tolist()} if kind == "classes" else {}
-    return {kind: {row.pop(kind): row for row in frame.to_dicts()}, **more}, table, pictures
+    details: dict[str, Any] = {kind: {row.pop(kind): row for row in frame.to_dicts()}}
+    if kind == "classes":
+        details["confusion"] = found.long().tolist()
+    return details, table, {PICTURES[kind]: draw(found, model.names)} if kind in PICTURES else {}
 
 
-def draw(metric: Any, found: Tensor, names: list[str]) -> str:
-    """Return, as SVG, a confusion matrix, or a plot of predicted against true values."""
+def draw(found: Tensor, names: list[str]) -> str:
+    """Return, as SVG, a confusion matrix, or a plot of predicted against true values `(n, 2, outputs)`."""
     import matplotlib
-    from matplotlib.figure import Figure
 
-    stream, labels, n = StringIO(), [name[:NAME] for name in names], len(names)
+    stream, labels = StringIO(), [name[:NAME] for name in names]
     # keep text as text, files reproducible, and a $ in a name a $
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "descent", "text.parse_math": False}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about characters that matplotlib's font lacks but a browser has
-        if isinstance(metric, Pairs):
+        if found.dim() == 3:
             predicted, true = found[:: 1 + len(found) // POINTS].unbind(1)
             figure = draw_values(predicted, true, labels)
         else:
-            side = min(16.0, max(4.0, 0.6 * n))
-            figure = Figure(figsize=(side, side), layout="constrained")
-            metric.plot(found.long(), figure.subplots(), n <= COUNTS, labels=labels)
+            figure = draw_confusion(found.long(), labels)
         figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()

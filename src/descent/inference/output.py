@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -17,8 +17,13 @@ from descent.run.atomic import open_atomically
 from descent.run.folder import RunFolder
 
 
-def require_free(path: str, overwrite: bool, run: str, input: str = "") -> None:
-    """Raise a `ConfigError` if `output=path` is not a file, or is the run's, the input, or one to keep."""
+@contextmanager
+def open_output(path: str, overwrite: bool, run: str | Path, input: str = "") -> Iterator[IO[bytes]]:
+    """Open a stream to a file that is complete in the end, or absent.
+
+    Raises:
+        ConfigError: `output=path` is no file, or is the run's, the input, one to keep, or cannot be written.
+    """
     file, folder = Path(path).expanduser(), RunFolder(Path(run).expanduser())
     require(file.parent.is_dir(), "output", path, f"a folder that exists, not {file.parent}")
     if file.exists():
@@ -27,13 +32,8 @@ def require_free(path: str, overwrite: bool, run: str, input: str = "") -> None:
         own = any(other.is_file() and file.samefile(other) for other in kept)
         require(not own, "output", path, "a file other than the input and the run's own")
         require(overwrite, "output", path, "a file that does not exist, or overwrite=true")
-
-
-@contextmanager
-def open_output(path: str) -> Iterator[IO[bytes]]:
-    """Open a stream to a file that `require_free` allowed; in the end it is complete or absent."""
     try:
-        with open_atomically(Path(path).expanduser()) as stream:
+        with open_atomically(file) as stream:
             yield stream
     except OSError as error:  # the disk is full, or the folder is read-only
         expected = f"a file that can be written ({error.strerror})"
@@ -43,14 +43,14 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
 def count_rows(path: str) -> int | None:
     """Return the number of rows that a file states, or of files in a folder; None for a CSV."""
     file = Path(path).expanduser()
-    if file.is_dir():
-        return sum(1 for other in file.rglob("*") if other.is_file())
-    try:
+    with suppress(Exception):  # the reader will report the error
+        if file.is_dir():
+            return sum(other.is_file() for other in file.rglob("*"))
         if file.suffix == ".parquet":
             return pl.scan_parquet(file).select(pl.len()).collect().item()
-        return len(np.load(file, mmap_mode="r")) if file.suffix == ".npy" else None
-    except Exception:  # the reader will report the error
-        return None
+        if file.suffix == ".npy":
+            return len(np.load(file, mmap_mode="r"))
+    return None
 
 
 def write(frames: Iterable[pl.DataFrame], stream: IO[bytes], suffix: str, total: int | None) -> int:

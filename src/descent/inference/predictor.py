@@ -55,8 +55,7 @@ class Predictor(nn.Module):
 
         Args:
             source: a file or folder like the run's own, an array of raw inputs, or a polars frame.
-            keep: columns of the file to copy, before `predicted_<target>` and the probabilities
-                `p(<class>)`. For images, "file" is always copied.
+            keep: columns of the file to copy, before the predictions.
         """
         for rows, inputs in self._read(source):
             batches = (self.scaling(batch).to(self.device) for batch in inputs.split(self.batch_size))
@@ -81,7 +80,8 @@ class Predictor(nn.Module):
     def _frame(self, rows: pl.DataFrame, keep: Sequence[str], answers: Tensor) -> pl.DataFrame:
         """Join kept columns and predictions, under names that depend on the kind of task."""
         kind, values = self.task.kind, answers.unsqueeze(-1).flatten(1)
-        names = [f"p({n})" if UNITS.get(kind) == "probabilities" else f"predicted_{n}" for n in self.names]
+        form = "p({})" if UNITS.get(kind) == "probabilities" else "predicted_{}"
+        names = [form.format(name) for name in self.names]
         if len(names) != values.shape[1]:
             names = [f"output_{number}" for number in range(values.shape[1])]
         columns = {name: pl.Series(value.numpy()) for name, value in zip(names, values.T, strict=True)}
@@ -89,13 +89,12 @@ class Predictor(nn.Module):
             to_series = getattr(self.reader, "name_classes", lambda names: pl.Series(names, dtype=pl.String))
             best = to_series(self.names)[values.argmax(1).numpy()]
             columns = {f"predicted_{self.reader.targets[0]}": best, **columns}
-        if self.run.data["reader"]["kind"] == "images" and rows.columns:
-            keep = list(dict.fromkeys(["file", *keep]))
-        for name in keep:
-            if name not in rows.columns:
-                raise ConfigError("keep", name, expected="a column of the input", choices=rows.columns)
+        always = rows.columns if self.run.data["reader"]["kind"] == "images" else []  # the name of the file
+        kept = dict.fromkeys([*always, *keep])
+        for name in kept:
+            require_one_of(rows.columns, "keep", name, "a column of the input")
             require(name not in columns, "keep", name, "a column whose name no prediction has")
-        return pl.DataFrame({name: rows[name] for name in keep} | columns)
+        return pl.DataFrame({name: rows[name] for name in kept} | columns)
 
 
 def load(
@@ -108,14 +107,12 @@ def load(
         weights: of a run: "best" (by what it monitored) or "last".
         device: where the network goes, "cpu", "cuda" or "mps".
         allow: names that its config may use in addition to those in conf/, or modules, such as "my_models".
-
-    Raises:
-        ConfigError: no such folder or checkpoint, a name that is not allowed, or parts that do not fit.
     """
-    if (Path(folder).expanduser() / HUB).is_file():
+    folder = Path(folder).expanduser()
+    if (folder / HUB).is_file():
         from descent.inference.exporting import read_hub
 
-        run = read_hub(Path(folder).expanduser())
+        run = read_hub(folder)
     else:
         run = read_run(folder, weights)
     kind, run.allowed = run.data["reader"].get("kind"), list_allowed(more=allow)
@@ -141,9 +138,9 @@ def load_for(config: Config) -> Predictor:
     quiet_libraries()
     require(config.batch_size >= 1, "batch_size", config.batch_size, "a whole number of at least 1")
     found = torch.accelerator.current_accelerator(check_available=True)
-    devices = [found.type, "cpu"] if found else ["cpu"]
-    require_one_of([*devices, "auto"], "device", config.device)
-    device = devices[0] if config.device == "auto" else config.device
+    fastest = found.type if found else "cpu"
+    require_one_of(sorted({"auto", "cpu", fastest}), "device", config.device)
+    device = fastest if config.device == "auto" else config.device
     model = load(config.run, config.weights, device, config.allow)
     model.batch_size = config.batch_size
     set_threads("auto", model)
