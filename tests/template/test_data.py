@@ -92,11 +92,12 @@ def test_settings_that_can_not_be_are_named(setting: str) -> None:
 
 
 def test_samples_that_do_not_fit_each_other_and_what_is_no_samples_are_refused() -> None:
+    many, pairs = torch.zeros(5, 2), torch.zeros(2, 2)
     for inputs, targets, names in (
-        (torch.zeros(5, 2), torch.zeros(4).long(), ["a"]),
-        (torch.zeros(5, 2), torch.arange(5), AB),
-        (torch.zeros(2, 2), torch.tensor([-1, 1]), AB),
-        (torch.zeros(5, 2), torch.zeros(5, 2), ["one"]),
+        (many, torch.zeros(4).long(), ["a"]),
+        (many, torch.arange(5), AB),
+        (pairs, torch.tensor([-1, 1]), AB),
+        (many, many, ["one"]),
     ):
         with pytest.raises(ValueError, match="inputs, targets"):
             Samples(inputs, targets, names)
@@ -196,20 +197,16 @@ def test_an_epochs_order_is_a_function_of_seed_and_epoch_alone_and_processes_sha
 
 
 def test_workers_give_the_same_batches_as_one_process_from_any_batch_on() -> None:
-    inputs, targets = torch.arange(80.0).reshape(20, 1, 2, 2), torch.arange(20)
-
-    def order() -> Order:
-        return Order(targets, 6, seed=3, epoch=4)
-
-    one, two = (Loader(inputs, targets, order(), augment=shake, workers=workers) for workers in (0, 2))
-    in_memory, state = Batches(inputs, targets, order()), torch.get_rng_state()
-    whole = list(one)
+    inputs, targets, state = torch.arange(80.0).reshape(20, 1, 2, 2), torch.arange(20), torch.get_rng_state()
+    first, second, third = (Order(targets, 6, seed=3, epoch=4) for _ in range(3))
+    one, two = (Loader(inputs, targets, o, augment=shake, workers=n) for o, n in ((first, 0), (second, 2)))
+    in_memory, whole = Batches(inputs, targets, third), list(one)
     assert len(whole) == len(one) == 4
     two.start_at(2)
     in_memory.start_at(2)
-    for ours, (_, same), (expected, classes) in zip(two, in_memory, whole[2:], strict=True):
-        assert all(torch.equal(*pair) for pair in zip(ours, (expected, classes), strict=True))
-        assert torch.equal(same, classes)  # the order is one and the same
+    for ours, (_, same), expected in zip(two, in_memory, whole[2:], strict=True):
+        assert all(torch.equal(*pair) for pair in zip(ours, expected, strict=True))
+        assert torch.equal(same, expected[1])  # the order is one and the same
     assert len(list(two)) == len(list(in_memory)) == 4  # only the epoch that is resumed is shorter
     assert torch.equal(state, torch.get_rng_state())
 
