@@ -16,8 +16,9 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from small import data_of, last_weights, supervised, take, train_here, trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
+from descent.data.batches import Order
 from descent.losses import MeanAbsoluteError
 from descent.models import MLP
 from descent.trainer import Trainer
@@ -30,14 +31,11 @@ def mae_on_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
     return tutorial.Loss()(outputs.softmax(1), F.one_hot(labels, 10).float())
 
 
-class EpochOrder(Sampler[int]):
+class EpochOrder:
     """The template's order of each epoch, in torch's own DataLoader."""
 
-    def __init__(self, batches: Any) -> None:
-        self.order, self.epoch = batches.order, 0
-
-    def __len__(self) -> int:
-        return len(self.order.rows)
+    def __init__(self, order: Order) -> None:
+        self.order, self.epoch = order, 0
 
     def __iter__(self) -> Iterator[int]:
         self.order.set_epoch(self.epoch)
@@ -72,7 +70,7 @@ def test_a_run_gives_the_tutorials_weights_bit_for_bit_and_prints_its_figures(
     data: Any = data_of(batch_size=BATCH, eval_batch_size=BATCH)
     seed_everything(0, verbose=False)
     model = MLP(**data.sizes, hidden=[256], dropout=0.0)
-    order = EpochOrder(data.train_dataloader())
+    order = EpochOrder(data.train_dataloader().order)
     train_loader = DataLoader(TensorDataset(data.inputs, data.targets), BATCH, sampler=order)
     val_loader = DataLoader(TensorDataset(*take(data, "val")), BATCH)
     figures = tutorial.train(

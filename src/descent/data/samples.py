@@ -188,10 +188,9 @@ class FromSamples(LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _load(self, split: str, batch_size: int, seed: int | None) -> Any:
-        rows, rank, world_size, device = self.rows[split], 0, 1, torch.device("cpu")
-        if self.trainer is not None:
-            rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            device = self.trainer.strategy.root_device
+        rows, trainer, rank, world_size, device = self.rows[split], self.trainer, 0, 1, torch.device("cpu")
+        if trainer is not None:
+            rank, world_size, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device
         expected = f"at most {len(rows)}, because each process needs a sample of the {split} split"
         require(len(rows) >= world_size, "trainer.devices", world_size, expected)
         order = Order(rows, batch_size, seed, rank, world_size, self.drop_last and split == "train")
