@@ -1,6 +1,7 @@
 """The module and its trainer: raw inputs to units, groups of parameters, schedules, averages, epochs."""
 
 import json
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -145,7 +146,8 @@ COMPILED = ("compile=true", "trainer.accelerator=cpu", "trainer.max_epochs=2", "
 @compiles
 def test_a_compiled_run_trains_as_the_same_run_does_uncompiled(run: Run, tmp_path: Path) -> None:
     compiled = run(*COMPILED, CUDA_HOME="/usr/local")  # a toolkit, maybe no GPU
-    assert (compiled.code, compiled.err) == (0, "")
+    remark = r".*Guards may run slower on Python 3\.13\.0\. .*\n.*warn\(\n"  # torch's, of that release only
+    assert (compiled.code, re.sub(remark, "", compiled.err)) == (0, "")
     assert "no working compiler" not in compiled.out
     assert "graph is not in TensorBoard" not in compiled.out
     eager = train_here(tmp_path / "eager", *COMPILED[1:]).metrics
