@@ -19,7 +19,7 @@ from descent.cli.check import check
 from descent.cli.compose import compose
 from descent.cli.fields import FIELDS
 from descent.cli.main import attempt
-from descent.cli.overrides import by_key, key_of, parse, quote
+from descent.cli.overrides import by_key, key_of, parse
 from descent.errors import ConfigError, blame, require, require_one_of
 from descent.paths import CONF, LOGS, ROOT, list_choices, list_groups
 from descent.run.folder import RunFolder
@@ -29,16 +29,13 @@ from descent.sweep.search import read_range
 
 OF_RUNS = ("search", "trials", "jobs", "executor")  # how a sweep's runs are chosen and where they compute
 OWN = ("folder", "name", "resume", *OF_RUNS)  # not about a run
-CODE_OR_FILES = re.compile(
-    r"(^|\.)_|dir|(\.|file)name$|version$"
-)  # keys that the words of a folder may not set
+CODE_OR_FILES = re.compile(r"(^|\.)_|dir|(\.|file)name$|version$")  # in keys that saved words may not set
 IMPORTS = (  # what a run needs, in addition to what its config names: forked processes find it there
-    "callbacks.board", "callbacks.recorder", "cli.runs", "losses", "metrics", "notebook", "run.checkpoints",
+    "callbacks.board", "callbacks.recorder", "losses", "metrics", "notebook", "run.checkpoints",
 )  # fmt: skip
-Sweep = tuple[Plan, list[str]]  # and the words of `OF_RUNS`
 
 
-def plan_sweep(words: Sequence[str], multirun: bool) -> Sweep | None:
+def plan_sweep(words: Sequence[str], multirun: bool) -> Plan | None:
     """Return the sweep that a command line asks for, or None if it is a single run.
 
     A sweep is what `-m` asks for, or a recipe with several values, or the folder of one by `resume=`.
@@ -56,20 +53,20 @@ def plan_sweep(words: Sequence[str], multirun: bool) -> Sweep | None:
             expected = "-m, and an override with several values"
             require(root_of(key) not in OF_RUNS, key, value, expected)
         return None
-    plan, more = lay_out(words, saved)
+    plan = lay_out(words, saved)
     before = saved or find_before(plan, resume)
     if before is not None:
         expected = f"the words in its {PLAN}, to which only values may be added"
         require(plan.is_like(before), "resume", RunFolder(before.folder), expected)
-    return (plan, more) if before is saved else lay_out(words, before)
+    return plan if before is saved else lay_out(words, before)
 
 
 def is_recipe(words: Sequence[str]) -> bool:
     """Return whether the experiment that words choose varies something that they do not set to one value."""
-    if "experiment" not in by_key(words):
-        return False
     single = list_single(words)
-    return not compose("train", single).recipe.keys() <= by_key(single).keys()
+    return (
+        "experiment" in by_key(words) and not compose("train", single).recipe.keys() <= by_key(single).keys()
+    )
 
 
 def list_single(words: Sequence[str]) -> list[str]:
@@ -77,16 +74,16 @@ def list_single(words: Sequence[str]) -> list[str]:
     return [word for word in words if key_of(word) != "resume" and not parse(word).is_sweep_override()]
 
 
-def lay_out(words: Sequence[str], before: Plan | None) -> Sweep:
+def lay_out(words: Sequence[str], before: Plan | None) -> Plan:
     """Return the sweep of some words, in addition to those of the sweep that it continues."""
-    typed = by_key(words)
+    typed, values = by_key(words), before.values if before else {}
     if before is not None:
         require_harmless(before, typed)
-    more = [word for word in words if root_of(word) in OF_RUNS]
-    more = merge(["executor=local", *(before.search if before else [])], more)
-    found = compose("train", list_single(merge([*(before.words if before else []), *more], words)))
+        words = merge([*before.words, *before.search], words)
+    found = compose("train", list_single(merge(["executor=local"], words)))
     config, search = found.config, found.config["search"]
-    fixed, values = expand(merge([f"{k}={v}" for k, v in found.recipe.items()], words), before)
+    fixed, values = expand(merge([f"{k}={v}" for k, v in found.recipe.items()], words), values)
+    more = [word for word in words if root_of(word) in OF_RUNS]
     of_search = [word for word in more if root_of(word) in ("search", "trials")] if search else []
     expected = "an override with several values or a range"
     require(not search or bool(values), "search", " ".join(of_search), expected)
@@ -101,9 +98,8 @@ def lay_out(words: Sequence[str], before: Plan | None) -> Sweep:
         require(compared, "monitor", config["monitor"], expected)
         load("optuna", "search")
     name = config["name"] if "name" in typed else name_sweep(fixed, values)
-    require(".." not in Path(name).parts, "name", name, "a name without ..")
     folder = config["folder"] if "folder" in typed else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return Plan(before.folder if before else Path(folder), fixed, values, of_search), more
+    return Plan(before.folder if before else Path(folder), fixed, values, of_search, more)
 
 
 def root_of(word: str) -> str:
@@ -131,15 +127,14 @@ def require_harmless(plan: Plan, typed: Mapping[str, str]) -> None:
             raise ConfigError(str(plan.folder / PLAN), expected=expected)
 
 
-def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], dict[str, list[str]]]:
+def expand(words: Sequence[str], before: Mapping[str, list[str]]) -> tuple[list[str], dict[str, list[str]]]:
     """Return words that all runs share, and the values of each key that varies, or its range.
 
     Those of the continued sweep come first.
     """
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-    fixed = {parse(word).get_key_element(): word for word in (before.words if before else ())}
-    values = dict(before.values) if before else {}
+    fixed, values = [], dict(before)
     for word in words:
         override, text = parse(word), word.partition("=")[2]
         override.config_loader = loader  # glob(*) asks it for the words of a group
@@ -154,8 +149,8 @@ def expand(words: Sequence[str], before: Plan | None) -> tuple[list[str], dict[s
             require(bool(more), key, text, "at least one value")
             values[key] = list(dict.fromkeys([*values.get(key, []), *more]))
         elif root_of(word) not in OWN:
-            fixed[key] = word
-    return list(fixed.values()), values
+            fixed.append(word)
+    return fixed, values
 
 
 def name_sweep(fixed: Sequence[str], space: Collection[str]) -> str:
@@ -165,7 +160,7 @@ def name_sweep(fixed: Sequence[str], space: Collection[str]) -> str:
     return re.sub(r"[^\w.=+-]+", "_", "-".join(parts).lstrip("+~"))[:100] or "sweep"
 
 
-def check_points(plan: Plan, more: Sequence[str]) -> dict[str, Any]:
+def check_points(plan: Plan) -> dict[str, Any]:
     """Compose and check a run with each value of each key, and return the config of the first one.
 
     Of several numbers, only the smallest and the largest are tried.
@@ -179,16 +174,15 @@ def check_points(plan: Plan, more: Sequence[str]) -> dict[str, Any]:
     first = {key: texts[0] for key, texts in tried.items()}
     configs = []
     for values in (first, *({**first, key: text} for key, texts in tried.items() for text in texts[1:])):
-        point = plan.point(values)
-        words = [*point.words, *more, f"folder={quote(str(point.folder.path))}"]
+        words = merge(["executor=local", *plan.more], plan.point(values).line())
         configs.append(compose("train", words).config)
         check("train", configs[-1], by_key(words))
     return configs[0]
 
 
-def run_sweep(sweep: Sweep) -> int:
+def run_sweep(plan: Plan) -> int:
     """Check a sweep's words, run what is missing of it, rank all of it, and return the exit code."""
-    plan, config, script = sweep[0], check_points(*sweep), Path(sys.argv[0]).resolve()
+    config, script = check_points(plan), Path(sys.argv[0]).resolve()
     jobs = config["jobs"]
     require(jobs == "auto" or jobs >= 1, "jobs", jobs, "auto, or how many runs at a time, at least 1")
     for module in IMPORTS:
@@ -210,10 +204,9 @@ def run_sweep(sweep: Sweep) -> int:
 
 def run_command(words: list[str]) -> int:
     """Do what `python src/train.py` does with these words, in this process, and return the exit code."""
-    from descent.cli.runs import start
-    from descent.notebook import load_job
+    from descent.notebook import train
 
-    return attempt(lambda: start(load_job(), words), by_key(words))
+    return attempt(lambda: train(words), by_key(words))
 
 
 def to_recipe(words: Sequence[str], comment: str) -> str:

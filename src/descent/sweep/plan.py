@@ -117,6 +117,7 @@ class Plan:
     words: list[str]  # that all runs share
     values: dict[str, list[str]]  # of each key that varies, as typed; a range that a search draws from
     search: list[str] = field(default_factory=list)  # overrides for the search
+    more: list[str] = field(default_factory=list)  # and for the executor, which are not saved
 
     def __post_init__(self) -> None:
         size = math.prod(map(len, self.values.values()))

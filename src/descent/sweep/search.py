@@ -80,15 +80,9 @@ class Search(Queue):
     """
 
     def __init__(
-        self,
-        sampler: Callable[..., Any],
-        pruner: Any,
-        plan: Plan,
-        trials: int,
-        seed: int,
-        monitor: str,
+        self, sampler: Callable[..., Any], pruner: Any, plan: Plan, trials: int, seed: int, monitor: str,
         mode: str,
-    ) -> None:
+    ) -> None:  # fmt: skip
         import optuna
         from optuna.storages import JournalStorage, journal
 
@@ -112,9 +106,7 @@ class Search(Queue):
         for found in before:
             identity = storage.get_trial_id_from_study_id_trial_number(study, found.number)
             point = self._add(optuna.trial.Trial(self.study, identity))
-            if (
-                not found.state.is_finished()
-            ):  # or it has ended, and the sweep was killed before it recorded that
+            if not found.state.is_finished():  # its run may have ended before that could be recorded
                 self.waiting.append(point)
 
     def _add(self, trial: Any) -> Point:
