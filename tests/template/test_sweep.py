@@ -155,13 +155,12 @@ def wait_for_metrics(folder: Path, number: int = 1) -> None:
         time.sleep(0.02)
 
 
-def start(folder: Path, *words: str) -> BaseProcess:
-    """Start a sweep, and return once it has a run with metrics for each of its places."""
-    process = conftest.start(
-        [TRAIN, "-m", *words, "folder=sweep", "jobs=2"], folder, {}, folder / "out", folder / "err"
-    )
+def start(folder: Path, runs: int, *words: str) -> BaseProcess:
+    """Start a sweep, and return once this many of its runs have metrics."""
+    words = ("-m", *words, "folder=sweep", "jobs=2")
+    process = conftest.start([TRAIN, *words], folder, {}, folder / "out", folder / "err")
     limit = time.monotonic() + 60
-    while len(list(folder.glob("sweep/*/metrics.csv"))) < 2 and time.monotonic() < limit:
+    while len(list(folder.glob("sweep/*/metrics.csv"))) < runs and time.monotonic() < limit:
         time.sleep(0.02)
     return process
 
@@ -172,7 +171,7 @@ def test_after_sigkill_a_sweep_ends_as_an_undisturbed_one(
     undisturbed: Finished, tmp_path: Path, victim: str, run: Run
 ) -> None:
     words = [*WORDS, "checkpoint.every=10steps"]
-    process = start(tmp_path, *words)
+    process = start(tmp_path, 1, *words)
     if victim == "worker":
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)
@@ -191,7 +190,7 @@ def test_after_sigkill_a_sweep_ends_as_an_undisturbed_one(
 def test_a_signal_saves_every_run_and_nobody_else_runs_it_meanwhile(
     tmp_path: Path, number: int, run: Run
 ) -> None:
-    process = start(tmp_path, "seed=0,1", "trainer.max_epochs=2000")
+    process = start(tmp_path, 2, "seed=0,1", "trainer.max_epochs=2000")
     if number == signal.SIGTERM:
         active = "resume=sweep: expected one that has ended; this one is active\n"
         second = run("-m", "resume=sweep")
