@@ -87,13 +87,7 @@ class FromSamples(LightningDataModule):
             require(size >= 1, name, size, "a whole number of at least 1")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed, self.drop_last = seed, drop_last
-        task = {"classification": "classes", "regression": "values"}.get(task, task)  # type: ignore[assignment]
-        own = {"task": task} if "task" in signature(source).parameters else {}
-        samples = source(**arguments, **own)
-        if not isinstance(samples, Samples):
-            found = type(samples).__name__
-            raise ConfigError("source", expected=f"a function that returns Samples, not {found}")
-        kind = find_kind(samples.targets, task)
+        samples, kind = read_samples(source, arguments, task)
         if like is not None:
             from descent.data.like import order_targets
 
@@ -208,18 +202,24 @@ class FromSamples(LightningDataModule):
         return Batches(self.inputs, self.targets, order, scale)
 
 
-def find_kind(targets: Tensor, task: str) -> str:
-    """Return what targets are: "classes", "values" or "labels"; `task` decides between the last two."""
-    if not targets.is_floating_point():
+def read_samples(source: Callable[..., Samples], arguments: dict[str, Any], task: str) -> tuple[Samples, str]:
+    """Return what a source returns, and what its targets are: "classes", "values" or "labels"."""
+    task = {"classification": "classes", "regression": "values"}.get(task, task)
+    own = {"task": task} if "task" in signature(source).parameters else {}
+    samples = source(**arguments, **own)
+    if not isinstance(samples, Samples):
+        found = type(samples).__name__
+        raise ConfigError("source", expected=f"a function that returns Samples, not {found}")
+    if not samples.targets.is_floating_point():
         kinds, reason = ["classes"], "class indices"
-    elif ((targets == 0) | (targets == 1)).all():
+    elif ((samples.targets == 0) | (samples.targets == 1)).all():
         kinds, reason = ["labels", "values"], "0 or 1"
     else:
         kinds, reason = ["values"], "real numbers"
-    clear = len(kinds) == 1 or targets.shape[1] == 1
+    clear = len(kinds) == 1 or len(samples.names) == 1
     expected = f"{' or '.join(kinds)}, because all targets are {reason}"
     require(task in kinds or (task == "auto" and clear), "task", task, expected)
-    return kinds[-1] if task == "auto" else task
+    return samples, kinds[-1] if task == "auto" else task
 
 
 def take_fingerprint(inputs: Any, targets: Tensor, scaling: Scaling) -> str:
