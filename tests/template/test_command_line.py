@@ -15,12 +15,12 @@ import yaml
 from conftest import ROOT, TRAIN, Finished, Run, finish
 
 from descent.build import read_signature
-from descent.cli.check import check
+from descent.cli.check import accepts, check
 from descent.cli.commands import gather
 from descent.cli.compose import compose
-from descent.cli.hints import accepts, expectation
 from descent.cli.main import split
 from descent.cli.overrides import by_key, parse, quote, quote_word
+from descent.cli.wrong import expectation
 from descent.errors import ConfigError, clean
 from descent.paths import CONF, list_choices, list_groups
 

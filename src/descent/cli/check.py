@@ -1,16 +1,40 @@
 """Checks every value of a config against the signature that it is meant for, before anything is built."""
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
 
-from descent.build import PARTS, WORDS, Signature, locate, read_signature
-from descent.cli.compose import EMPTY, SEVERAL, refuse_choice
-from descent.cli.fields import FIELDS
-from descent.cli.hints import accepts, expectation, literals
+from descent.build import PARTS, WORDS, Signature, is_tensor, locate, read_signature
+from descent.cli.compose import EMPTY, SEVERAL
 from descent.errors import ConfigError, as_typed, blame, require
-from descent.paths import list_choices, list_groups
+from descent.paths import list_groups
 
 NEEDED = ("data", "loss", "model", "module", "optimizer", "trainer")
+UNIONS, LISTS = (Union, types.UnionType), (list, tuple, Sequence, Iterable)
+PLAIN = (bool, int, float, str, Path, type(None))
+SAVED = {"run": str | None, "weights": Literal["best", "last"], "allow": list[str]}
+FIELDS: dict[str, dict[str, Any]] = {  # the types at the root of a config; conf/<name>.yaml explains them
+    "train": {
+        "name": str, "folder": str, "seed": int, "fold": int | None, "folds": int,
+        "threads": int | Literal["auto"], "compile": bool, "init_from": str | None, "freeze": list[str],
+        "monitor": str, "mode": Literal["min", "max"], "checkpoint": dict[str, str],
+        "jobs": int | Literal["auto"], "trials": int, "resume": bool | str | None, "allow": list[str],
+    },
+    "evaluate": {
+        **SAVED, "split": Literal["train", "val", "test"], "input": str | None, "batch_size": int,
+        "device": str,
+    },
+    "predict": {
+        **SAVED, "input": str | None, "output": str, "keep": list[str], "batch_size": int, "device": str,
+        "overwrite": bool,
+    },
+    "export": {
+        **SAVED, "format": Literal["onnx", "torch_export", "hub"], "output": str | None, "overwrite": bool,
+    },
+    "compare": {"runs": list[str], "by": str | None, "output": str | None},
+}  # fmt: skip
 
 
 def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> None:
@@ -29,9 +53,11 @@ def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> Non
         value: Any = config.get(group)
         if value in ({}, None) and (group in EMPTY or group not in config):
             continue
-        parts = [value, *(value.values() if group == "loss" else ())] if isinstance(value, Mapping) else []
-        if not parts or any(map(is_node, parts)) == (group in SEVERAL):
-            raise refuse_choice(group, as_typed(typed.get(group, value)), list_choices(group))
+        inner = value.values() if group == "loss" and isinstance(value, Mapping) else ()
+        if not isinstance(value, Mapping) or any(map(is_node, (value, *inner))) == (group in SEVERAL):
+            from descent.cli.wrong import refuse_choice
+
+            raise refuse_choice(group, as_typed(typed.get(group, value)))
         check_part(group, value, typed)
     if name == "train":
         check_unused(config, typed)
@@ -81,6 +107,8 @@ def check_arguments(
             given = typed.get(asked, value)
             raise ConfigError(asked, given, expected=expected, choices=known.names, meant=name)
         if name in known.hints and not is_node(value) and not accepts(value, known.hints[name]):
+            from descent.cli.wrong import refuse_value
+
             raise refuse_value(key, value, known.hints[name], typed.get(key, ""))
 
 
@@ -96,13 +124,27 @@ def read_arguments(key: str, node: Mapping[str, Any]) -> Signature:
     return signature
 
 
-def refuse_value(key: str, value: Any, hint: Any, text: str) -> ConfigError:
-    """Return the error for a plain value, typed as `text`, that a type does not accept."""
-    expected = expectation(hint)
-    if "${oc.env" in text:
-        expected += f": '{key}=${{oc.decode:{text}}}'"
-    elif text and not text.startswith("'") and accepts("text", hint):
-        expected += f""": "{key}='{text}'\""""
-    elif isinstance(value, str) and "," in value and not accepts([], hint):
-        expected += ", or -m to run each"
-    return ConfigError(key, value, expected=expected, choices=literals(hint))
+def accepts(value: Any, hint: Any) -> bool:
+    """Whether a type hint accepts a plain value; unknown hints accept everything."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in UNIONS:
+        return any(accepts(value, argument) for argument in without_tensors(arguments))
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if hint in PLAIN:
+        kind: Any = {float: (int, float), Path: str}.get(hint, hint)
+        in_range = not isinstance(value, int) or -(2**63) <= value < 2**63
+        return isinstance(value, kind) and isinstance(value, bool) == (hint is bool) and in_range
+    if is_tensor(hint):
+        return value == "balanced" or accepts(value, list[float])
+    if origin in LISTS:
+        kinds = [argument for argument in arguments if argument is not Ellipsis]
+        return isinstance(value, list) and all(any(accepts(v, kind) for kind in kinds) for v in value)
+    if inspect.isclass(origin or hint) and (origin or hint) not in (object, list, dict, tuple, Any):
+        return isinstance(value, dict)  # an object, built from a `_target_`
+    return True
+
+
+def without_tensors(hints: Sequence[Any]) -> list[Any]:
+    """Return a union's types, without tensors where a number will do, such as for a learning rate."""
+    return [hint for hint in hints if not (float in hints and is_tensor(hint))]

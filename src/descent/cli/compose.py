@@ -9,13 +9,13 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from descent.cli.overrides import by_key, key_of, parse
 from descent.errors import ConfigError, first_line
-from descent.paths import CONF, DATASETS, LOGS, list_choices, list_groups
+from descent.paths import CONF, DATASETS, LOGS, list_groups
 
 SEVERAL = ("metrics", "callbacks", "logger")  # groups that accept several words
 EMPTY = (*SEVERAL, "scheduler", "search")  # groups that may be empty
@@ -62,28 +62,20 @@ def compose_node(name: str, words: Sequence[str]) -> DictConfig:
         group, value = key_of(word), parse(word).value()
         chosen = value if group in SEVERAL and isinstance(value, list) else [value]
         if group in list_groups() and word[0] != "~" and not all(isinstance(one, str) for one in chosen):
-            raise refuse_choice(group, word.partition("=")[2], list_choices(group))
+            from descent.cli.wrong import refuse_choice
+
+            raise refuse_choice(group, word.partition("=")[2])
     # add a `_target_` if a group has none, such as the default of loss
     complete = [f"++{w}" if key_of(w).endswith("._target_") and w[0] not in "+~" else w for w in words]
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             node = hydra.compose(name, complete, return_hydra_config=True)
-    except MissingConfigException as error:
-        group, _, word = str(error.missing_cfg_file).rpartition("/")
-        raise refuse_choice(group, word, error.options or list_choices(group)) from error
     except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
-        from descent.cli.help import explain
+        from descent.cli.wrong import explain
 
         raise explain(error, name, words) from error
     OmegaConf.set_struct(node, False)
     return node
-
-
-def refuse_choice(group: str, value: str, known: Sequence[str]) -> ConfigError:
-    """Return the error for a choice that a group does not have."""
-    known = sorted(set(known))
-    more = ", or -m to run each" if "," in value and value[0] != "[" else ""
-    return ConfigError(group, value, expected=f"one of {', '.join(known)}{more}", choices=known)
 
 
 def start_afresh(config: DictConfig, words: Sequence[str]) -> None:

@@ -1,19 +1,16 @@
-"""Explains a command without running it: its help, its config, and why overrides do not compose."""
+"""What a command prints without running: its help, its config, or what Hydra says."""
 
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import hydra
 import yaml
 
 from descent import __version__
 from descent.cli.compose import compose
-from descent.cli.overrides import key_of, parse, quote_words
-from descent.errors import ConfigError, first_line
+from descent.cli.overrides import quote_words
 from descent.paths import CONF, list_choices, list_groups, read_conf
 
 
@@ -57,43 +54,3 @@ def describe_word(group: str, word: str) -> str:
     lines = read_conf(CONF / group / f"{word}.yaml").splitlines()
     first = next((line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), "")
     return textwrap.fill(first, 80, initial_indent=f"  {word:<22}", subsequent_indent=" " * 24)
-
-
-def explain(error: Exception, name: str, words: Sequence[str]) -> ConfigError:
-    """Return the error for overrides that Hydra could not compose, or for a broken file of conf/."""
-    if isinstance(error, UnicodeDecodeError):  # which does not name the file
-        for place in list_places(words):
-            for file in place.rglob("*.yaml"):
-                read_conf(file)
-    if isinstance(error, yaml.YAMLError):
-        mark: Any = getattr(error, "problem_mark", None)
-        where = f"{mark.name}, line {mark.line + 1}" if mark else getattr(error, "name", name)
-        return ConfigError(where, expected=f"YAML ({getattr(error, 'problem', first_line(error))})")
-    named = [word for word in words if key_of(word) in str(error)]
-    word = max(named, key=lambda word: len(key_of(word)), default=" ".join(words) or name)
-    groups, key = (
-        [word for word in words if key_of(word) in (*list_groups(), "hydra.searchpath")],
-        key_of(word),
-    )
-    if "Could not" not in str(error) or word not in named or word in groups or word[0] == "+":
-        return ConfigError(word, expected=f"an override that Hydra can compose ({first_line(error)})")
-    keys = [*list_keys(compose(name, groups).config)]
-    group, _, last = key.rpartition(".")
-    same = (
-        other for other in keys if other.startswith(group) and other.endswith(f".{last}")
-    )  # optimizer.lr for lr
-    return ConfigError(word, expected="a key of the config", choices=keys, meant=next(same, key))
-
-
-def list_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the key of every field in nested dicts."""
-    for name, value in node.items() if isinstance(node, Mapping) else ():
-        if not str(name).startswith("_"):
-            yield f"{prefix}{name}"
-            yield from list_keys(value, f"{prefix}{name}.")
-
-
-def list_places(words: Sequence[str]) -> list[Path]:
-    """Return the folders of config files: conf/, and those that `quote_words` added."""
-    added: Any = next((parse(word).value() for word in words if key_of(word) == "hydra.searchpath"), [])
-    return [CONF, *(Path(place.removeprefix("file://")) for place in added)]

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from descent.errors import ConfigError
+from descent.paths import CONF
 
 PARSER = OverridesParser.create()
 
@@ -71,3 +72,9 @@ def quote_words(words: Sequence[str], flags: Mapping[str, str]) -> list[str]:
     if place := flags.get("--config-dir"):
         words.append(f"hydra.searchpath=[{quote(f'file://{Path(place).resolve()}')}]")
     return words
+
+
+def list_places(words: Sequence[str]) -> list[Path]:
+    """Return the folders of config files: conf/, and that of `--config-dir`."""
+    added: Any = next((parse(word).value() for word in words if key_of(word) == "hydra.searchpath"), [])
+    return [CONF, *(Path(place.removeprefix("file://")) for place in added)]

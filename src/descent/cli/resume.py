@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from descent.cli.compose import compose
-from descent.cli.help import list_places
-from descent.cli.overrides import key_of, parse, quote
+from descent.cli.overrides import key_of, list_places, parse, quote
 from descent.errors import ConfigError, as_typed
 from descent.run.folder import Run, RunFolder, move
 from descent.run.saved import find_runs, read_config

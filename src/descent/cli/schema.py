@@ -11,9 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from omegaconf import OmegaConf
 
 from descent.build import WORDS, Signature
-from descent.cli.check import SEVERAL, read_arguments
-from descent.cli.fields import FIELDS
-from descent.cli.hints import LISTS, UNIONS, without_tensors
+from descent.cli.check import FIELDS, LISTS, SEVERAL, UNIONS, read_arguments, without_tensors
 from descent.errors import ConfigError
 from descent.paths import CONF, ROOT, list_groups
 

@@ -15,9 +15,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from descent.build import build_node
-from descent.cli.check import check
+from descent.cli.check import FIELDS, check
 from descent.cli.compose import compose
-from descent.cli.fields import FIELDS
 from descent.cli.main import attempt
 from descent.cli.overrides import by_key, key_of, parse
 from descent.errors import ConfigError, blame, require, require_one_of
