@@ -13,8 +13,7 @@ from small import data_of, supervised, trainer
 from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from descent.fast.loop import HOOKS
-from descent.fast.trainer import FastTrainer
+from descent.fast.loop import HOOKS, FastTrainer
 from descent.models import CNN, MLP
 from descent.module import Supervised
 from descent.schedulers import Schedule

@@ -28,13 +28,9 @@ class Stepper:
         kinds = {(p.device, p.dtype) for group in optimizer.param_groups for p in group["params"]}
         if len(kinds) > 1 or ("step" in vars(optimizer) and not own):
             self.update = None
-        self.clears = type(optimizer).zero_grad is Optimizer.zero_grad and "zero_grad" not in vars(optimizer)
 
     def zero_grad(self) -> None:
         """Release the gradients."""
-        if not self.clears:
-            self.optimizer.zero_grad()
-            return
         for group in self.optimizer.param_groups:
             for p in group["params"]:
                 p.grad = None

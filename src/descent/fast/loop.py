@@ -1,4 +1,4 @@
-"""Lightning's loop over training batches, with the hooks that somebody listens to."""
+"""`trainer=fast`: Lightning's loop over training batches, with the hooks that somebody listens to."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -7,6 +7,7 @@ from inspect import signature
 from itertools import count, repeat
 from typing import Any
 
+import lightning
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
@@ -17,26 +18,31 @@ from lightning.pytorch.utilities.memory import recursive_detach
 from torch import Tensor
 from torch.optim import LBFGS
 
+import descent.trainer
 from descent.data.samples import FromSamples
 from descent.errors import blame
 from descent.fast.kernels import Stepper
-from descent.trainer import Quiet
 
 HELD_AGAINST = ("2.6.6",)  # whose private names this builds on; with another Lightning, its own loop runs
 
 # hooks of callbacks and the module around each training batch
-HOOKS = (
-    "on_train_batch_start",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-)
+BEFORE = [f"on_before_{name}" for name in ("zero_grad", "backward", "optimizer_step")]
+HOOKS = ("on_train_batch_start", *BEFORE, "on_after_backward", "on_train_batch_end")
 # a module, or data, that overrides any of these gets Lightning's own `advance`
 TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-BACKWARD = ("optimizer_zero_grad", "backward", "configure_gradient_clipping", "optimizer_step")
-STEP = (*TRANSFER, "on_train_batch_start", *BACKWARD)
+STEP = ("optimizer_zero_grad", "backward", "configure_gradient_clipping", "optimizer_step")
+
+
+class FastTrainer(descent.trainer.Trainer):
+    """A Trainer whose loop calls only overridden hooks, with the same bits."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        if lightning.__version__ in HELD_AGAINST:
+            self.fit_loop.epoch_loop = LeanLoop(self, self.min_steps, self.max_steps)
+        else:
+            held, this = ", ".join(HELD_AGAINST), lightning.__version__
+            print(f"trainer=fast was tested with Lightning {held}; {this} runs its own loop")
 
 
 class LeanLoop(_TrainingEpochLoop):
@@ -49,15 +55,19 @@ class LeanLoop(_TrainingEpochLoop):
     """
 
     plain = False  # whether this loop replaces Lightning's own `advance`
-    checked: LightningModule | None = None  # whose hooks were inspected
+    module: Any = None  # whose hooks were inspected
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
-        trainer, module = self.trainer, self.trainer.lightning_module
-        if self.checked is not module:  # inspecting 50 methods takes 0.1 ms
+        trainer, module, precision = (
+            self.trainer,
+            self.trainer.lightning_module,
+            self.trainer.precision_plugin,
+        )
+        if self.module is not module:  # inspecting 50 methods takes 0.1 ms
             self.listeners = {name: list_listeners(name, trainer, module) for name in HOOKS}
             self.takes_index = "batch_idx" in signature(module.training_step).parameters
-            self.checked = module
+            self.module = module
         self.plain = not self._is_unusual(data_fetcher)
         if not self.plain:
             return
@@ -72,28 +82,29 @@ class LeanLoop(_TrainingEpochLoop):
         if loader.iterables is loader.flattened[0]:
             # a single loader: no tree of batches to reassemble around each batch
             data_fetcher.iterator = zip(loader._iterator.iterators[0], count(), repeat(0), strict=False)
-        self.module, precision = module, trainer.precision_plugin
-        self.autocast = precision.train_step_context if isinstance(precision, MixedPrecision) else None
-        self.of_optimizer = blame("optimizer")
+        mixed = isinstance(precision, MixedPrecision)
+        self.autocast = precision.train_step_context if mixed else nullcontext
         self.device, self.optimizer = trainer.strategy.root_device, trainer.optimizers[0]
-        self.stepper = Stepper(self.optimizer)
+        self.stepper, self.of_optimizer = Stepper(self.optimizer), blame("optimizer")
         self.names = vars(module)  # `self.log` looks up the current hook here
 
     def _is_unusual(self, data_fetcher: _DataFetcher) -> bool:
         """Whether anything in this run requires Lightning's own `advance`."""
-        trainer, module = self.trainer, self.trainer.lightning_module
+        trainer, module, precision = (
+            self.trainer,
+            self.trainer.lightning_module,
+            self.trainer.precision_plugin,
+        )
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        precision = trainer.precision_plugin
-        own = any(overridden(module, name, LightningModule) for name in STEP)
         base = FromSamples if isinstance(data, FromSamples) else LightningDataModule
-        own = own or bool(data and any(overridden(data, name, base) for name in TRANSFER))
         return (
-            own
+            any(overridden(module, n, LightningModule) for n in (*TRANSFER, *STEP, "on_train_batch_start"))
+            or bool(data and any(overridden(data, name, base) for name in TRANSFER))
             or not self.takes_index
             or type(trainer.strategy) is not SingleDeviceStrategy
             or type(precision) not in (Precision, MixedPrecision)
             or getattr(precision, "scaler", None) is not None
-            or type(trainer.profiler) is not Quiet  # type: ignore[attr-defined]
+            or type(trainer.profiler) is not descent.trainer.Quiet  # type: ignore[attr-defined]
             or trainer.accumulate_grad_batches != 1
             or not module.automatic_optimization
             or len(trainer.optimizers) != 1
@@ -147,16 +158,15 @@ class LeanLoop(_TrainingEpochLoop):
             if self._num_ready_batches_reached():
                 self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
         self._call("on_train_batch_end", outputs, batch, batch_idx)
+        self.batch_progress.increment_completed()
         if self._results:  # something was logged by self.log
             logger.on_batch_end()
-        self.batch_progress.increment_completed()
-        if self._results:
             logger.update_train_step_metrics()
 
     def _differentiate(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Do what an optimizer's closure does, and return the module's step output."""
         self.names["_current_fx_name"] = "training_step"
-        with self.autocast() if self.autocast else nullcontext():
+        with self.autocast():
             output = self.module.training_step(batch, batch_idx)
         self.names["_current_fx_name"] = None
         loss: Tensor | None = output["loss"] if isinstance(output, Mapping) else output
