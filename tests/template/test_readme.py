@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, Run, finish
-from PIL import Image
 
 from descent.paths import CONF, list_choices
 
@@ -39,94 +38,60 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(block: str) -> list[list[str]]:
     lines = [shlex.split(line, comments=True) for line in block.splitlines()]
     parts = [list(words) for line in lines for last, words in groupby(line, "&&".__eq__) if not last]
-    return [words[2:] if words[:2] == ["uv", "run"] and words[2] == "python" else words for words in parts]
+    return [words[2:] if words[:3] == ["uv", "run", "python"] else words for words in parts]
 
 
-def is_step(block: str) -> bool:
-    """Whether the commands of a block build on each other or on files of a person's own."""
-    return "folder=logs/" in block or "data.path=" in block or "data=arrays" in block
+def is_ours(words: list[str]) -> bool:
+    """Whether a command runs a file of src/, and no test of its own runs it as well."""
+    others = ("trainer=ddp", "executor=", "search=")
+    return words[0] == "python" and "src/" in words[1] and not any(w.startswith(others) for w in words)
 
 
 ALL = [(page, block) for page in PAGES if page.stem not in OTHERS for block in blocks(page, "sh")]
-STEPS = [(page.stem, block) for page, block in ALL if is_step(block)]
-TRAININGS = sorted(
-    {" ".join(map(shlex.quote, words[2:]))
-     for _, block in ALL if not is_step(block)
-     for words in commands(block)
-     if words[:2] == ["python", "src/train.py"] and "trainer=ddp" not in words}
-)  # fmt: skip
+OURS = [(page.stem, block) for page, block in ALL if any(map(is_ours, commands(block)))]
 
 
 def test_there_is_no_command_that_no_test_runs() -> None:
-    others = {" ".join(words) for _, block in ALL for words in commands(block) if words[0] != "python"}
-    others |= {
-        " ".join(w) for _, block in ALL for w in commands(block) if w[0] == "python" and "src/" not in w[1]
+    others = {
+        " ".join(w) for _, block in ALL for w in commands(block) if w[0] != "python" or "src/" not in w[1]
     }
     assert [command for command in others if not command.startswith(ELSEWHERE)] == []
-    ci = (ROOT / ".ci/run").read_text()
-    for command in ("pip install uv && uv run pytest",):
-        assert command in ci and command in README
+    command = "pip install uv && uv run pytest"
+    assert command in (ROOT / ".ci/run").read_text() and command in README
 
 
-@pytest.mark.parametrize("line", TRAININGS)
-def test_a_training_command_runs(run: Run, tmp_path: Path, line: str) -> None:
-    words = shlex.split(line)
-    if "-m" in words:
-        pytest.importorskip("descent.sweep.engines", reason="a room that may be taken out")
-    if any(word.startswith(("executor=", "search=", "resume=")) for word in words):
-        pytest.skip("the sweep's own tests run it")
-    short = () if {"--help", "--cfg"} & {*words} else SHORT
-    many = ("trials=2",) if "-m" in words and not any("seed=" in w for w in words) else ()
-    if "-m" in words:  # one value of each
-        words = [re.sub(r"^(\w+=[^,]+,[^,]+),.*", r"\1", word) for word in words]
-    finished = run(*words, *short, *many, *((f"folder={tmp_path}/run",) if short else ()))
-    if "trainer.accelerator=gpu" in words and not torch.cuda.is_available():
-        assert finished.code == 2
-        assert finished.err.startswith("trainer.accelerator=gpu: expected what this machine has")
-        return
-    assert finished.code == 0, finished.err
-
-
-@pytest.mark.parametrize(("page", "block"), STEPS, ids=[page for page, _ in STEPS])
-def test_commands_that_build_on_each_other_run_in_their_order(tmp_path: Path, page: str, block: str) -> None:
+@pytest.mark.parametrize(("page", "block"), OURS, ids=[page for page, _ in OURS])
+def test_the_commands_of_a_page_run_in_their_order(tmp_path: Path, page: str, block: str) -> None:
+    for mark, room in ((" -m ", "sweep"), ("data=table", "table"), ("trainer=fast", "fast")):
+        if mark in block:
+            pytest.importorskip(f"descent.{room}", reason="a room that may be taken out")
     write_files(tmp_path)
     (tmp_path / "logs").mkdir()
-    first = finish([str(ROOT / "src/train.py"), "data=table", "data.path=houses.csv", "data.target=price",
-                    "loss=mae", *SHORT, "folder=logs/houses"], tmp_path, {}, 120)  # fmt: skip
-    assert first.code == 0, first.err
-    if "folder=logs/houses" in block:
-        shutil.rmtree(tmp_path / "logs/houses")
-    for number, line in enumerate(commands(block)):
-        command, *words = line[1:]
-        trains = command == "src/train.py" and not any("resume=" in word for word in words)
-        named = any(word.startswith("folder=") for word in words)
-        more = (*SHORT, *(() if named else (f"folder={number}",))) if trains else ()
-        finished = finish([str(ROOT / command), *words, *more], tmp_path, {}, 120)
-        assert finished.code == 0, finished.err
+    for number, (_, file, *typed) in enumerate(filter(is_ours, commands(block))):
+        # of a sweep, two values of each
+        words = [re.sub(r"^(\w+=[^,]+,[^,]+),.*", r"\1", word) if "-m" in typed else word for word in typed]
+        if file == "src/train.py" and not any(w.startswith(("--", "resume=")) for w in words):
+            named = any(word.startswith("folder=") for word in words)
+            words += [*SHORT, *([] if named else [f"folder={number}"])]
+        finished = finish([str(ROOT / file), *words], tmp_path, {}, 120)
+        if "trainer.accelerator=gpu" in words and not torch.cuda.is_available():
+            assert finished.code == 2
+            assert finished.err.startswith("trainer.accelerator=gpu: expected what this machine has")
+        else:
+            assert finished.code == 0, finished.err
     if "predict.py" in block:
         assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 20
 
 
 def write_files(folder: Path) -> None:
-    """Write a small file or folder of each name that the pages use."""
+    """Write a small file of each name that the pages use."""
     sizes = {"houses.csv": 300, "new.csv": 20, "train.csv": 60, "val.csv": 20, "test.csv": 20}
     for name, rows in sizes.items():
         areas = [50 + 7 * (row % 30) for row in range(rows)]
-        lines = [
-            f"{area},{'north' if row % 3 else 'south'},{1000.5 * area}" for row, area in enumerate(areas)
-        ]
+        lines = [f"{area},{('south', 'north')[area % 3 > 0]},{1000.5 * area}" for area in areas]
         (folder / name).write_text("\n".join(["area,side,price", *lines]) + "\n")
     sales = [f"{1 + i % 9},5;{2 + i % 9:02}/0{3 + i % 5}/2020;{('café', 'thé')[i % 2]}" for i in range(60)]
     (folder / "sales.csv").write_text("\n".join(["price;day;sold", *sales]) + "\n", encoding="latin-1")
-    for number in range(40):
-        name = "dark" if number % 2 else "bright"
-        (folder / "photos" / name).mkdir(parents=True, exist_ok=True)
-        colour = (number, 90, 30 if number % 2 else 230)
-        Image.new("RGB", (16, 16), colour).save(folder / f"photos/{name}/{number}.png")
-    import numpy as np
-
-    np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(60, 4)).astype("float32"))
-    np.save(folder / "y.npy", np.arange(60) % 3)
 
 
 def test_what_it_answers_to_a_wrong_word_is_what_a_command_answers(run: Run) -> None:
