@@ -24,7 +24,7 @@ sys.argv = sys.argv[1:]
 sys.path.insert(0, str(Path(sys.argv[0]).parent))
 def look():
     files = {m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] == "descent" and m.__file__}
-    print(f"LOADED {len(files)} {sum(len(Path(file).read_text("utf-8").splitlines()) for file in files)}")
+    print("LOADED", len(files), sum(len(Path(f).read_text("utf-8").splitlines()) for f in files))
 atexit.register(look)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
