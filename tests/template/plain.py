@@ -1,17 +1,28 @@
-"""Modules, data and loaders as in plain Lightning, which know nothing of this template; and a kill."""
+"""What people bring from plain Lightning and torch, which knows a task of this project alone; and a kill."""
 
 import os
 import random
+import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_collate,
+    get_worker_info,
+)
 
-from descent.data.digits import digits
+from descent.task import Tokens
 
 
 class Kill(Callback):
@@ -22,91 +33,115 @@ class Kill(Callback):
             os.kill(os.getpid(), int(os.environ.get("KILL_WITH", signal.SIGKILL)))
 
 
-class Module(LightningModule):
-    """Logs a metric of its own."""
+class Seven(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net: nn.Module = nn.LazyLinear(2)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.net(batch[0].flatten(1)), batch[1])
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), 0.02)
+
+
+class Module(Seven):
+    """Draws random numbers in training, and has a test and a metric of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.3), nn.Linear(16, 10))
+        self.net = net()
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-        self.log("train_loss", loss, on_step=False, on_epoch=True)
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.log("val_hits", (self.net(batch[0]).argmax(1) == batch[1]).float().mean())
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.log("test_hits", (self.net(batch[0]).argmax(1) == batch[1]).float().mean())
 
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+def net() -> nn.Module:
+    """A network that names nothing of the data."""
+    return nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.3), nn.Linear(16, 2))
 
 
-class Gan(LightningModule):
-    """Two optimizers, in turns, by hand."""
+class Pair(LightningModule):
+    """A GAN at its smallest: two optimizers, stepped by hand."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.maker, self.judge = nn.Linear(4, 64), nn.Linear(64, 1)
         self.automatic_optimization = False
+        self.maker, self.judge = nn.Linear(2, 2), nn.Linear(2, 1)
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        inputs, right = batch[0].flatten(1), nn.functional.binary_cross_entropy_with_logits
-        made = self.maker(torch.randn(len(inputs), 4))
-        for number, optimizer in enumerate(self.optimizers()):  # type: ignore[arg-type]
-            real, fake = self.judge(inputs), self.judge(made if number == 0 else made.detach())
-            loss = right(fake, torch.ones_like(fake)) if number == 0 else right(real, torch.ones_like(real))
-            loss = loss + number * right(fake, torch.zeros_like(fake))
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        for optimizer, sign in zip(self.optimizers(), (1, -1), strict=True):
+            made = self.judge(self.maker(torch.randn_like(batch[0])))
             optimizer.zero_grad()
-            self.manual_backward(loss)
+            self.manual_backward(sign * (self.judge(batch[0]) - made).mean())
             optimizer.step()
-            self.log(f"train/loss{number}", loss, on_step=False, on_epoch=True)
 
-    def configure_optimizers(self) -> Any:
-        return [torch.optim.Adam(part.parameters(), lr=1e-3) for part in (self.maker, self.judge)], []
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val_gap", (self.judge(batch[0]) - self.judge(self.maker(batch[0]))).mean())
+
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("test_gap", (self.judge(batch[0]) - self.judge(self.maker(batch[0]))).mean())
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.Adam(part.parameters()) for part in (self.maker, self.judge)]
 
 
-class Data(LightningDataModule):
-    """The digits in torch's own loader, in an order that it draws anew for each epoch.
+class TwoLoaders(LightningDataModule):
+    """Points of the plane, and on which side of a line they are."""
 
-    Args:
-        workers: of the loader.
-        kind: "shuffled", "stream" without a length, or "stateful".
-    """
+    def __init__(self, collate: Callable[[list[Any]], Any] | None = None, rows: int = 200) -> None:
+        super().__init__()
+        inputs = torch.randn(rows, 2, generator=torch.Generator().manual_seed(0))
+        self.dataset: Dataset = TensorDataset(inputs, (inputs.sum(1) > 0).long())
+        self.collate = collate
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.dataset, 20, shuffle=True, collate_fn=self.collate)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.dataset, 50, collate_fn=self.collate)
+
+
+class Tested(TwoLoaders):
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.dataset, 200, collate_fn=self.collate)
+
+
+class Data(Tested):
+    """Points in an order that is drawn anew for each epoch: "shuffled", a "stream", or "stateful"."""
 
     def __init__(self, workers: int = 0, kind: str = "shuffled") -> None:
-        super().__init__()
-        samples = digits()
-        inputs, targets = samples.inputs.float() / 16, samples.targets  # type: ignore[union-attr]
+        super().__init__(rows=800)
         self.workers, self.kind = workers, kind
-        self.sets = [TensorDataset(inputs[a:b], targets[a:b]) for a, b in ((0, 800), (800, 900), (900, 999))]
 
-    def train_dataloader(self) -> Any:
+    def train_dataloader(self) -> DataLoader:
+        workers: Any = (
+            {"num_workers": self.workers, "multiprocessing_context": "fork"} if self.workers else {}
+        )
         if self.kind == "stream":
-            return DataLoader(Stream(self.sets[0]), batch_size=32, num_workers=self.workers)
+            return DataLoader(Stream(self.dataset), 32, **workers)
         kind = Stateful if self.kind == "stateful" else DataLoader
-        return kind(self.sets[0], batch_size=32, shuffle=True, num_workers=self.workers)
-
-    def val_dataloader(self) -> Any:
-        return DataLoader(self.sets[1], batch_size=50)
-
-    def test_dataloader(self) -> Any:
-        return DataLoader(self.sets[2], batch_size=50)
+        return kind(self.dataset, 32, shuffle=True, **workers)
 
 
-class Stream(IterableDataset[Any]):
-    """Samples in an order that is drawn while they are read."""
+class Stream(IterableDataset):
+    """Samples of which nobody knows the end, in an order that is drawn while they are read."""
 
-    def __init__(self, samples: TensorDataset) -> None:
-        self.samples = samples
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
 
-    def __iter__(self) -> Iterator[Any]:
-        yield from (self.samples[row] for row in random.sample(range(320), 320))
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        worker = get_worker_info()
+        yield from (self.dataset[row] for row in random.sample(range(800), 160 if worker else 320))
 
 
-class Stateful(DataLoader[Any]):
+class Stateful(DataLoader):
     """A loader with a state, as torchdata's StatefulDataLoader."""
 
     order: list[int]
@@ -116,10 +151,9 @@ class Stateful(DataLoader[Any]):
         if not self.first:
             self.order = torch.randperm(len(self.dataset)).tolist()  # type: ignore[arg-type]
         self.at, self.first = self.first, 0
-        for start in range(self.at * 32, len(self.order), 32):
+        for rows in torch.tensor(self.order).split(32)[self.at :]:
             self.at += 1
-            rows = self.order[start : start + 32]
-            yield [torch.stack(part) for part in zip(*(self.dataset[row] for row in rows), strict=True)]
+            yield self.dataset[rows]
 
     def state_dict(self) -> dict[str, Any]:
         return {"order": self.order, "at": self.at}
@@ -128,6 +162,133 @@ class Stateful(DataLoader[Any]):
         self.order, self.first = state["order"], state["at"]
 
 
-def net() -> nn.Module:
-    """A network that names nothing of the data."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.3), nn.Linear(16, 10))
+class Weighted(Tested):
+    """One side of the line is drawn three times as often."""
+
+    def train_dataloader(self) -> DataLoader:
+        weights = 1 + 2 * self.dataset[:][1]
+        return DataLoader(self.dataset, 20, sampler=WeightedRandomSampler(weights.tolist(), 200))
+
+
+class TwoTargets(Tested):
+    """Of each point, the side and the distance from the origin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collate = split_targets
+
+
+def split_targets(rows: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    inputs, sides = default_collate(rows)
+    return inputs, {"side": sides, "distance": inputs.norm(dim=1)}
+
+
+class TwoHeads(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body, self.side, self.distance = nn.Linear(2, width), nn.Linear(width, 2), nn.Linear(width, 1)
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        seen = self.body(inputs).relu()
+        return {"side": self.side(seen), "distance": self.distance(seen)[:, 0]}
+
+
+class BothLosses(nn.Module):
+    def forward(self, input: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor:
+        sides = F.cross_entropy(input["side"], target["side"])
+        return sides + F.mse_loss(input["distance"], target["distance"])
+
+
+class Lines(LightningDataModule):
+    """Lines of 3 to 11 of six letters; what a model reads and what it predicts are filled by 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        lengths = torch.randint(3, 12, (200,), generator=generator).tolist()
+        self.lines = [torch.randint(1, 7, (length,), generator=generator) for length in lengths]
+        self.task = Tokens(["", *"abcdef"], pad=0)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.lines[50:], 16, shuffle=True, collate_fn=pad)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.lines[:50], 16, collate_fn=pad)  # type: ignore[arg-type]
+
+
+def pad(lines: list[Tensor]) -> tuple[Tensor, Tensor]:
+    whole = pad_sequence(lines, batch_first=True)
+    return whole[:, :-1], whole[:, 1:]
+
+
+class Reader(nn.Module):
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.letters, self.head = nn.Embedding(vocabulary, width), nn.Linear(width, vocabulary)
+        self.memory = nn.GRU(width, width, batch_first=True)
+
+    def forward(self, letters: Tensor) -> Tensor:
+        return self.head(self.memory(self.letters(letters))[0])
+
+
+class UsedUp(TwoLoaders):
+    """Its training data can be read once."""
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(Once(self.dataset), 20)
+
+
+class Once(IterableDataset):
+    def __init__(self, dataset: Dataset) -> None:
+        self.rows = (dataset[row] for row in range(200))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return self.rows
+
+
+class OfHuggingFace(Tested):
+    def __init__(self) -> None:
+        import pyarrow
+        from datasets import Dataset as Table
+
+        super().__init__(collate=lambda rows: default_collate([tuple(row.values()) for row in rows]))
+        inputs, targets = self.dataset[:]
+        columns = pyarrow.table({"inputs": inputs.tolist(), "targets": targets.tolist()})
+        self.dataset = Table(columns, fingerprint="points")  # type: ignore[assignment]
+        self.dataset.set_format("torch")  # type: ignore[attr-defined]
+
+
+class OfTorchvision(Tested):
+    def __init__(self) -> None:
+        from torchvision.datasets import FakeData
+        from torchvision.transforms.v2 import Compose, Grayscale, ToDtype, ToImage
+
+        super().__init__()
+        change = Compose([ToImage(), Grayscale(), ToDtype(torch.float32, scale=True)])
+        self.dataset = FakeData(200, (3, 4, 4), num_classes=2, transform=change)
+
+
+class Pixels(TwoLoaders):
+    """Pictures whose pixels are of 19 classes; all outputs of an epoch would take 280 MB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        masks = torch.randint(0, 19, (400, 96, 96), generator=torch.Generator().manual_seed(0))
+        self.dataset = TensorDataset(masks[:, None].float(), masks)
+
+
+def mix(batch: list[Any]) -> tuple[Tensor, Tensor]:
+    """Return a batch in which each sample is half another one, and its target as well."""
+    inputs, targets = default_collate(batch)
+    soft = F.one_hot(targets, 2).float()
+    return (inputs + inputs.flip(0)) / 2, (soft + soft.flip(0)) / 2
+
+
+class PeakMemory(Callback):
+    """Prints by how many MB the process has grown at most since training began."""
+
+    def on_fit_start(self, *args: object) -> None:
+        self.before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def on_fit_end(self, *args: object) -> None:
+        print(f"grew by {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self.before) // 1024} MB")

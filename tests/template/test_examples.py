@@ -9,35 +9,33 @@ import pytest
 import torch
 from conftest import ROOT, Run
 from lightning.pytorch import seed_everything
+from small import last_weights
 from torch import nn
 
 from descent.schedulers import cosine_warmup
 
 NAMES = sorted(path.stem for path in (ROOT / "src/examples").glob("[a-z]*.py"))
-SMALL = {
-    "gpt": "data.length=32 model.width=32 model.depth=1 trainer.limit_train_batches=30",
-    "segmentation": "data.count=200 data.batch_size=8",
-    "labels": "data.count=1000",
-    "vae": "",
-    "gan": "",
-    "finetune": "model.name=test_resnet callbacks.unfreeze.epochs=1",
-    "distill": "",
+TINY = "model.name=test_resnet"  # of timm
+LEARNED = {  # words that make it small; and between what its last validation has to be after three epochs
+    "gpt": (
+        "data.length=32 model.width=32 model.depth=1 trainer.limit_train_batches=30",
+        "val/perplexity",
+        0,
+        25,
+    ),
+    "segmentation": ("data.count=200 data.batch_size=8", "val/iou", 0.4, 1),
+    "labels": ("data.count=1000", "val/f1", 0.2, 1),
+    "vae": ("", "val/error", 0, 25),
+    "gan": ("", "val/distance", 0, 0.6),
+    "finetune": (f"{TINY} callbacks.unfreeze.epochs=1", "val/acc", 0.2, 1),
+    "distill": ("", "val/acc", 0.75, 1),
 }
-BETTER = {  # what the last epoch's validation has to reach after three epochs
-    "gpt": ("val/perplexity", 0, 25),
-    "segmentation": ("val/iou", 0.4, 1),
-    "labels": ("val/f1", 0.2, 1),
-    "vae": ("val/error", 0, 25),
-    "gan": ("val/distance", 0, 0.6),
-    "finetune": ("val/acc", 0.2, 1),
-    "distill": ("val/acc", 0.75, 1),
-}
-STOP = ["._target_=plain_parts.StopOnce", ".epoch=1", ".batch=5"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_learns(run: Run, tmp_path: Path, name: str) -> None:
-    words = [f"experiment={name}", *SMALL[name].split(), "trainer.max_epochs=3"]
+    small, metric, least, most = LEARNED[name]
+    words = [f"experiment={name}", *small.split(), "trainer.max_epochs=3"]
     if name == "finetune":
         pytest.importorskip("timm")
     if name == "distill":
@@ -46,7 +44,6 @@ def test_an_example_learns(run: Run, tmp_path: Path, name: str) -> None:
         words.append(f"module.teacher={tmp_path}/teacher")
     finished = run(*words)
     assert (finished.code, finished.err) == (0, "")
-    metric, least, most = BETTER[name]
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert least < result["final"][metric] < most, result
     assert result["test"]
@@ -81,7 +78,7 @@ def test_gpt_reaches_the_weights_of_a_loop_written_by_hand(run: Run, tmp_path: P
             optimizer.step()
             scheduler.step()
 
-    weights = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    weights = last_weights(tmp_path / "run")
     for name, weight in model.state_dict().items():
         assert torch.equal(weights[f"model.{name}"], weight), name
     text = finished.out[finished.out.index("The ") :]
@@ -90,35 +87,27 @@ def test_gpt_reaches_the_weights_of_a_loop_written_by_hand(run: Run, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("gan", ""), ("vae", ""), ("finetune", "model.name=test_resnet data.batch_size=32")]
+    ("words", "step"), [("gan", "58"), ("vae", "50"), (f"finetune {TINY} data.batch_size=32", "50")]
 )
 def test_an_example_that_is_interrupted_ends_with_the_same_weights(
-    run: Run, tmp_path: Path, name: str, words: str
+    run: Run, tmp_path: Path, words: str, step: str
 ) -> None:
-    if name == "finetune":
+    if words.startswith("finetune"):
         pytest.importorskip("timm")
-    common = [f"experiment={name}", *words.split(), "logger=none", "threads=1", "trainer.accelerator=cpu"]
-    common += [
-        "trainer.max_epochs=3",
-        "checkpoint.every=1epoch",
-        *(f"+callbacks.stop{word}" for word in STOP),
-    ]
-    (tmp_path / "stopped").touch()
+    common = f"experiment={words} logger=none threads=1 trainer.accelerator=cpu trainer.max_epochs=3".split()
+    common += ["checkpoint.every=1epoch", "+callbacks.kill._target_=plain.Kill"]
     assert run(*common, f"folder={tmp_path}/whole").code == 0
-    (tmp_path / "stopped").unlink()
-    assert run(*common).code == 128 + 15
+    cut = run(*common, KILL_AT=step, KILL_WITH="15")
+    assert (cut.code, "in epoch 2" in cut.err) == (128 + 15, True), cut.err
     again = run(*common, "resume=true")
     assert again.code == 0, again.err
-    one, other = (
-        torch.load(tmp_path / folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for folder in ("whole", "run")
-    )
+    one, other = last_weights(tmp_path / "whole"), last_weights(tmp_path / "run")
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_finetune_leaves_all_but_the_head_alone_at_first_and_has_two_rates(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("timm")
-    words = ["experiment=finetune", "model.name=test_resnet", "optimizer.lr=0.001", "logger=none"]
+    words = ["experiment=finetune", TINY, "optimizer.lr=0.001", "logger=none"]
     states = []
     for epochs, alone in ((1, 1), (2, 2), (2, 1)):
         folder = tmp_path / f"{epochs}-{alone}"
@@ -132,32 +121,16 @@ def test_finetune_leaves_all_but_the_head_alone_at_first_and_has_two_rates(run: 
     assert sorted(rates) == [0.001, 0.003]
 
 
-def test_gan_has_never_heard_of_this_project() -> None:
-    code = (ROOT / "src/examples/gan.py").read_text()
-    assert re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE) == [
-        "math",
-        *["torch"],
-        "lightning",
-        *["torch"] * 4,
-    ]
-
-
-def test_the_examples_can_be_deleted_without_a_trace() -> None:
-    own = {
-        ROOT / "docs/examples.md",
-        ROOT / "docs/rooms.md",
-        Path(__file__),
-        *(ROOT / "src/examples").iterdir(),
-    }
-    own |= {ROOT / f"conf/experiment/{name}.yaml" for name in NAMES}
+def test_the_examples_are_short_explained_and_can_be_deleted_without_a_trace() -> None:
+    own = {ROOT / "docs/examples.md", ROOT / "docs/rooms.md", Path(__file__)}
+    own |= {*(ROOT / "src/examples").iterdir(), *(ROOT / f"conf/experiment/{name}.yaml" for name in NAMES)}
     words = re.compile(rf"\bexamples\.({'|'.join(NAMES)})\b|experiment=({'|'.join(NAMES)})\b|examples/")
     files = [file for folder in ("src", "conf", "tests", "docs") for file in (ROOT / folder).rglob("*.*")]
     texts = [file for file in files if file.suffix in (".py", ".yaml", ".md") and file not in own]
     assert len(texts) > 100
     assert [str(file) for file in texts if words.search(file.read_text(encoding="utf-8"))] == []
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_example_is_short_and_the_docs_name_its_idea(name: str) -> None:
-    assert len((ROOT / f"src/examples/{name}.py").read_text().splitlines()) <= 120
-    assert f"## {name}\n" in (ROOT / "docs/examples.md").read_text(encoding="utf-8")
+    for name in NAMES:
+        assert len((ROOT / f"src/examples/{name}.py").read_text().splitlines()) <= 120
+        assert f"## {name}\n" in (ROOT / "docs/examples.md").read_text(encoding="utf-8")
+    gan = (ROOT / "src/examples/gan.py").read_text()
+    assert {*re.findall(r"^(?:from|import) (\w+)", gan, re.MULTILINE)} == {"math", "torch", "lightning"}

@@ -52,7 +52,7 @@ JOBS = {
     "the fast loop": ((*SHORT, KILL, "trainer=fast"), 33),
     "plain Lightning, two workers": ((*PLAIN, EVERY, "+data.workers=2"), 60),
     "a stream without a length": ((*PLAIN, EVERY, "+data.kind=stream"), 25),
-    "two optimizers by hand": ((*PLAIN, EVERY, "module._target_=plain.Gan"), 120),
+    "two optimizers by hand": ((*PLAIN, EVERY, "module._target_=plain.Pair"), 120),
     "a loader with a state": (
         (KILL, "data._target_=plain.Data", "+data.kind=stateful", "model._target_=plain.net",
          "metrics=none", "loss=cross_entropy", "trainer.max_epochs=3", "checkpoint.every=4steps"), 35,
