@@ -36,6 +36,13 @@ HERE = "test_inference"
 UNITS = 1_700_000_000.0  # seconds, which float32 holds to 128
 
 
+def write_arrays(folder: Path) -> None:
+    """Write float64 inputs x.npy and targets y.npy, far from 0."""
+    x = 1e9 + np.random.default_rng(0).normal(size=(200, 3))
+    np.save(folder / "x.npy", x)
+    np.save(folder / "y.npy", np.stack([UNITS + 0.1 * x.sum(1), -3.0 * x[:, 0]], 1))
+
+
 @pytest.fixture(scope="module")
 def made_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ("loss.weight=balanced", "loss.label_smoothing=0.1", "metrics=classification_full")
@@ -44,10 +51,7 @@ def made_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made_values(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("arrays")
-    x = 1e9 + np.random.default_rng(0).normal(size=(200, 3))
-    np.save(folder / "x.npy", x)
-    np.save(folder / "y.npy", np.stack([UNITS + 0.1 * x.sum(1), -3.0 * x[:, 0]], 1))
+    write_arrays(folder := tmp_path_factory.mktemp("arrays"))
     files = (f"data.inputs={folder}/x.npy", f"data.targets={folder}/y.npy", "data.names=[a,b]")
     words = ("data=arrays", *files, "model=linear", "loss=mse", "optimizer.lr=0.05", "trainer.max_epochs=40")
     return make_run(tmp_path_factory, *words, "logger=none").folder / "run"
@@ -61,10 +65,8 @@ def digits(made_digits: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def values(made_values: Path, tmp_path: Path) -> Path:
-    """The folder `run` of a run on x.npy and y.npy: float64 inputs, and targets a and b, far from 0."""
-    for name in ("inputs", "targets"):
-        file = Path(yaml.safe_load((made_values / "config.yaml").read_text())["data"][name])
-        shutil.copy(file, tmp_path)
+    """The folder `run` of a run on what `write_arrays` writes, beside x.npy and y.npy."""
+    write_arrays(tmp_path)
     return Path(shutil.copytree(made_values, tmp_path / "run"))
 
 

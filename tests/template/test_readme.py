@@ -10,10 +10,12 @@ import sys
 import traceback
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT, Run, finish
+from small import train_here
 
 from descent.paths import CONF, list_choices
 
@@ -124,37 +126,26 @@ def test_its_loss_and_its_module_train_and_touch_one_yaml_and_one_python_file_ea
         assert name is not None
         (tmp_path / f"src/{name.group(1)}.py").write_text(code)
         (tmp_path / f"conf/{group}/mine.yaml").write_text(config)
-    for words in (["loss=mine"], ["module=mine"]):
-        folder = f"folder={tmp_path}/{words[0]}"
-        finished = finish(
-            [str(tmp_path / "src/train.py"), *words, folder, "trainer.max_epochs=3"], tmp_path, {}, 120
-        )
+        words = [f"{group}=mine", f"folder={tmp_path}/{group}", "trainer.max_epochs=3"]
+        finished = finish([str(tmp_path / "src/train.py"), *words], tmp_path, {}, 120)
         assert finished.code == 0, finished.err
     assert "val_loss is monitored" in finished.out
     assert all(path.read_bytes() == content for path, content in before.items())  # nothing else was touched
 
 
 def test_the_table_says_who_calls_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import descent
-
     stacks: dict[str, str] = {}
-
-    def note(owner: object, name: str) -> None:
+    calls: Any = ((torch.optim.SGD, "step"), (torch.Tensor, "backward"), (torch.optim.Optimizer, "zero_grad"))
+    for owner, name in calls:
         original = getattr(owner, name)
 
-        def wrapped(*arguments: object, **more: object) -> object:
+        def noted(*arguments: Any, own: Any = original, name: str = name, **more: Any) -> Any:
             stacks.setdefault(name, "".join(traceback.format_stack()))
-            return original(*arguments, **more)
+            return own(*arguments, **more)
 
-        monkeypatch.setattr(owner, name, wrapped)
-
-    note(torch.optim.SGD, "step")
-    note(torch.Tensor, "backward")
-    note(torch.optim.Optimizer, "zero_grad")
-    descent.train(
-        descent.compose("optimizer=sgd", "trainer.max_epochs=1", "logger=none", f"folder={tmp_path}/run")
-    )
-    assert stacks.keys() == {"step", "backward", "zero_grad"}
+        monkeypatch.setattr(owner, name, noted)
+    train_here(tmp_path / "run", "optimizer=sgd", "trainer.max_epochs=1")
+    assert len(stacks) == len(calls)
     for stack in stacks.values():
         assert "lightning/pytorch/loops/optimization/automatic.py" in stack
         assert "descent/fast" not in stack
@@ -170,24 +161,20 @@ def test_the_lock_has_a_hash_for_each_pin_and_no_address() -> None:
 
 
 def test_the_lock_is_remade_by_its_command(tmp_path: Path) -> None:
-    uv = shutil.which("uv")
+    uv, lock, own = shutil.which("uv"), tmp_path / "requirements.lock", ROOT / "requirements.lock"
     if uv is None:
         pytest.skip("uv is not installed")
-    lines = (ROOT / "docs/install.md").read_text().splitlines()
-    command = next(line for line in lines if line.startswith("uv pip compile")).split()
-    lock = tmp_path / "requirements.lock"
-    lock.write_text((ROOT / "requirements.lock").read_text())  # pins that still hold are kept
+    page = (ROOT / "docs/install.md").read_text()
+    words = re.findall("^uv (pip compile .*) -o requirements.lock$", page, re.MULTILINE)[0].split()
+    shutil.copy(own, lock)  # pins that still hold are kept
     env = {k: v for k, v in os.environ.items() if k != "UV_TORCH_BACKEND"}  # else it locks the CPU build
-    argv = [uv, *command[1:-1], str(lock)]
+    argv = [uv, *words, "-o", str(lock)]
     answer = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=120)
     if answer.returncode and "fetch" in answer.stderr:
         pytest.skip("no package index in reach")
     assert answer.returncode == 0, answer.stderr
-
-    def pins(text: str) -> list[str]:
-        return [line.split(" ")[0] for line in text.splitlines() if "==" in line and not line.startswith("#")]
-
-    assert pins(lock.read_text()) == pins((ROOT / "requirements.lock").read_text())
+    pins, expected = (re.findall(r"^[^#\s]*==\S*", file.read_text(), re.MULTILINE) for file in (lock, own))
+    assert pins == expected != []
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
