@@ -115,6 +115,7 @@ def execute(argv: list[str], folder: Path, env: dict[str, str], out: Path, err: 
     sys.stdout, sys.stderr = (
         io.TextIOWrapper(os.fdopen(d, "wb"), "utf-8", write_through=True) for d in (1, 2)
     )
+    multiprocessing.set_start_method(None, force=True)  # else its workers outlive it when it is killed
     sys.argv = argv
     sys.path[:0] = [
         str(Path(argv[0]).parent),
