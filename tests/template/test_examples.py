@@ -87,7 +87,7 @@ def test_gpt_reaches_the_weights_of_a_loop_written_by_hand(run: Run, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("words", "step"), [("gan", "58"), ("vae", "50"), (f"finetune {TINY} data.batch_size=32", "50")]
+    ("words", "step"), [("gan", "58"), ("vae", "96"), (f"finetune {TINY} data.batch_size=32", "50")]
 )
 def test_an_example_that_is_interrupted_ends_with_the_same_weights(
     run: Run, tmp_path: Path, words: str, step: str
