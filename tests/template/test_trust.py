@@ -24,12 +24,15 @@ LONGER = "trainer.max_epochs=4"
 CSV = "lightning.pytorch.loggers.CSVLogger"
 PROFILER = "lightning.pytorch.profilers.SimpleProfiler"
 TOP = "lightning.pytorch.callbacks.ModelCheckpoint"
+ALLOW = f"allow=[{PROFILER},{TOP}]"  # what is allowed writes no more than others
+OUTSIDE = "nothing outside of it is touched"
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of one batch."""
-    return make_run(tmp_path_factory, *SHORT).folder / "run"
+    """The folder of a run of one batch, with Lightning's checkpoints, whose state names what it removes."""
+    word = f"+callbacks.top={{_target_: {TOP}, monitor: val/loss, save_top_k: 1}}"
+    return make_run(tmp_path_factory, *SHORT, word).folder / "run"
 
 
 @pytest.fixture
@@ -47,20 +50,19 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in files}
 
 
-def assert_refused(made: Path, finished: Finished, told: str = "", touched: bool = False) -> None:
+def assert_refused(made: Path, finished: Finished, told: str = "") -> None:
     """One line, exit code 2, no code run; precious things are whole, and so is the run unless it began."""
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished
     assert told in finished.err
     mine = {name: text for name, text in snapshot(made.parent).items() if not name.startswith("run/")}
     assert mine == dict.fromkeys(PRECIOUS, b"years of work")
-    if not touched:
-        assert not (made / "metrics.csv").read_text().count("\n") > 2
+    assert told == OUTSIDE or (made / "metrics.csv").read_text().count("\n") == 2
 
 
-def craft(made: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the config of a run."""
+def craft(made: Path, key: str, value: Any) -> None:
+    """Change a value in the config of a run."""
     config = yaml.safe_load((made / "config.yaml").read_text())
-    change(config)
+    put(config, key.split("."), value)
     (made / "config.yaml").write_text(yaml.safe_dump(config))
 
 
@@ -72,17 +74,16 @@ def craft_state(made: Path, change: Callable[[dict[str, Any]], object]) -> None:
     torch.save(checkpoint, file)
 
 
-@pytest.fixture(scope="module")
-def keeping(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a run with Lightning's own checkpoint callback is, whose state names what it removes."""
-    return make_run(tmp_path_factory, *SHORT, f"+callbacks.top={{_target_: {TOP}, monitor: val/loss}}").folder
+def put(node: dict[str, Any], keys: list[str], value: Any) -> None:
+    for name in keys[:-1]:
+        node = node[name]
+    node[keys[-1]] = value
 
 
 @pytest.mark.parametrize("way", ["../../precious", "../../precious.ckpt", "x/../../../precious.ckpt"])
 def test_a_checkpoint_that_names_what_is_yours_neither_removes_nor_replaces_it(
-    run: Run, made: Path, keeping: Path, way: str
+    run: Run, made: Path, way: str
 ) -> None:
-    shutil.copytree(keeping / "run", made, dirs_exist_ok=True)
     place, score = f"{made}/checkpoints/{way}", torch.tensor(99.0)
     names = ("best_model_path", "kth_best_model_path", "last_model_path")
     scores = dict.fromkeys(("best_model_score", "kth_value", "current_score"), score)
@@ -90,61 +91,57 @@ def test_a_checkpoint_that_names_what_is_yours_neither_removes_nor_replaces_it(
     state["dirpath"] = f"{made}/checkpoints"
 
     def change(checkpoint: dict[str, Any]) -> None:
-        checkpoint["parts"]["at"] = str(made)
         for name, own in checkpoint["callbacks"].items():  # whatever callback reads such a state
             checkpoint["callbacks"][name] = {**own, **state} if isinstance(own, dict) else own
 
     craft_state(made, change)
-    finished = run(f"resume={made}", LONGER, f"allow=[{TOP}]")
-    assert_refused(made, finished, "nothing outside of it is touched", touched=True)
-
-
-def test_lightnings_own_checkpoint_callback_removes_nothing_of_yours_either(run: Run, made: Path) -> None:
-    node = {"_target_": TOP, "monitor": "val/loss", "dirpath": f"{made}/checkpoints", "save_top_k": 1}
-    craft(made, lambda config: config["callbacks"].update(top=node))
-    assert_refused(made, run(f"resume={made}", LONGER), f"_target_={TOP}: expected a name that")
-    allow = f"allow=[{TOP}]"
-    for name, value in (("dirpath", str(made.parent / "precious")), ("filename", "../../precious")):
-        craft(made, lambda config, n=name, v=value: config["callbacks"]["top"].update({n: v}))  # type: ignore[misc]
-        assert_refused(made, run(f"resume={made}", LONGER, allow), f"callbacks.top.{name}=")
-        craft(made, lambda config: config["callbacks"].update(top=node))
-    # a format that becomes a path only once it is filled in meets the gate where files are written
-    slashes = {**node, "filename": "{epoch:/>9}", "auto_insert_metric_name": False}
-    craft(made, lambda config: config["callbacks"].update(top=slashes))
-    finished = run(f"resume={made}", LONGER, allow)
-    assert_refused(made, finished, "nothing outside of it is touched", touched=True)
+    assert_refused(made, run(f"resume={made}", LONGER, ALLOW), OUTSIDE)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "told"),
     [
-        ("logger.tensorboard.save_dir", "precious"),
-        ("logger.tensorboard.save_dir", "{mine}"),
-        ("logger.tensorboard.save_dir", "$MINE"),
-        ("logger.tensorboard.save_dir", "file://precious"),
-        ("logger.tensorboard.name", "../precious"),
-        ("logger.tensorboard.sub_dir", "a/../../precious"),
-        ("logger.tensorboard._args_", ["precious"]),
-        ("logger.x", {"_target_": CSV, "save_dir": "precious", "name": "csv"}),
-        ("trainer.default_root_dir", "{mine}"),
-        ("logger.x", {"_target_": "descent.loggers.MLflow", "tracking_uri": "file:precious"}),
-        ("trainer.profiler", {"_target_": PROFILER, "dirpath": "precious"}),
-        ("trainer.plugins", [{"_target_": "torch.nn.Identity", "dirpath": "{mine}"}]),
+        ("logger.tensorboard.save_dir", "precious", ""),
+        ("logger.tensorboard.save_dir", "{mine}", ""),
+        ("logger.tensorboard.save_dir", "$MINE", ""),
+        ("logger.tensorboard.save_dir", "file://precious", ""),
+        ("logger.tensorboard.name", "../precious", ""),
+        ("logger.tensorboard.sub_dir", "a/../../precious", ""),
+        ("logger.tensorboard._args_", ["precious"], ""),
+        ("logger.x", {"_target_": CSV, "save_dir": "precious", "name": "csv"}, ""),
+        ("logger.x", {"_target_": "descent.loggers.MLflow", "tracking_uri": "file:precious"}, ""),
+        ("trainer.default_root_dir", "{mine}", ""),
+        ("trainer.profiler", {"_target_": PROFILER, "dirpath": "precious"}, ""),
+        ("trainer.plugins", [{"_target_": "torch.nn.Identity", "dirpath": "{mine}"}], ""),
+        ("callbacks.top.dirpath", "{mine}", "callbacks.top.dirpath="),
+        ("callbacks.top.filename", "../../precious", "callbacks.top.filename="),
+        # a format that becomes a path only once it is filled in meets the gate where files are written
+        ("callbacks.top", {"_target_": TOP, "filename": "{epoch:/>9}", "auto_insert_metric_name": False},
+         OUTSIDE),
+        ("callbacks.x", {"_target_": "builtins.exec", "source": "1"}, "expected a name that"),
+        ("loss", {"_target_": "os.system", "command": "touch evil"}, "expected a name that"),
+        ("name", "${oc.env:TOKEN}", "expected a resolved config, without ${"),
+        ("folder", [1], "folder"),
+        ("data", [1], "describes none"),
+        ("callbacks", [1], "describes none"),
+        ("seed", [1], "seed"),
     ],
 )  # fmt: skip
-def test_a_config_that_would_write_elsewhere_is_refused(run: Run, made: Path, key: str, value: Any) -> None:
-    text = value.replace("{mine}", str(made.parent / "precious")) if isinstance(value, str) else value
-    *above, last = key.split(".")
+def test_a_config_that_would_write_elsewhere_or_run_code_or_lacks_a_part_is_refused(
+    run: Run, made: Path, key: str, value: Any, told: str
+) -> None:
+    mine = str(made.parent / "precious")
+    craft(made, key, value.replace("{mine}", mine) if isinstance(value, str) else value)
+    finished = run(f"resume={made}", LONGER, ALLOW, MINE=mine, HOME=str(made.parent), TOKEN="secret")
+    assert_refused(made, finished, told or key)
 
-    def change(config: dict[str, Any]) -> None:
-        for name in above:
-            config = config[name]
-        config[last] = text
 
-    craft(made, change)
-    allow = f"allow=[{PROFILER}]"  # what is allowed writes no more than others
-    finished = run(f"resume={made}", LONGER, allow, MINE=str(made.parent), HOME=str(made.parent))
-    assert_refused(made, finished, key)
+def test_what_a_person_types_is_allowed_as_long_as_it_is_typed(run: Run, made: Path) -> None:
+    assert_refused(made, run(f"resume={made}", LONGER), f"_target_={TOP}: expected a name that")
+    word = f"+callbacks.top={{_target_: {TOP}, monitor: val/loss, save_top_k: 3}}"
+    finished = run(f"resume={made}", LONGER, word)
+    assert finished.code == 0, finished.err
+    assert len(list((made / "checkpoints").glob("epoch=*.ckpt"))) >= 3
 
 
 @pytest.mark.parametrize("path", [".lock", "metrics.csv", "checkpoints/x", "events.out.tfevents.9", "sub"])
@@ -152,31 +149,29 @@ def test_a_folder_with_a_link_in_it_is_not_touched(run: Run, made: Path, path: s
     (made / path).unlink(missing_ok=True)
     (made / path).symlink_to(made.parent / ("precious" if path == "sub" else "precious.ckpt"))
     before = snapshot(made)
-    assert_refused(made, run(f"resume={made}", LONGER), f"{path} is a link")
+    finished = run(f"resume={made}", LONGER)
+    assert (finished.code, f"{path} is a link" in finished.err) == (2, True), finished
     assert snapshot(made) == before
+    assert {name: snapshot(made.parent)[name] for name in PRECIOUS} == dict.fromkeys(
+        PRECIOUS, b"years of work"
+    )
 
 
-def test_a_config_that_names_what_conf_does_not_is_refused(run: Run, made: Path) -> None:
-    for key, node in (
-        ("loss", {"_target_": "os.system", "command": "touch evil"}),
-        ("callbacks", {"checkpoint": {}, "x": {"_target_": "builtins.exec", "_args_": ["1"]}}),
-    ):
-        craft(made, lambda config, key=key, node=node: config.update({key: node}))  # type: ignore[misc]
-        assert_refused(made, run(f"resume={made}", LONGER))
-    assert not (made.parent / "evil").exists()
-
-
-def test_what_a_person_types_is_allowed_and_a_run_reads_nothing_of_the_machine(run: Run, made: Path) -> None:
-    word = f"+callbacks.top={{_target_: {TOP}, monitor: val/loss, save_top_k: 3}}"
-    finished = run(f"resume={made}", LONGER, word)
-    assert finished.code == 0, finished.err
-    assert len(list((made / "checkpoints").glob("epoch=*.ckpt"))) == 3
-    refused = run(f"resume={made}", "trainer.max_epochs=5")
-    assert (refused.code, refused.err.count("\n")) == (2, 1), refused  # its word again, or allow=
-    craft(made, lambda config: config.update(name="${oc.env:TOKEN}"))
-    refused = run(f"resume={made}", "trainer.max_epochs=5", word, TOKEN="secret")
-    assert (refused.code, refused.err.count("\n")) == (2, 1), refused
-    assert "expected a resolved config, without ${" in refused.err
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("parts", {}),
+        ("parts/folder", 3),
+        ("parts/processes", None),
+        ("callbacks/recorder/rows", "x"),
+        ("loops/fit_loop/epoch_progress", {}),
+        ("state_dict/scaling.std", "x"),
+        ("epoch", "x"),
+    ],
+)
+def test_a_state_that_lacks_a_part_is_one_line(run: Run, made: Path, path: str, value: Any) -> None:
+    craft_state(made, lambda checkpoint: put(checkpoint, path.split("/"), value))
+    assert_refused(made, run(f"resume={made}", LONGER, ALLOW))
 
 
 # ---- names -------------------------------------------------------------------------------------------------
@@ -217,46 +212,27 @@ def test_a_module_that_is_allowed_gives_its_own_and_nothing_else_is_imported(
     (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('evil').touch()\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    node = {"_target_": "my_nets.make", "size": 3}
-    for more in ("my_nets", "my_nets.make"):
-        assert build_node("model", node, {}, list_allowed(more=[more])).in_features == 3
-    assert build_node("model", node, {}, list_allowed(["model._target_=my_nets.make"])).in_features == 3
+    own = list_allowed(more=["my_nets"])
+    for allowed in (own, list_allowed(more=["my_nets.make"]), list_allowed(["model._target_=my_nets.make"])):
+        assert build_node("model", {"_target_": "my_nets.make", "size": 3}, {}, allowed).in_features == 3
     for name in ("my_nets.load", "my_nets.system", "my_nets.torch.load", "evil.Net", "my_nets2.Net"):
         with pytest.raises(ConfigError, match="trust it by allow="):
-            build_node("model", {"_target_": name}, {}, list_allowed(more=["my_nets"]))
+            build_node("model", {"_target_": name}, {}, own)
     assert not (tmp_path / "evil").exists()
 
 
 # ---- files -------------------------------------------------------------------------------------------------
 
+NO_CONFIGS = ("", "a", "3", "[]", "a: !!bool x", "a: &a [*a]", "? [a]: 1", "\0", "a: !!python/name:os.system",
+              "[" * 5000)  # fmt: skip
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "a",
-        "3",
-        "[]",
-        "a: !!bool x",
-        "a: &a [*a]",
-        "? [a]: 1",
-        "\0",
-        "a: !!python/name:os.system",
-        "[" * 5000,
-    ],
-    ids=lambda text: text[:9].strip(),
-)
+
+@pytest.mark.parametrize("text", NO_CONFIGS, ids=lambda text: text[:9].strip())
 def test_a_config_that_no_run_wrote_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError) as error:
         read_config(RunFolder(tmp_path))
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("key", ["folder", "data", "callbacks", "seed"])
-def test_a_config_that_lacks_a_part_is_one_line(run: Run, made: Path, key: str) -> None:
-    craft(made, lambda config: config.update({key: [1]}))
-    assert_refused(made, run(f"resume={made}", LONGER))
 
 
 def test_a_pipe_is_not_waited_for(run: Run, made: Path) -> None:
@@ -267,41 +243,15 @@ def test_a_pipe_is_not_waited_for(run: Run, made: Path) -> None:
             reader(pipe)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("function", [os.system, os.popen, eval, exec])
+@pytest.mark.parametrize("function", [os.system, eval])
 def test_a_checkpoint_runs_nothing(tmp_path: Path, function: Any) -> None:
     file, proof = tmp_path / "crafted.ckpt", tmp_path / "was_run"
 
     class Harmful:
         def __reduce__(self) -> Any:
-            code = f"open({str(proof)!r}, 'w')" if function in (eval, exec) else f"touch {proof}"
-            return function, (code,)
+            return function, (f"open({str(proof)!r}, 'w')" if function is eval else f"touch {proof}",)
 
     torch.save({"state_dict": {}, "harm": Harmful()}, file)
     with pytest.raises(ConfigError, match="nothing in it was run"):
         read(file)
     assert not proof.exists()
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("parts", {}),
-        ("parts/folder", 3),
-        ("parts/processes", None),
-        ("callbacks/recorder/rows", "x"),
-        ("loops/fit_loop/epoch_progress", {}),
-        ("state_dict/scaling.std", "x"),
-        ("epoch", "x"),
-    ],
-)
-def test_a_state_that_lacks_a_part_is_one_line(run: Run, made: Path, path: str, value: Any) -> None:
-    *above, name = path.split("/")
-
-    def change(checkpoint: Any) -> None:
-        for step in above:
-            checkpoint = checkpoint[step]
-        checkpoint[name] = value
-
-    craft_state(made, change)
-    finished = run(f"resume={made}", "trainer.max_epochs=3")
-    assert (finished.code, finished.err.count("\n")) == (2, 1), (path, finished)
