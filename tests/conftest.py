@@ -7,7 +7,6 @@ import resource
 import runpy
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import dataclass
@@ -112,19 +111,9 @@ def execute(argv: list[str], folder: Path, env: dict[str, str], out: Path, err: 
     os.environ.update(env)
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    sys.stdout, sys.stderr = (
-        io.TextIOWrapper(os.fdopen(d, "wb"), "utf-8", write_through=True) for d in (1, 2)
-    )
+    streams = (io.TextIOWrapper(os.fdopen(d, "wb"), "utf-8", write_through=True) for d in (1, 2))
+    sys.stdout, sys.stderr = streams
     multiprocessing.set_start_method(None, force=True)  # else its workers outlive it when it is killed
     sys.argv = argv
-    sys.path[:0] = [
-        str(Path(argv[0]).parent),
-        str(ROOT / "tests/template"),
-    ]  # where code to break runs with is
-    try:
-        runpy.run_path(argv[0], run_name="__main__")
-    except SystemExit:
-        raise
-    except BaseException:
-        traceback.print_exc()
-        sys.exit(1)
+    sys.path[:0] = [str(Path(argv[0]).parent), str(ROOT / "tests/template")]  # code to break runs with
+    runpy.run_path(argv[0], run_name="__main__")

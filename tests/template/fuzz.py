@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from hydra.core.global_hydra import GlobalHydra  # noqa: E402
 import train  # noqa: E402
 from descent.cli import main as cli  # noqa: E402
 from descent.cli.compose import compose  # noqa: E402
+from descent.cli.wrong import list_keys  # noqa: E402
 from descent.paths import list_groups  # noqa: E402
 
 VALUES = [
@@ -34,16 +34,16 @@ VALUES = [
     "99999999999999999999", "${missing}", "${oc.env:MISSING}", "${seed", "a=b", "[1", "'", "../..", "한글",
     "best-{epoch}", "a(b", "it's", "1e39", "a\\", "#", "_", "0x10", "a b", "1,2", "mae", "$(id)", "1e-400",
 ]  # fmt: skip
-SYNTAX = [
+LINES = [
     "loss=mae=mse", "=mae", "~trainer", "~data", "~optimizer.lr", "~callbacks", "loss=../loss/mae",
-    "loss=[mae]", "loss=null", "model=null", "scheduler=null", "++optimizer.foo=1", "++seed=abc",
+    "loss=[mae]", "model=null", "scheduler=null", "++optimizer.foo=1", "++seed=abc",
     "loss._target_=os.system", "loss._target_=nowhere.Loss", "loss._target_=",
     "model._target_=torch.nn.Linear", "optimizer._target_=torch.optim.NoSuch",
     "trainer._target_=torch.nn.Module", "data._target_=builtins.dict", "optimizer=sgd optimizer=adam",
     "resume=true", "resume=1", "resume=[]", "checkpoint.every=never", "checkpoint.every=5",
-    "checkpoint.evry=1epoch", "callbacks.checkpoint.monitor=x", "folder=/proc/nothing/run", "folder=''",
-    "name=''", "name=a/b", "--cfg=nope", "-c", "-m --cfg=job", "--config-dir=nowhere", "++foo=1", "+loss.x=1",
-    "metrics=[accuracy,nope]", "metrics=[]", "module=null", "name=a,b", "scheduler._target_=torch.nn.Softmax",
+    "callbacks.checkpoint.monitor=x", "folder=/proc/nothing/run", "folder=''", "name=''", "name=a/b", "-c",
+    "-m --cfg=job", "--config-dir=nowhere", "++foo=1", "+loss.x=1", "metrics=[accuracy,nope]", "metrics=[]",
+    "module=null", "name=a,b", "scheduler._target_=torch.nn.Softmax",
     "+callbacks.x={_target_:lightning.pytorch.callbacks.BatchSizeFinder}", "+callbacks.x=1",
     "+metrics.x={_target_:torch.nn.L1Loss}", "data._target_=torch.nn.Linear",
     "logger.tensorboard.save_dir=/proc/x",
@@ -53,53 +53,39 @@ SYNTAX = [
     "logger.tensorboard=null", "metrics.acc=null", "metrics.classification.acc=null",
     "metrics.classification=null", "+trainer.logger=false", "+model.outputs=3", "+loss.task=1",
     "+logger.tensorboard.x=1", "~callbacks.checkpoint", "mode._target_=x", "init_from=/dev/null",
-    "freeze=[nothing]", "seed=${oc.env:NOTHING_SET}", "optimizer.lr=${oc.env:HOME}", "callbacks.progress=off",
-    "run=x", "~trainer.max_epochs",
-]  # fmt: skip
-CONFLICTS = [
-    "loss=cross_entropy data=diabetes", "loss=nll data=diabetes", "model=cnn data=diabetes",
+    "freeze=[nothing]", "seed=${oc.env:NOTHING_SET}", "callbacks.progress=off", "run=x",
+    "~trainer.max_epochs", "loss=nll data=diabetes", "model=cnn data=diabetes",
     "scheduler=one_cycle trainer.max_epochs=0", "trainer.val_check_interval=1000000",
     "trainer.enable_checkpointing=false", "trainer.limit_train_batches=0", "trainer.limit_val_batches=0",
     "data.val_fraction=0.6 data.test_fraction=0.6", "data.test_fraction=0.999",
     "optimizer=lbfgs trainer.accumulate_grad_batches=4", "optimizer=lbfgs trainer.precision=16-mixed",
-    "optimizer=muon model.hidden=[]", "trainer.strategy=fsdp", "trainer.strategy=abc",
-    "trainer.accelerator=gpu", "trainer.profiler=abc", "trainer.gradient_clip_algorithm=abc",
-    "trainer.gradient_clip_val=-1", "optimizer=adam optimizer.momentum=0.9",
-    "optimizer=sgd optimizer.nesterov=true", "optimizer.betas=[2,3]", "scheduler=step scheduler.step_size=0",
-    "scheduler=cosine scheduler.T_max=0", "scheduler=cyclic scheduler.base_lr=abc",
-    "scheduler=plateau scheduler.monitor=nothing", "scheduler=multi_step scheduler.milestones=abc",
+    "optimizer=muon model.hidden=[]", "trainer.strategy=fsdp", "trainer.strategy=abc", "trainer.profiler=abc",
+    "trainer.gradient_clip_algorithm=abc", "trainer.gradient_clip_val=-1",
+    "optimizer=adam optimizer.momentum=0.9", "optimizer=sgd optimizer.nesterov=true", "optimizer.betas=[2,3]",
+    "scheduler=step scheduler.step_size=0", "scheduler=cosine scheduler.T_max=0",
+    "scheduler=cyclic scheduler.base_lr=abc", "scheduler=plateau scheduler.monitor=nothing",
+    "scheduler=multi_step scheduler.milestones=abc",
     "callbacks=early_stopping callbacks.early_stopping.monitor=nothing", "monitor=test/loss",
     "callbacks=early_stopping callbacks.early_stopping.patience=-1", "model=timm", "data=mnist",
     "model=timm model.name=resnet1000", "loss=huber loss.delta=-1", "loss=cross_entropy loss.weight=[1]",
-    "loss=cross_entropy loss.label_smoothing=2", "trainer.max_time=abc", "trainer.overfit_batches=5000",
-    "trainer.limit_train_batches=1.5", "trainer.fast_dev_run=-1", "model.hidden=[1000000000]",
-    "trainer.devices=0 trainer.accelerator=cpu", "trainer.val_check_interval=0",
-    "callbacks.checkpoint.save_top_k=5", "trainer.overfit_batches=1,2", "loss=mae loss.weight=balanced",
-    "scheduler=plateau scheduler.interval=step scheduler.monitor=train/loss",
+    "trainer.max_time=abc", "trainer.overfit_batches=5000", "trainer.limit_train_batches=1.5",
+    "trainer.fast_dev_run=-1", "model.hidden=[1000000000]", "trainer.devices=0 trainer.accelerator=cpu",
+    "trainer.val_check_interval=0", "callbacks.checkpoint.save_top_k=5", "trainer.overfit_batches=1,2",
+    "loss=mae loss.weight=balanced", "scheduler=plateau scheduler.interval=step scheduler.monitor=train/loss",
 ]  # fmt: skip
-
-
-def keys(node: Any, prefix: str = "") -> Iterator[str]:
-    for name, value in node.items():
-        yield prefix + name
-        if isinstance(value, dict):
-            yield from keys(value, f"{prefix}{name}.")
 
 
 def command_lines() -> list[list[str]]:
     """The same ones each time: every kind, and a sample of all keys with all values."""
     chance = random.Random(0)
-    known = list(keys(compose("train", ["name=x", "folder=x"]).config))
+    known = list(list_keys(compose("train", ["name=x", "folder=x"]).config))
     typos = [f"{key[:at]}{key[at + 1 :]}=1" for key in known for at in [chance.randrange(len(key))]]
-    apart = (
-        "name",
-        "folder",
-        "logger.tensorboard.flush_secs",
-    )  # the last is read by a thread of TensorBoard's
+    apart = ("name", "folder", "logger.tensorboard.flush_secs")  # a thread of TensorBoard's reads the last
     values = [f"{key}={value}" for key in known for value in VALUES if key not in apart]
     words = [f"{group}={word}" for group in list_groups() for word in ("nothing", "Mae", "1", "[]", "a.b")]
-    lines = [line.split(" ") for line in (*SYNTAX, *CONFLICTS)]
-    return lines + [[word] for word in chance.sample(typos, 50) + chance.sample(values, 330) + words]
+    return [line.split(" ") for line in LINES] + [
+        [word] for word in chance.sample(typos, 50) + chance.sample(values, 330) + words
+    ]
 
 
 def short(config: Any, run: Any) -> Any:
@@ -118,9 +104,8 @@ def attempt(words: list[str], folder: Path) -> dict[str, Any]:
     """One command line, as `python src/train.py words` would take it."""
     placed = any(word.startswith("folder=") for word in words) or words[-1] in ("--cfg", "-c", "--config-dir")
     line = [*words, *([] if placed else [f"folder={folder}/run"])]
-    out, err, typed = io.StringIO(), io.StringIO(), dict[str, str]()
+    out, err, typed, begun = io.StringIO(), io.StringIO(), dict[str, str](), time.monotonic()
     code: Any
-    begun = time.monotonic()
     GlobalHydra.instance().clear()
     with redirect_stdout(out), redirect_stderr(err):
         try:

@@ -15,15 +15,16 @@ import yaml
 from conftest import ROOT, TRAIN, Finished, Run, finish
 
 from descent.build import read_signature
-from descent.cli.check import accepts, check
+from descent.cli.check import accepts
 from descent.cli.commands import gather
 from descent.cli.compose import compose
 from descent.cli.main import split
-from descent.cli.overrides import by_key, parse, quote, quote_word
+from descent.cli.overrides import parse, quote, quote_word
 from descent.cli.wrong import expectation
-from descent.errors import ConfigError, clean
+from descent.errors import clean
 from descent.paths import CONF, list_choices, list_groups
 
+SLOW = {"torch", "lightning", "numpy", "torchmetrics", "sklearn"}  # imports
 # what is typed, and what the line contains; the first part of it begins the line
 WRONG = {
     "loss=mea": ("loss=mea: expected one of", "nearest: mae"),
@@ -44,6 +45,9 @@ WRONG = {
     "loss=[mae,mse]": ("loss=[mae,mse]: expected one of",),
     "loss=mae,mse": ("loss=mae,mse: expected one of", "or -m to run each"),
     "optimizer.lr=0.1,0.2": ("optimizer.lr=0.1,0.2: expected a number", "-m to run each"),
+    "optimizer.lr=${oc.env:HOME}": ("optimizer.lr=", "a number: 'optimizer.lr=${oc.decode:${oc.env:HOME}}'"),
+    "optimizer.lr=${oc.env:MISSING}": ("optimizer.lr=${oc.env:MISSING}: expected a value that exists",),
+    "monitor=[a]": ("monitor=['a']: expected text", """: "monitor='[a]'\""""),
     "optimizer.lr=-1": ("optimizer.lr=-1: expected valid values (Invalid learning rate: -1)",),
     "loss.weight=balancd": ("loss.classes.weight=balancd: expected a list of numbers, or balanced",),
     "loss._target_=torch.nn.L2Loss": ("loss._target_=torch.nn.L2Loss: expected", "nearest: torch.nn.L1Loss"),
@@ -80,32 +84,21 @@ WRONG = {
     "--config-dir": ("--config-dir=: expected a folder",),
     "-callbacks.checkpoint=null": ("-callbacks.checkpoint=null: expected key=value, or one of",),
 }  # fmt: skip
+if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+    WRONG["trainer.accelerator=gpu"] = ("trainer.accelerator=gpu: expected what this machine has",)
 
 
-def test_what_is_wrong_is_one_line_that_names_it(tmp_path: Path) -> None:
-    lines = [word.split(" ") for word in WRONG]
-    if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-        lines.append(["trainer.accelerator=gpu"])
-    (tmp_path / "lines.json").write_text(json.dumps(lines))
-    finished = finish([fuzz.__file__, "lines.json"], tmp_path, {}, timeout=400)
+def test_what_is_wrong_is_one_line_that_names_it_and_other_command_lines_run(tmp_path: Path) -> None:
+    others = fuzz.command_lines()[::12]  # benchmarks/faults.py tries all 600
+    (tmp_path / "lines.json").write_text(json.dumps([*(words.split(" ") for words in WRONG), *others]))
+    finished = finish([fuzz.__file__, "lines.json"], tmp_path, {}, timeout=600)
     assert finished.code == 0, finished.err
-    wrong = {}
-    for tried in map(json.loads, finished.out.splitlines()):
-        words = " ".join(tried["words"])
-        parts = WRONG.get(words, ("trainer.accelerator=gpu: expected what this machine has",))
-        told = tried["err"].startswith(parts[0]) and all(part in tried["err"] for part in parts)
-        if fuzz.fault(tried) or tried["code"] != 2 or not told:
-            wrong[words] = tried
-    assert not wrong, json.dumps(wrong, indent=1, ensure_ascii=False)
-
-
-def test_wrong_command_lines_of_all_kinds_are_one_line_or_run(tmp_path: Path) -> None:
-    # each twelfth of 600; benchmarks/faults.py tries all
-    finished = finish([fuzz.__file__, "12"], tmp_path, {}, timeout=400)
-    assert finished.code == 0, finished.err
-    tried = [json.loads(line) for line in finished.out.splitlines()]
-    assert len(tried) > 40
-    assert not [(one["words"], fault) for one in tried if (fault := fuzz.fault(one))]
+    tried = {" ".join(one["words"]): one for one in map(json.loads, finished.out.splitlines())}
+    assert len(tried) >= len(WRONG) + 40
+    assert not [(words, fault) for words, one in tried.items() if (fault := fuzz.fault(one))]
+    for words, parts in WRONG.items():
+        code, line = tried[words]["code"], tried[words]["err"]
+        assert code == 2 and line.startswith(parts[0]) and all(part in line for part in parts), tried[words]
 
 
 def assert_one_line(finished: Finished, *parts: str) -> None:
@@ -126,31 +119,31 @@ def test_the_traceback_is_there_for_who_asks_and_for_a_bug_of_ones_own(run: Run)
     assert "augmented.py" in finished.err
 
 
-def test_a_number_from_the_environment_names_its_way(run: Run) -> None:
-    assert_one_line(run("optimizer.lr=${oc.env:RATE}", RATE="0.5"), "oc.decode:${oc.env:")
-    assert_one_line(run("optimizer.lr=${oc.env:MISSING}"), "optimizer.lr=${oc.env:MISSING}: expected")
-    finished = run("optimizer.lr=${oc.decode:${oc.env:RATE}}", "trainer.fast_dev_run=1", RATE="0.5")
-    assert finished.code == 0, finished.err
+def learn(*words: str) -> tuple[str, set[str]]:
+    """Return what a command prints at once, and the modules that it imports."""
+    command = [sys.executable, "-X", "importtime", TRAIN, *words]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    return answer.stdout, {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
 
 
-def test_help_lists_every_choice_with_a_line_on_it(run: Run) -> None:
-    finished = run("--help")
-    assert finished.code == 0 and max(map(len, finished.out.splitlines())) <= 80
-    lines = [line.split(maxsplit=1) for line in finished.out.splitlines()]
+def test_help_lists_every_choice_with_a_line_on_it_without_slow_imports() -> None:
+    out, imported = learn("--help")
+    assert max(map(len, out.splitlines())) <= 80 and not imported & SLOW
+    lines = [line.split(maxsplit=1) for line in out.splitlines()]
     for group in list_groups():
         assert any(line[:1] == [group] for line in lines), group
         for word in list_choices(group):
             assert any(line[0] == word and len(line) == 2 for line in lines if line), (group, word)
 
 
-def test_cfg_job_prints_the_run_without_running_it(run: Run) -> None:
-    finished = run("--cfg", "job", "loss=mae", "optimizer.lr=0.5", "seed=3")
-    assert finished.code == 0
-    config = yaml.safe_load(finished.out)
+def test_cfg_job_prints_the_run_without_running_it_or_slow_imports() -> None:
+    out, imported = learn("--cfg", "job", "loss=mae", "optimizer.lr=0.5", "seed=3")
+    assert "descent.cli.main" in imported and not imported & SLOW
+    config = yaml.safe_load(out)
     assert config["loss"]["_target_"] == "descent.losses.MeanAbsoluteError"
     assert (config["optimizer"]["lr"], config["name"]) == (0.5, "mae-adam-mlp-digits-lr=0.5-seed=3")
     assert re.fullmatch(rf"{ROOT}/logs/mae-adam-mlp-digits-lr=0.5-seed=3-\d{{8}}-\d{{6}}", config["folder"])
-    assert not (finished.folder / "run").exists()
+    assert not Path(config["folder"]).exists()
 
 
 def test_output_that_is_not_utf_8_ends_no_command(tmp_path: Path) -> None:
@@ -255,15 +248,6 @@ def test_a_run_whose_folder_has_an_equals_sign_is_compared() -> None:
     assert gather(["logs/lr=0.1", "by=val/acc", "logs/b"]) == ["runs=['logs/lr=0.1','logs/b']", "by=val/acc"]
 
 
-def test_a_value_that_is_no_text_is_told_with_the_quotes_that_make_it_one() -> None:
-    words = ["data=table", "data.path=[a]", "data.target=y"]
-    with pytest.raises(ConfigError, match=re.escape(""": "data.path='[a]'\"""")):
-        check("train", compose("train", words).config, by_key(words))
-
-
-# ---- signatures --------------------------------------------------------------------------------------------
-
-
 def test_a_tensor_is_a_list_of_numbers_or_balanced_where_a_number_will_not_do() -> None:
     weight, rate = read_signature(torch.nn.CrossEntropyLoss).hints["weight"], float | torch.Tensor
     assert all(accepts(value, weight) for value in ([1, 2.5], "balanced", None))
@@ -271,18 +255,6 @@ def test_a_tensor_is_a_list_of_numbers_or_balanced_where_a_number_will_not_do() 
     assert expectation(weight) == "a list of numbers, or balanced, or null"
     assert accepts(0.1, rate)
     assert not accepts("balanced", rate)
-
-
-# ---- speed -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("word", ["--help", "--cfg=job"])
-def test_help_and_cfg_import_nothing_heavy(word: str) -> None:
-    command = [sys.executable, "-X", "importtime", TRAIN, word]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    imported = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
-    assert "descent.cli.main" in imported
-    assert not imported & {"torch", "lightning", "numpy", "torchmetrics", "sklearn"}
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export", "compare"])

@@ -1,20 +1,24 @@
-"""Every file of conf/: it composes, and lists what is installed; tests/test_project.py trains it."""
+"""Every file of conf/: it composes, lists what its target takes, and is valid by the schema for editors."""
 
 import inspect
+import json
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
+from omegaconf import OmegaConf
 
 from descent.build import locate, read_signature
 from descent.cli.check import check
 from descent.cli.compose import compose
-from descent.paths import list_choices, list_groups
+from descent.cli.schema import FOLDER, describe_conf
+from descent.paths import CONF, list_choices, list_groups
 
-CHOICES = {group: [*list_choices(group)] for group in list_groups()}
 NEWER_THAN_SOME = {("torch.optim.LBFGS", "maximize")}  # arguments that the oldest supported torch lacks
 FILLED = {  # by code, or left to Lightning's own way
     "optimizer": {"params"},
@@ -37,9 +41,9 @@ def targets(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from targets(value, f"{key}.{name}")
 
 
-@pytest.mark.parametrize("group", CHOICES)
+@pytest.mark.parametrize("group", list_groups())
 def test_every_value_is_what_its_target_takes_and_what_it_takes_is_listed(group: str) -> None:
-    for word in CHOICES[group]:
+    for word in list_choices(group):
         config = config_of(group, word)
         if group == "search" and find_spec("optuna") is None and word not in ("none", "grid"):
             continue
@@ -61,7 +65,7 @@ def test_optimizers_are_all_of_torchs_with_its_defaults_but_for_those_the_file_e
     own = {"adam": {"fused"}, "adamw": {"fused"}, "sgd": {"lr"}, "rmsprop": {"lr"}}
     own["lbfgs"] = {"lr", "max_iter", "history_size"}
     offered = set()
-    for word in CHOICES["optimizer"]:
+    for word in list_choices("optimizer"):
         node = config_of("optimizer", word)["optimizer"]
         offered.add(node["_target_"].rpartition(".")[2])
         if word in ("sparse_adam", "muon"):
@@ -72,3 +76,56 @@ def test_optimizers_are_all_of_torchs_with_its_defaults_but_for_those_the_file_e
                 assert value == parameter.default, (word, name)
     known = {name for name, value in vars(torch.optim).items() if inspect.isclass(value)} - {"Optimizer"}
     assert known <= offered
+
+
+# ---- schemas for editors -----------------------------------------------------------------------------------
+
+
+SCHEMAS = cache(describe_conf)
+FILES = sorted(CONF.glob("**/*.yaml"))
+WRONG: list[tuple[str, dict[str, Any]]] = [
+    ("optimizer", {"_target_": "torch.optim.SGD", "_partial_": True, "lrr": 0.1}),
+    ("optimizer", {"_target_": "torch.optim.SGD", "_partial_": True, "lr": "fast"}),
+    ("optimizer", {"defaults": ["sgd"], "momentun": 0.9}),
+    ("trainer", {"defaults": ["default"], "max_epochs": [3]}),
+    ("callbacks", {"a": {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "patience": "long"}}),
+    ("callbacks", {"defaults": ["early_stopping"], "early_stopping": {"patence": 3}}),
+    ("experiment", {"sead": 3}),
+    ("experiment", {"trainer": {"max_epoch": 3}}),
+    ("experiment", {"callbacks": {"checkpoint": {"evry": "1epoch"}}}),
+    ("train", {"seed": 1.5}),
+]
+RIGHT: list[tuple[str, dict[str, Any]]] = [  # with a target that the schema does not know, or with references
+    ("loss", {"_target_": "my_losses.FocalLoss", "gamma": 2.0}),
+    ("optimizer", {"defaults": ["sgd"], "momentum": 0.9, "lr": "${seed}"}),
+    ("experiment", {"defaults": [{"override /loss": "mae"}], "trainer": {"max_epochs": 3}}),
+]
+
+
+@cache
+def validator(name: str) -> Any:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft7Validator.check_schema(SCHEMAS()[name])
+    return jsonschema.Draft7Validator(SCHEMAS()[name])
+
+
+def name_of(file: Path) -> str:
+    return file.stem if file.parent == CONF else file.parent.name
+
+
+def test_every_file_is_valid_and_a_wrong_key_or_type_is_not() -> None:
+    files = [(name_of(file), OmegaConf.to_container(OmegaConf.load(file))) for file in FILES]
+    for name, content in [*files, *RIGHT]:
+        assert [error.message for error in validator(name).iter_errors(content)] == [], (name, content)
+    for name, content in WRONG:
+        assert not validator(name).is_valid(content), (name, content)
+
+
+def test_the_editor_knows_where_each_schema_belongs() -> None:
+    lines = (ROOT / ".vscode/settings.json").read_text(encoding="utf-8").splitlines()
+    settings = json.loads("\n".join(line for line in lines if not line.startswith("//")))
+    mapped = {Path(schema).stem: glob for schema, glob in settings["yaml.schemas"].items()}
+    assert (ROOT / next(iter(settings["yaml.schemas"]))).parent == FOLDER
+    assert SCHEMAS().keys() <= mapped.keys()
+    for file in FILES:
+        assert file in set(ROOT.glob(mapped[name_of(file)]))

@@ -17,6 +17,7 @@ MINE = {  # parts of one's own; all but one are the page's
     "loss": "focal", "optimizer": "sign_sgd", "model": "perceptron", "module": "consistent",
     "metrics": "doubt", "data": "spirals", "callbacks": "bell", "scheduler": "halved",
 }  # fmt: skip
+TRY = "pytest -n 0 -q -p no:cacheprovider tests/test_project.py -k"  # the fork's own tests
 HALVED = """# half the rate, now and then
 _target_: descent.schedulers.Schedule
 scheduler: {_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, step_size: 3, gamma: 0.5}
@@ -38,32 +39,28 @@ def add(fork: Path, files: dict[str, str]) -> None:
         (fork / name).write_text(text)
 
 
-def try_parts(fork: Path, parts: str) -> subprocess.CompletedProcess[str]:
-    """Run the fork's own tests of some words."""
-    words = ["-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "tests/test_project.py", "-k", parts]
-    return subprocess.run([sys.executable, *words], cwd=fork, capture_output=True, text=True, check=False)
+def call(fork: Path, *words: str) -> tuple[int, str]:
+    """Run a tool in the fork; returns its exit code and what it printed."""
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=fork, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
 
 
-def test_eight_parts_of_ones_own_are_found_and_tried_without_a_test_of_theirs(fork: Path) -> None:
+def test_eight_parts_of_ones_own_are_tried_without_a_test_of_theirs_and_pass_the_lint(fork: Path) -> None:
     add(fork, {name: text for name, text in FILES.items() if name.startswith("src/")})
-    add(fork, {f"conf/{group}/{word}.yaml": FILES.get(f"conf/{group}/{word}.yaml", HALVED)
-               for group, word in MINE.items()})  # fmt: skip
-    done = try_parts(fork, " or ".join(MINE.values()))
-    assert done.returncode == 0, done.stdout
-    assert "skipped" not in done.stdout
+    conf = {f"conf/{group}/{word}.yaml" for group, word in MINE.items()}
+    add(fork, {name: FILES.get(name, HALVED) for name in conf})
+    code, out = call(fork, *TRY.split(), " or ".join(MINE.values()))
+    assert code == 0, out
+    assert "skipped" not in out
     # each is composed and trained; a model learns by heart; models and modules are killed and resumed
-    assert len(re.findall(r"^\.+", done.stdout, re.MULTILINE)[0]) == 8 + 8 + 1 + 2
-
-
-def test_the_pages_code_passes_the_lint_and_the_eight_parts_the_types_of_a_forks_workflow(fork: Path) -> None:
-    add(fork, {name: text for name, text in FILES.items() if name.startswith("src/")})
-    used = "".join(FILES.get(f"conf/{group}/{word}.yaml", "") for group, word in MINE.items())
+    assert len(re.findall(r"^\.+", out, re.MULTILINE)[0]) == 8 + 8 + 1 + 2
+    used = "".join(FILES.get(name, "") for name in conf)
     parts = [f"src/{module}.py" for module in re.findall(r"(my_\w+)\.", used)]
     assert len(parts) == 7
     for tool in ("ruff check", "ruff format --check", f"mypy --follow-imports=silent {' '.join(parts)}"):
-        words = [sys.executable, "-m", *tool.split()]
-        done = subprocess.run(words, cwd=fork, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
+        code, out = call(fork, *tool.split())
+        assert code == 0, out
 
 
 def test_parts_that_do_not_work_are_found(fork: Path) -> None:
@@ -76,12 +73,12 @@ def test_parts_that_do_not_work_are_found(fork: Path) -> None:
         "conf/loss/mine_line.yaml": "_target_: torch.nn.L1Loss\n",
         "conf/metrics/mine.yaml": "# not for classes\nrmse: {_target_: torchmetrics.MeanSquaredError}\n",
     })  # fmt: skip
-    done = try_parts(fork, "mine")
-    assert done.returncode == 1
-    assert "does every weight get a gradient?" in done.stdout
-    assert "expected an argument of torch.nn.HuberLoss; nearest: delta" in done.stdout
-    assert "the first line is what --help shows" in done.stdout
-    assert "metrics.rmse: expected valid values" in done.stdout
+    code, out = call(fork, *TRY.split(), "mine")
+    assert code == 1
+    assert "does every weight get a gradient?" in out
+    assert "expected an argument of torch.nn.HuberLoss; nearest: delta" in out
+    assert "the first line is what --help shows" in out
+    assert "metrics.rmse: expected valid values" in out
 
 
 def test_what_a_fork_keeps_knows_nothing_of_the_templates_own_tests() -> None:
@@ -98,16 +95,14 @@ def test_a_machines_own_settings_count_less_than_what_is_typed(fork: Path) -> No
     (fork / "conf/local/default.yaml").write_text(text)
     done = finish([str(fork / "src/train.py"), "--cfg", "job", "seed=8"], fork, {}, 240)
     assert done.code == 0, done.err
-    assert "\nseed: 8\n" in done.out
-    assert "\nfolds: 3\n" in done.out
-    assert "CSVLogger" in done.out
+    assert all(part in done.out for part in ("\nseed: 8\n", "\nfolds: 3\n", "CSVLogger")), done.out
     done = finish([str(fork / "src/train.py"), "--help"], fork, {}, 240)
     assert "local" not in re.findall(r"^(\w+)  \[", done.out, re.MULTILINE)
     assert "/conf/local/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_the_page_lists_every_logger() -> None:
-    page = (ROOT / "docs/starting.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(
-        {*list_choices("logger")} - {"none"}
+    listed = re.findall(
+        r"^\| `(\w+)` \|", (ROOT / "docs/starting.md").read_text(encoding="utf-8"), re.MULTILINE
     )
+    assert {*listed} == {*list_choices("logger")} - {"none"}
