@@ -225,7 +225,8 @@ def test_resume_true_finds_the_newest_run_of_this_command(run: Run, tmp_path: Pa
     for name in ("run", "without_words"):
         (tmp_path / name / "config.yaml").write_text("seed: 1\n")
     os.mkfifo(tmp_path / "pipe/overrides.yaml")
-    assert getattr(find_resumed(True, tmp_path / "new", ["seed=1"]), "path", None) == tmp_path / "run"
+    found = find_resumed(True, tmp_path / "new", ["seed=1"])
+    assert found is not None and found.path == tmp_path / "run"
 
 
 # ---- signals, disks, terminals -----------------------------------------------------------------------------

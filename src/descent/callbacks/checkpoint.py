@@ -92,7 +92,7 @@ class Checkpoint(LightningCheckpoint):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.stateful:
+        if self.stateful and self.within:
             self.loaded = trainer.train_dataloader.state_dict()  # before Lightning fetches the next batch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

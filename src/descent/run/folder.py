@@ -109,8 +109,9 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
     try:
         lock = FileLock(folder.lock, timeout=0).acquire()  # the system releases it however the process ends
     except OSError as error:
-        active, reason = isinstance(error, Timeout), f"a folder that can be written to ({error.strerror})"
-        expected = "one that has ended; this one is active" if active else reason
+        expected = f"a folder that can be written to ({error.strerror})"
+        if isinstance(error, Timeout):
+            expected = "one that has ended; this one is active"
         raise ConfigError("resume", str(folder), expected=expected) from error
     there = folder.events()
     with lock:
