@@ -1,7 +1,5 @@
 """Whatever works in plain Lightning works here, named by `_target_` in one YAML file."""
 
-import csv
-import json
 import math
 import re
 import shlex
@@ -19,7 +17,7 @@ import torchmetrics
 import yaml
 from conftest import ROOT, Finished, Run, finish
 from plain import Lines, Reader, TwoLoaders
-from small import last_weights, train_here
+from small import last_weights, result_of, rows_of, train_here
 from torch import nn
 
 from descent.build import build_node
@@ -27,8 +25,6 @@ from descent.metrics import EpochMetrics
 from descent.models import MLP
 from descent.module import Supervised
 from descent.task import Classes, Labels, Task, Tokens
-
-HERE = "plain"
 
 
 def metric(name: str, **fields: Any) -> dict[str, Any]:
@@ -40,41 +36,35 @@ CLASSES = {  # a model and what goes with it, where the data says nothing of its
     "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
     "metrics": {"acc": {"_target_": "descent.metrics.Accuracy"}},
 }
+POINTS = {"data": "plain.TwoLoaders", **CLASSES}
+STREAM = {"_target_": "plain.Data", "kind": "stream", "workers": 2}
+SEVEN = {"module": "plain.Seven", "data": "plain.TwoLoaders"}
+HEADS = {
+    "side": metric("classification.MulticlassAccuracy", num_classes=2),
+    "distance": metric("MeanAbsoluteError"),
+}
 PLAIN: dict[str, dict[str, Any]] = {  # by name: the parts, and what is monitored
-    "a module of seven lines": {"module": f"{HERE}.Seven", "data": f"{HERE}.TwoLoaders"},
-    "two optimizers by hand": {"module": f"{HERE}.Pair", "data": f"{HERE}.Tested", "monitor": "val_gap"},
-    "two loaders": {"data": f"{HERE}.TwoLoaders", **CLASSES},
-    "a stream with workers": {
-        "data": {"_target_": f"{HERE}.Data", "kind": "stream", "workers": 2},
-        **CLASSES,
-    },
-    "a weighted sampler": {"data": f"{HERE}.Weighted", **CLASSES},
+    "a module of seven lines": SEVEN,
+    "two optimizers by hand": {"module": "plain.Pair", "data": "plain.Tested", "monitor": "val_gap"},
+    "two loaders": POINTS,
+    "a stream with workers": {**CLASSES, "data": STREAM},
+    "a weighted sampler": {"data": "plain.Weighted", **CLASSES},
     "two heads": {
-        "data": f"{HERE}.TwoTargets",
-        "model": {"_target_": f"{HERE}.TwoHeads", "width": 8},
-        "loss": f"{HERE}.BothLosses",
-        "metrics": {
-            "of": metric(
-                "wrappers.MultitaskWrapper",
-                task_metrics={
-                    "side": metric("classification.MulticlassAccuracy", num_classes=2),
-                    "distance": metric("MeanAbsoluteError"),
-                },
-            )
-        },
+        "data": "plain.TwoTargets",
+        "model": {"_target_": "plain.TwoHeads", "width": 8},
+        "loss": "plain.BothLosses",
+        "metrics": {"of": metric("wrappers.MultitaskWrapper", task_metrics=HEADS)},
         "monitor": "val/of_distance",
     },
-    "datasets": {"data": f"{HERE}.OfHuggingFace", **CLASSES},
-    "torchvision": {"module": f"{HERE}.Seven", "data": f"{HERE}.OfTorchvision"},
+    "datasets": {"data": "plain.OfHuggingFace", **CLASSES},
+    "torchvision": {"module": "plain.Seven", "data": "plain.OfTorchvision"},
 }
 
 
 def write(folder: Path, parts: dict[str, Any], run: str = "run") -> list[str]:
     """Put parts together in one YAML file, and return the words that choose it and the run's folder."""
     nodes = {k: {"_target_": v} if k != "monitor" and isinstance(v, str) else v for k, v in parts.items()}
-    cleared = [
-        {f"override /{group}": None} for group in nodes if group not in ("monitor", "callbacks", "logger")
-    ]
+    cleared = [{f"override /{group}": None} for group in nodes.keys() - {"monitor", "callbacks", "logger"}]
     file = folder / "conf/experiment" / "mine.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("# @package _global_\n" + yaml.safe_dump({"defaults": cleared, **nodes}, sort_keys=False))
@@ -82,16 +72,23 @@ def write(folder: Path, parts: dict[str, Any], run: str = "run") -> list[str]:
     return ["--config-dir", str(folder / "conf"), *words]
 
 
+def train_on(run: Run, folder: Path, parts: dict[str, Any], *words: str) -> Any:
+    """Train parts without an error, and return what the run's result.json contains."""
+    finished = run(*write(folder, parts), *words)
+    assert (finished.code, finished.err) == (0, "")
+    return result_of(folder / "run")
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_parts_are_trained_recorded_monitored_and_resumed(run: Run, tmp_path: Path, name: str) -> None:
     if name in ("datasets", "torchvision"):
         pytest.importorskip(name)
-    parts = {**PLAIN[name], "callbacks": {"kill": {"_target_": f"{HERE}.Kill"}}}
+    parts = {**PLAIN[name], "callbacks": {"kill": {"_target_": "plain.Kill"}}}
     short = ["trainer.max_epochs=3", "checkpoint.every=1epoch"]
     whole = run(*write(tmp_path, parts, "whole"), *short)
     assert (whole.code, whole.err) == (0, "")
-    result = json.loads((tmp_path / "whole/result.json").read_text())
-    rows = list(csv.DictReader((tmp_path / "whole/metrics.csv").read_text().splitlines()))
+    result = result_of(tmp_path / "whole")
+    rows = rows_of(tmp_path / "whole")
     monitor = parts.get("monitor") or ("val_loss" if "Seven" in str(parts) else "val/loss")
     values = [float(row[monitor]) for row in rows]
     assert len(values) == 3
@@ -151,22 +148,20 @@ def test_any_metric_gets_what_it_would_get_by_hand(
 
 def test_the_memory_of_metrics_is_bounded(run: Run, tmp_path: Path) -> None:
     parts = {
-        "data": f"{HERE}.Pixels",
+        "data": "plain.Pixels",
         "model": {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 19, "kernel_size": 1},
         "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
         "metrics": {"iou": metric("segmentation.MeanIoU", num_classes=19, input_format="mixed")},
-        "callbacks": {"memory": {"_target_": f"{HERE}.PeakMemory"}},
+        "callbacks": {"memory": {"_target_": "plain.PeakMemory"}},
     }
-    finished = run(*write(tmp_path, parts), "trainer.max_epochs=1")
-    assert finished.code == 0, finished.err
-    assert int(finished.out.partition("grew by ")[2].split()[0]) < 450, finished.out
+    train_on(run, tmp_path, parts, "trainer.max_epochs=1")
+    out = (tmp_path / ".out").read_text()
+    assert int(out.partition("grew by ")[2].split()[0]) < 450, out
 
 
 def test_what_fills_short_lines_counts_in_neither_loss_nor_perplexity(run: Run, tmp_path: Path) -> None:
-    words = write(tmp_path, {"data": f"{HERE}.Lines", "model": {"_target_": f"{HERE}.Reader", "width": 8}})
-    finished = run(*words, "trainer.max_epochs=2")
-    assert finished.code == 0, finished.err
-    best = json.loads((tmp_path / "run/result.json").read_text())["best"]
+    parts = {"data": "plain.Lines", "model": {"_target_": "plain.Reader", "width": 8}}
+    best = train_on(run, tmp_path, parts, "trainer.max_epochs=2")["best"]
     reader = Reader(vocabulary=7, width=8)
     kept = last_weights(tmp_path / "run", "best")
     reader.load_state_dict({name: kept[f"model.{name}"] for name in reader.state_dict()})
@@ -179,19 +174,14 @@ def test_what_fills_short_lines_counts_in_neither_loss_nor_perplexity(run: Run, 
 
 
 def test_a_collate_function_may_mix_samples(run: Run, tmp_path: Path) -> None:
-    collate = {"_target_": f"{HERE}.mix", "_partial_": True}
-    words = write(tmp_path, {**CLASSES, "data": {"_target_": f"{HERE}.TwoLoaders", "collate": collate}})
-    finished = run(*words, "trainer.max_epochs=5", "optimizer.lr=0.05")
-    assert (finished.code, finished.err) == (0, "")
-    final = json.loads((tmp_path / "run/result.json").read_text())["final"]
-    assert final["val/acc"] > 0.7
+    data = {"_target_": "plain.TwoLoaders", "collate": {"_target_": "plain.mix", "_partial_": True}}
+    words = ("trainer.max_epochs=5", "optimizer.lr=0.05")
+    assert train_on(run, tmp_path, {**CLASSES, "data": data}, *words)["final"]["val/acc"] > 0.7
 
 
 def test_the_weights_of_an_average_are_those_that_were_validated_and_kept(run: Run, tmp_path: Path) -> None:
-    words = write(tmp_path, {"data": f"{HERE}.TwoLoaders", **CLASSES})
-    finished = run(*words, "trainer.max_epochs=3", "callbacks=ema", "callbacks.ema.decay=0.9")
-    assert finished.code == 0, finished.err
-    best = json.loads((tmp_path / "run/result.json").read_text())["best"]
+    words = ("trainer.max_epochs=3", "callbacks=ema", "callbacks.ema.decay=0.9")
+    best = train_on(run, tmp_path, POINTS, *words)["best"]
     kept = last_weights(tmp_path / "run", "best")
     inputs, targets = TwoLoaders().dataset[:]
     logits = nn.functional.linear(inputs, kept["model.weight"], kept["model.bias"])
@@ -204,8 +194,7 @@ def test_without_a_checkpoint_the_last_epoch_and_the_test_are_recorded(
 ) -> None:
     finished = run(f"callbacks={word}", "trainer.max_epochs=3")
     assert (finished.code, finished.err) == (0, "")
-    rows = list(csv.DictReader((tmp_path / "run/metrics.csv").read_text().splitlines()))
-    result = json.loads((tmp_path / "run/result.json").read_text())
+    rows, result = rows_of(tmp_path / "run"), result_of(tmp_path / "run")
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert result["final"]["val/loss"] == float(rows[-1]["val/loss"])
     assert result["test"]["test/acc"] > 0.5
@@ -214,8 +203,6 @@ def test_without_a_checkpoint_the_last_epoch_and_the_test_are_recorded(
 MONITOR = "+callbacks.usage._target_=lightning.pytorch.callbacks.DeviceStatsMonitor"
 
 
-POINTS = {"data": f"{HERE}.TwoLoaders", **CLASSES}
-SEVEN = {"module": f"{HERE}.Seven", "data": f"{HERE}.TwoLoaders"}
 NOT_INSTALLED = pytest.mark.skipif(find_spec("psutil") is not None, reason="psutil is installed")
 
 
@@ -223,7 +210,7 @@ NOT_INSTALLED = pytest.mark.skipif(find_spec("psutil") is not None, reason="psut
     ("parts", "words", "line"),
     [
         (POINTS, "fold=1", "fold=1: expected null, because plain"),
-        ({**POINTS, "data": f"{HERE}.UsedUp"}, "", "data: expected a training loader that can start again"),
+        ({**POINTS, "data": "plain.UsedUp"}, "", "data: expected a training loader that can start again"),
         ({"logger": {"mine": {"save_dir": "x"}}}, "", "logger.mine"),
         ({"callbacks": {"flip": {"every": 3}}}, "", "callbacks.flip"),
         ({}, f"{MONITOR} logger=none", MONITOR[1:]),
