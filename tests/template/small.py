@@ -1,5 +1,7 @@
 """Small data, modules and trainers, as the unit tests need them."""
 
+import csv
+import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -65,3 +67,17 @@ def train_here(folder: Path, *words: str) -> Trained:
 def last_weights(folder: Path, name: str = "last") -> dict[str, Tensor]:
     """Return the weights of a run's checkpoint."""
     return torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of a run's metrics.csv."""
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+def result_of(folder: Path) -> Any:
+    """Return what a run's result.json contains; NaN is not JSON."""
+
+    def refuse(name: str) -> float:
+        raise ValueError(f"{name} is not JSON")
+
+    return json.loads((folder / "result.json").read_text(), parse_constant=refuse)

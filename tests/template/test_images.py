@@ -16,7 +16,7 @@ import torch
 from conftest import Run
 from PIL import Image
 from sklearn.datasets import load_digits
-from small import take
+from small import result_of, take
 
 from descent.data.named_path import NamedPath
 from descent.data.samples import FromSamples
@@ -60,23 +60,6 @@ def two_classes(root: Path, arrays: dict[str, np.ndarray], suffix: str, **option
         for i in range(6):
             Image.fromarray(array + array.dtype.type(i)).save(root / name / f"{i}{suffix}", **options)
     return root
-
-
-def test_digits_as_files_train_evaluate_and_predict(run: Run, tmp_path: Path) -> None:
-    digits(tmp_path / "digits")
-    finished = run("data=images", "data.path=digits", "trainer.max_epochs=5")
-    assert finished.code == 0, finished.err
-    assert "digits: 1,797 images of 8×8 pixels, taken as 8×8, grey uint8, kept in memory" in finished.out
-    test = json.loads((tmp_path / "run/result.json").read_text())["test"]
-    assert test["test/acc"] > 0.9
-    assert run("run=run", command="evaluate").code == 0
-    metrics = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
-    assert metrics["loss"] == pytest.approx(test["test/loss"], rel=1e-4)
-    assert run("run=run", "input=digits", "output=out.csv", "keep=[file]", command="predict").code == 0
-    frame = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
-    assert frame["file"].to_list() == sorted(frame["file"])
-    right = frame["file"].str.head(1) == frame["predicted_class"]
-    assert right.mean() > 0.95  # type: ignore[operator]
 
 
 def test_files_and_memory_hold_the_same_data_in_the_same_order(tmp_path: Path) -> None:
@@ -195,8 +178,8 @@ def test_images_with_nan_and_of_other_pixels_than_most_are_listed(tmp_path: Path
     assert sum(map(len, data_of(tmp_path, corrupt="skip").rows.values())) == 11
 
 
-def test_what_is_skipped_or_passed_over_is_told_in_training_and_ever_after(run: Run, tmp_path: Path) -> None:
-    root = digits(tmp_path / "digits", 6)
+def test_digits_as_files_train_evaluate_predict_and_tell_what_they_skip(run: Run, tmp_path: Path) -> None:
+    root = digits(tmp_path / "digits")
     (root / "4/002.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
     bomb = bytearray((root / "5/003.png").read_bytes())
     bomb[16:24] = (40_000).to_bytes(4, "big") * 2  # says that it is of 40,000×40,000 pixels
@@ -206,22 +189,33 @@ def test_what_is_skipped_or_passed_over_is_told_in_training_and_ever_after(run: 
     (root / "6/.hidden.png").touch()
     (root / "9").rename(tmp_path / "nines")
     (root / "9").symlink_to(tmp_path / "nines")
-    words = ("data=images", "data.path=digits", "trainer.max_epochs=1")
+    words, skipped = (
+        ("data=images", "data.path=digits", "trainer.max_epochs=5"),
+        "skipped 2: 1 hidden, 1 .txt",
+    )
     refused = run(*words)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "2 of 60 cannot be decoded: digits/4/002.png (cannot identify image file), " in refused.err
+    assert "2 of 1,797 cannot be decoded: digits/4/002.png (cannot identify image file), " in refused.err
     assert "5/003.png (Image size (1600000000 pixels)" in refused.err
     finished = run(*words, "data.corrupt=skip")
     assert (finished.code, finished.err) == (0, ""), finished.err
-    line = "skipped 2: 1 hidden, 1 .txt"
-    assert f"\n  {line}\n" in finished.out
-    predicted = run("run=run", "input=digits", command="predict")
-    assert line in predicted.out
-    assert "left out digits/4/002.png (cannot identify" in predicted.out
-    assert len(pl.read_csv(tmp_path / "predictions.csv")["file"]) == 58
+    assert "digits: 1,797 images of 8×8 pixels, taken as 8×8, grey uint8, kept in memory" in finished.out
+    assert f"\n  {skipped}\n" in finished.out
+    test = result_of(tmp_path / "run")["test"]
+    assert test["test/acc"] > 0.9
+    assert run("run=run", command="evaluate").code == 0
+    metrics = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
+    assert metrics["loss"] == pytest.approx(test["test/loss"], rel=1e-4)
     evaluated = run("run=run", "input=digits", command="evaluate")
     assert "left out digits/5/003.png (Image size" in evaluated.out
-    assert "58 samples" in evaluated.out
+    assert "1,795 samples" in evaluated.out
+    predicted = run("run=run", "input=digits", "keep=[file]", command="predict")
+    assert skipped in predicted.out
+    assert "left out digits/4/002.png (cannot identify" in predicted.out
+    frame = pl.read_csv(tmp_path / "predictions.csv", infer_schema=False)
+    assert (len(frame), frame["file"].to_list()) == (1795, sorted(frame["file"]))
+    right = frame["file"].str.head(1) == frame["predicted_class"]
+    assert right.mean() > 0.95  # type: ignore[operator]
     root.rename(tmp_path / "gone")
     exported = run("run=run", "format=torch_export", command="export")
     assert exported.code == 0, exported.err

@@ -86,10 +86,10 @@ def write(
     width, last = len(texts), len(targets)
     with (folder / "t.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter=";")
-        writer.writerow(["x", "n", "y"])
+        writer.writerow(["x", "count", "y"])
         writer.writerows([texts[i % width], i, targets[i // 2 % last]] for i in range(ROWS))
     x = pl.Series(values, strict=False).gather([i % width for i in range(ROWS)])
-    frame = pl.DataFrame({"x": x, "n": range(ROWS), "y": [typed[i // 2 % last] for i in range(ROWS)]})
+    frame = pl.DataFrame({"x": x, "count": range(ROWS), "y": [typed[i // 2 % last] for i in range(ROWS)]})
     frame.write_parquet(folder / "t.parquet")
     return [folder / "t.csv", folder / "t.parquet"]
 
@@ -101,7 +101,7 @@ def test_a_column_is_the_same_numbers_ever_after(tmp_path: Path, monkeypatch: An
     meant = [nan if v is None else float(v) for v in numbers or values]
     expected = torch.tensor([meant[i % len(meant)] for i in range(ROWS)], dtype=torch.float64)
     of_csv, of_parquet = (read_table(path, "y", **settings) for path in paths)
-    assert [column["name"] for column in of_csv.reader["columns"]] == ["x", "n"], of_csv.preview
+    assert [column["name"] for column in of_csv.reader["columns"]] == ["x", "count"], of_csv.preview
     same(of_csv.inputs[:, 0], expected)
     same(of_parquet.inputs, of_csv.inputs)
     monkeypatch.setattr(files, "BLOCK", 256)  # in many blocks

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, TRAIN, Finished, Run, make_run
+from small import result_of, rows_of
 from test_resume import DDP, PLAIN
 
 from descent.data.digits import digits
@@ -45,18 +46,6 @@ def events(folder: Path) -> Any:
     accumulator = EventAccumulator(str(folder), size_guidance={"tensors": 0, "histograms": 0})
     accumulator.Reload()
     return accumulator
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def result_of(folder: Path) -> Any:
-    def refuse(name: str) -> float:
-        raise ValueError(f"{name} is not JSON")
-
-    return json.loads((folder / "result.json").read_text(), parse_constant=refuse)
 
 
 def test_it_prints_one_line_an_epoch_as_the_tutorial_does_and_a_summary(finished: Finished) -> None:

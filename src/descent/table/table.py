@@ -212,7 +212,7 @@ def describe(head: str, column: Column, values: pl.Series) -> str:
 
     words, known, filled = column.words, column.read(values).drop_nulls(), ""
     if words:
-        counts = dict(as_words(values.drop_nulls()).value_counts().iter_rows())
+        counts = dict(as_words(values.drop_nulls()).alias("word").value_counts().iter_rows())
         shown = ", ".join(f"{word} {counts.pop(word, 0):,}" for word in words[:SHOWN])
         text = f"{len(words)} words: {shown}" + (f", others {sum(counts.values()):,}" if counts else "")
     elif len(known):
