@@ -60,7 +60,7 @@ def find_newest_whole(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
         try:
             return path, read(path)
         except DamagedError as error:
-            print(f"{error}; it is skipped", flush=True)
+            rank_zero_only(print)(f"{error}; it is skipped", flush=True)
     if paths:
         raise ConfigError(str(folder.checkpoints), expected="a checkpoint that can be read")
     return None, {}
