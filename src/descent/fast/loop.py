@@ -59,11 +59,7 @@ class LeanLoop(_TrainingEpochLoop):
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
-        trainer, module, precision = (
-            self.trainer,
-            self.trainer.lightning_module,
-            self.trainer.precision_plugin,
-        )
+        trainer, module = self.trainer, self.trainer.lightning_module
         if self.module is not module:  # inspecting 50 methods takes 0.1 ms
             self.listeners = {name: list_listeners(name, trainer, module) for name in HOOKS}
             self.takes_index = "batch_idx" in signature(module.training_step).parameters
@@ -82,20 +78,17 @@ class LeanLoop(_TrainingEpochLoop):
         if loader.iterables is loader.flattened[0]:
             # a single loader: no tree of batches to reassemble around each batch
             data_fetcher.iterator = zip(loader._iterator.iterators[0], count(), repeat(0), strict=False)
-        mixed = isinstance(precision, MixedPrecision)
-        self.autocast = precision.train_step_context if mixed else nullcontext
+        precision = trainer.precision_plugin
+        self.autocast = precision.train_step_context if isinstance(precision, MixedPrecision) else nullcontext
         self.device, self.optimizer = trainer.strategy.root_device, trainer.optimizers[0]
         self.stepper, self.of_optimizer = Stepper(self.optimizer), blame("optimizer")
         self.names = vars(module)  # `self.log` looks up the current hook here
 
     def _is_unusual(self, data_fetcher: _DataFetcher) -> bool:
         """Whether anything in this run requires Lightning's own `advance`."""
-        trainer, module, precision = (
-            self.trainer,
-            self.trainer.lightning_module,
-            self.trainer.precision_plugin,
-        )
+        trainer, module = self.trainer, self.trainer.lightning_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        precision = trainer.precision_plugin
         base = FromSamples if isinstance(data, FromSamples) else LightningDataModule
         return (
             any(overridden(module, n, LightningModule) for n in (*TRANSFER, *STEP, "on_train_batch_start"))

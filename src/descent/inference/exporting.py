@@ -95,14 +95,10 @@ def to_hub(model: Predictor, place: Path) -> tuple[dict[Path, bytes], str]:
     """Return weights, a model card and the config."""
     run, described, safetensors = model.run, describe(model), import_extra("hub", "safetensors.torch")
     result = json.loads(read_text(run.folder.result)).get("test", {}) if run.folder.result.exists() else {}
-    words = {
-        "name": run.config.get("name"),
-        "names": ", ".join(model.names[:20]),
-        "metrics": "\n".join(
-            f"- {n}: {'not defined' if v is None else f'{v:.4g}'}" for n, v in result.items()
-        ),
-        "preview": shorten(read_text(run.folder.data)) if run.folder.data.exists() else "",
-    }
+    metrics = "\n".join(f"- {n}: {'not defined' if v is None else f'{v:.4g}'}" for n, v in result.items())
+    preview = shorten(read_text(run.folder.data)) if run.folder.data.exists() else ""
+    words = {"name": run.config.get("name"), "names": ", ".join(model.names[:20])}
+    words |= {"metrics": metrics, "preview": preview}
     card = Path(__file__).with_name("card.md").read_text(encoding="utf-8").format(**described, **words)
     data = {name: value for name, value in run.data.items() if name != "examples"}
     config = {part: run.config.get(part, {}) for part in PARTS}
