@@ -14,7 +14,7 @@ from descent.run.folder import RunFolder
 from descent.sweep.pictures import read_curve
 from descent.sweep.plan import PRUNED, Plan, Point
 from descent.sweep.ranking import Measure, Row, best_figures, choose_measure, collect, is_near, rank
-from descent.sweep.search import BOARD, Range, Search
+from descent.sweep.search import BOARD, Range, Search, divide
 from descent.sweep.tables import publish, show
 
 HIGHER = Measure("val/acc", lower=False)
@@ -168,8 +168,8 @@ def test_bad_input_of_a_comparison_is_one_line(run: Run, runs: Path, words: str,
 
 
 def test_a_grid_cuts_ranges_into_steps() -> None:
-    assert Range(1e-4, 1.0, True).divide(5) == ["0.0001", "0.001", "0.01", "0.1", "1.0"]
-    assert Range(1, 3, False).divide(9) == ["1", "2", "3"]
+    assert divide(Range(1e-4, 1.0, True), 5) == ["0.0001", "0.001", "0.01", "0.1", "1.0"]
+    assert divide(Range(1, 3, False), 9) == ["1", "2", "3"]
 
 
 def make_search(folder: Path, trials: int, pruner: object = None, sampler: str = "TPESampler") -> Search:

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib import import_module
@@ -24,7 +24,7 @@ from descent.paths import CONF, LOGS, ROOT, list_choices, list_groups
 from descent.run.folder import RunFolder
 from descent.sweep.engines import load
 from descent.sweep.plan import PLAN, Plan, find_before, hold, read_plan
-from descent.sweep.search import read_range
+from descent.sweep.search import divide, read_range
 
 OF_RUNS = ("search", "trials", "jobs", "executor")  # how a sweep's runs are chosen and where they compute
 OWN = ("folder", "name", "resume", *OF_RUNS)  # not about a run
@@ -62,10 +62,10 @@ def plan_sweep(words: Sequence[str], multirun: bool) -> Plan | None:
 
 def is_recipe(words: Sequence[str]) -> bool:
     """Return whether the experiment that words choose varies something that they do not set to one value."""
+    if "experiment" not in by_key(words):
+        return False
     single = list_single(words)
-    return (
-        "experiment" in by_key(words) and not compose("train", single).recipe.keys() <= by_key(single).keys()
-    )
+    return not compose("train", single).recipe.keys() <= by_key(single).keys()
 
 
 def list_single(words: Sequence[str]) -> list[str]:
@@ -90,13 +90,15 @@ def lay_out(words: Sequence[str], before: Plan | None) -> Plan:
         if (interval := read_range(key, texts[0])) is not None:
             expected = "values, such as 0.1,0.2; or search=…, which draws from a range"
             require(bool(search), key, texts[0], expected)
-            values[key] = interval.divide(search["steps"]) if "steps" in search else texts
+            values[key] = divide(interval, search["steps"]) if "steps" in search else texts
     if "sampler" in search:
         compared = not config["monitor"].endswith("/loss") or "loss" not in map(root_of, values)
         expected = "a metric such as val/acc, and its mode, because different losses cannot be compared"
         require(compared, "monitor", config["monitor"], expected)
         load("optuna", "search")
-    name = config["name"] if "name" in typed else name_sweep(fixed, values)
+    name = config["name"]
+    if "name" not in typed:
+        name = "-".join([*(key.rpartition(".")[2] for key in values), name])
     folder = config["folder"] if "folder" in typed else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     return Plan(before.folder if before else Path(folder), fixed, values, of_search, more)
 
@@ -150,13 +152,6 @@ def expand(words: Sequence[str], before: Mapping[str, list[str]]) -> tuple[list[
         elif root_of(word) not in OWN:
             fixed.append(word)
     return fixed, values
-
-
-def name_sweep(fixed: Sequence[str], space: Collection[str]) -> str:
-    """Return `loss-optimizer-seed-max_epochs=3`: what varies, and then what else was typed."""
-    typed = [word for word in fixed if not word.startswith("hydra")]
-    parts = [part.rpartition(".")[2].removeprefix("experiment=") for part in (*space, *typed)]
-    return re.sub(r"[^\w.=+-]+", "_", "-".join(parts).lstrip("+~"))[:100] or "sweep"
 
 
 def check_points(plan: Plan) -> dict[str, Any]:

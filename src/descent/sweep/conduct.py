@@ -19,7 +19,6 @@ from descent.run.signals import Signals
 from descent.sweep.engines import run_apart
 from descent.sweep.plan import STOP, Point, read_json
 from descent.sweep.ranking import choose_measure, collect, list_figures, rank
-from descent.sweep.tables import publish, show
 
 POLL = 0.1  # seconds between two checks on the runs
 RARELY = 10.0  # seconds between two lines of progress if there is no terminal
@@ -93,7 +92,7 @@ class Sweeping:
         tqdm.monitor_interval = 0  # without a thread, because runs are forked from this process
         bar = tqdm(
             total=total, initial=self.before, unit="run", file=sys.stdout, leave=False, dynamic_ncols=True,
-            smoothing=0, miniters=0, mininterval=POLL, delay=POLL, disable=not sys.stdout.isatty(),
+            disable=not sys.stdout.isatty(),
         )  # fmt: skip
         shown = time.monotonic()
         try:
@@ -108,8 +107,8 @@ class Sweeping:
                 time.sleep(POLL)
                 self._look()
                 state = f"{len(self.running)} running, {len(self.failed)} failed"
-                bar.set_postfix_str(state, refresh=False)
-                bar.update(total - self.queue.left() - len(self.running) - bar.n)
+                bar.n = total - self.queue.left() - len(self.running)
+                bar.set_postfix_str(state)  # which draws it
                 if bar.disable and time.monotonic() - shown > RARELY:
                     shown = time.monotonic()
                     print(f"{self.before + self.done} of {total} runs done, {state}", flush=True)
@@ -158,6 +157,7 @@ class Sweeping:
     def conclude(self) -> bool:
         """Rank all runs, in words and in the sweep's folder; return whether any could be ranked."""
         from descent.cli.sweeping import to_recipe
+        from descent.sweep.tables import publish, show
 
         rows = collect(self.queue.all)
         measure = choose_measure(self.config, rows)

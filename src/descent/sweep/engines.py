@@ -56,8 +56,7 @@ def run_warm(point: Point, call: Callable[[list[str]], int], visible: str, threa
     if hasattr(os, "setsid"):
         os.setsid()  # Linux divides its cores among sessions first, and Ctrl-C reaches only the sweep
     for number in ENDING:
-        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, usual)
+        signal.signal(number, signal.SIG_DFL)
     os.environ.update({"CUDA_VISIBLE_DEVICES": visible} if visible else {})
     torch.set_num_threads(threads)
     with point.claim():

@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from descent.run.folder import RunFolder
 from descent.run.trust import read_text
-
-if TYPE_CHECKING:
-    from descent.sweep.ranking import Measure, Row
+from descent.sweep.ranking import Measure, Row
 
 WIDE = 30  # ratio of the largest to the least number above which an axis is logarithmic
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito (2008)
@@ -31,22 +29,21 @@ def read_curve(folder: RunFolder, metric: str) -> dict[float, float]:
     return curve
 
 
-def draw(rows: "Sequence[Row]", measure: "Measure", folder: Path) -> None:
+def draw(rows: Sequence[Row], measure: Measure, folder: Path) -> None:
     """Draw the curves of ranked choices, and their figures if one or two numbers were varied."""
     from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
-    def save(name: str, paint: Callable[..., None], width: float, height: float) -> None:
-        figure = Figure(figsize=(width, height), layout="constrained")
-        paint(figure.add_subplot(), rows, measure)
-        figure.savefig(folder / name, dpi=120)
-
-    save("curves.png", draw_curves, 8, 4.5)
+    pictures: list[tuple[str, Callable[..., None], float, float]] = [("curves", draw_curves, 8, 4.5)]
     with suppress(ValueError):  # the values are not numbers
         axes = [set(axis) for axis in zip(*(map(float, row.values.values()) for row in rows), strict=True)]
         if len(axes) == 1:
-            save("line.png", draw_line, 7, 4)
+            pictures.append(("line", draw_line, 7, 4))
         elif len(axes) == 2 and min(map(len, axes)) > 1:
-            save("map.png", draw_map, 1.8 + 0.8 * len(axes[0]), 1.5 + 0.6 * len(axes[1]))
+            pictures.append(("map", draw_map, 1.8 + 0.8 * len(axes[0]), 1.5 + 0.6 * len(axes[1])))
+    for name, paint, width, height in pictures:
+        figure = Figure(figsize=(width, height), layout="constrained")
+        paint(figure.add_subplot(), rows, measure)
+        figure.savefig(folder / f"{name}.png", dpi=120)
 
 
 def scale(values: Sequence[float]) -> str:
@@ -70,7 +67,7 @@ def plot(axes: Any, found: Mapping[float, list[float]], **style: Any) -> list[fl
     return means
 
 
-def draw_curves(axes: Any, rows: "Sequence[Row]", measure: "Measure") -> None:
+def draw_curves(axes: Any, rows: Sequence[Row], measure: Measure) -> None:
     """Draw the curves of the best choices."""
     drawn: list[float] = []
     for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False), 1):
@@ -86,7 +83,7 @@ def draw_curves(axes: Any, rows: "Sequence[Row]", measure: "Measure") -> None:
     axes.legend(fontsize="small")
 
 
-def draw_line(axes: Any, rows: "Sequence[Row]", measure: "Measure") -> None:
+def draw_line(axes: Any, rows: Sequence[Row], measure: Measure) -> None:
     """Plot the figure against the one number that was varied, with the best marked."""
     values = {float(*row.values.values()): row.of(measure.metric) for row in rows}  # the best first
     means, best = plot(axes, values, color=COLOURS[0]), next(iter(values))
@@ -96,7 +93,7 @@ def draw_line(axes: Any, rows: "Sequence[Row]", measure: "Measure") -> None:
     axes.legend()
 
 
-def draw_map(axes: Any, rows: "Sequence[Row]", measure: "Measure") -> None:
+def draw_map(axes: Any, rows: Sequence[Row], measure: Measure) -> None:
     """Map the figure over the two numbers that were varied, with the best marked.
 
     The colours end at three times the distance from the best to the median, so that a diverged run does not

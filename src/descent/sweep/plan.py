@@ -176,9 +176,8 @@ def find_before(plan: Plan, resume: object) -> Plan | None:
         with suppress(ConfigError):  # not a sweep
             if (found := read_plan(file.parent)).is_like(plan):
                 return found
-    require(
-        not resume, "resume", resume, f"a sweep with these overrides in {RunFolder(parent)}; there is none"
-    )
+    expected = f"a sweep with these overrides in {RunFolder(parent)}; there is none"
+    require(not resume, "resume", resume, expected)
     return None
 
 
@@ -207,9 +206,8 @@ def hold(folder: Path) -> AbstractContextManager[Any]:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(RunFolder(folder).lock, timeout=PATIENCE).acquire()
     except Timeout as error:
-        raise ConfigError(
-            "resume", RunFolder(folder), expected="one that has ended; this one is active"
-        ) from error
+        expected = "one that has ended; this one is active"
+        raise ConfigError("resume", RunFolder(folder), expected=expected) from error
     except OSError as error:
         expected = f"a folder that can be created ({error.strerror})"
         raise ConfigError("folder", folder, expected=expected) from error

@@ -31,14 +31,6 @@ class Range:
     high: float
     log: bool
 
-    def divide(self, steps: int) -> list[str]:
-        """Return this many equally spaced values, including both ends."""
-        require(isinstance(steps, int) and steps >= 2, "search.steps", steps, "a whole number of at least 2")
-        turn, back = (math.log, math.exp) if self.log else (float, float)
-        low, high = turn(self.low), turn(self.high)
-        values = [back(low + (high - low) * step / (steps - 1)) for step in range(steps)]
-        return list(dict.fromkeys(map(self.write, values)))
-
     def write(self, value: float) -> str:
         """Return a number as it can be typed."""
         if isinstance(self.low, int):
@@ -66,11 +58,13 @@ def read_range(key: str, text: str) -> Range | None:
     return Range(low, high, log)
 
 
-@dataclass
-class Grid:
-    """Every combination of values, with each range divided into steps, both ends included."""
-
-    steps: int
+def divide(interval: Range, steps: int) -> list[str]:
+    """Return this many equally spaced values, including both ends: what a grid tries."""
+    require(isinstance(steps, int) and steps >= 2, "search.steps", steps, "a whole number of at least 2")
+    turn, back = (math.log, math.exp) if interval.log else (float, float)
+    low, high = turn(interval.low), turn(interval.high)
+    values = [back(low + (high - low) * step / (steps - 1)) for step in range(steps)]
+    return list(dict.fromkeys(map(interval.write, values)))
 
 
 class Search(Queue):

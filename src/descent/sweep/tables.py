@@ -1,17 +1,19 @@
-"""Shows a ranking: as a table in the terminal, and as files with pictures."""
+"""Shows a ranking: as a table in the terminal, and as files with pictures.
+
+A sweep imports this only after its runs, because a process that is forked after polars is imported may hang.
+"""
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import polars as pl
 
 from descent.run.atomic import write_text
 from descent.sweep.pictures import draw
 from descent.sweep.ranking import FEW, Measure, Row, list_figures
-
-if TYPE_CHECKING:
-    import polars as pl  # only after the runs: a process forked after this import may hang
 
 FILES = {"ranking.csv", "ranking.md", "curves.png", "line.png", "map.png"}
 SHOWN, ENDLESS = 20, 10_000  # rows on the terminal; characters across in a file
@@ -28,8 +30,6 @@ def show(rows: Sequence[Row], measure: Measure) -> str:
 
 def publish(rows: Sequence[Row], measure: Measure, folder: Path, note: str = "") -> None:
     """Write the ranking and its pictures into a folder."""
-    import polars as pl
-
     columns: dict[str, Any] = {"rank": range(1, len(rows) + 1)}
     columns |= {key: [row.values[key] for row in rows] for key in rows[0].values}
     for name in list_figures(rows):
@@ -43,10 +43,8 @@ def publish(rows: Sequence[Row], measure: Measure, folder: Path, note: str = "")
     draw(rows, measure, folder)
 
 
-def tabulate(rows: Sequence[Row], measure: Measure) -> "pl.DataFrame":
+def tabulate(rows: Sequence[Row], measure: Measure) -> pl.DataFrame:
     """Return the ranking as texts, with a column for each key that varies."""
-    import polars as pl
-
     losses = ["test/loss"] if measure.monitor else []  # which do not compare
     tests = [name for name in list_figures(rows) if "test/" in name and name not in losses]
     marks = {True: "≈", False: "", None: "?" if any(len(row.points) > 1 for row in rows) else ""}
@@ -65,10 +63,8 @@ def write_spread(values: Sequence[float]) -> str:
     return f"{mean(values):.4g}{spread}" if values else "–"
 
 
-def draw_table(table: "pl.DataFrame", width: int, form: Any = "NOTHING") -> str:
+def draw_table(table: pl.DataFrame, width: int, form: Any = "NOTHING") -> str:
     """Return a table of limited width; longer texts wrap."""
-    import polars as pl
-
     with pl.Config(
         tbl_formatting=form, tbl_width_chars=width, tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=ENDLESS,
         tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True,
