@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from descent.build import build_node
 from descent.cli.check import FIELDS, check
-from descent.cli.compose import compose
+from descent.cli.compose import compose, name_run
 from descent.cli.main import attempt
 from descent.cli.overrides import by_key, key_of, parse
 from descent.errors import ConfigError, blame, require, require_one_of
@@ -96,9 +96,8 @@ def lay_out(words: Sequence[str], before: Plan | None) -> Plan:
         expected = "a metric such as val/acc, and its mode, because different losses cannot be compared"
         require(compared, "monitor", config["monitor"], expected)
         load("optuna", "search")
-    name = config["name"]
-    if "name" not in typed:
-        name = "-".join([*(key.rpartition(".")[2] for key in values), name])
+    varying = [key.rpartition(".")[2] for key in values]
+    name = config["name"] if "name" in typed else "-".join([*varying, name_run(found.choices, fixed)])
     folder = config["folder"] if "folder" in typed else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     return Plan(before.folder if before else Path(folder), fixed, values, of_search, more)
 
