@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Run
+from small import last_weights
 
 pytest.importorskip("submitit")
 if not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch"))):
@@ -81,25 +82,19 @@ def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def ask(environment: dict[str, str], *command: str) -> str:
-    finished = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    return finished.stdout
+    found = {**os.environ, **environment}
+    return subprocess.run(command, env=found, capture_output=True, text=True, check=False).stdout
 
 
 def test_slurm_runs_four_runs_of_which_one_fails(run: Run, tmp_path: Path, slurm: dict[str, str]) -> None:
     words = ["trainer.max_epochs=2", "data.batch_size=64"]
     values = "optimizer.lr=0.001,0.01,0.1,1e30"
-    swept = run(
-        "-m", values, *words, "executor=slurm", "executor.jobs=2", "folder=sweep", timeout=400, **slurm
-    )
+    sweep = ["-m", values, *words, "executor=slurm", "executor.jobs=2", "folder=sweep"]
+    swept = run(*sweep, timeout=400, **slurm)
     assert swept.code == 1, swept.out + swept.err
     assert swept.out.count("failed: optimizer.lr=1e+30: The loss is nan") == 2  # at once, and at the end
     assert "Traceback" not in swept.out + swept.err
     assert len((tmp_path / "sweep/ranking.csv").read_text().splitlines()) == 1 + 3
     assert run("optimizer.lr=0.01", *words).code == 0
-    one, other = (
-        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for folder in (tmp_path / "run", tmp_path / "sweep/optimizer.lr=0.01")
-    )
+    one, other = last_weights(tmp_path / "run"), last_weights(tmp_path / "sweep/optimizer.lr=0.01")
     assert all(torch.equal(one[name], other[name]) for name in one)
