@@ -84,7 +84,7 @@ def choose_measure(config: Mapping[str, Any], rows: Sequence[Row]) -> Measure:
 
     If the user's module logs no val/loss, it is what the run monitored instead.
     """
-    monitor, figures = config["monitor"], list_figures(rows)
+    monitor, figures = str(config["monitor"]), list_figures(rows)
     if monitor == DEFAULT and monitor not in figures and any("val" in name for name in figures):
         monitor = find_like(figures)
     others = [name for name in figures if name.startswith("val/") and name != "val/loss"]
