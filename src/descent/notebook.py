@@ -34,7 +34,7 @@ class Trained:
 def compose(*words: str) -> list[str]:
     """Return a run's overrides, such as `compose("loss=mae", "optimizer=sgd")`, for `train`."""
     quoted = [quote_word(word, sweeps=False) for word in words]
-    compose_config("train", [word for word in quoted if not word.startswith("resume=")])
+    compose_config("train", quoted)
     return quoted
 
 

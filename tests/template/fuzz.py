@@ -104,10 +104,10 @@ def attempt(words: list[str], folder: Path) -> dict[str, Any]:
     """One command line, as `python src/train.py words` would take it."""
     placed = any(word.startswith("folder=") for word in words) or words[-1] in ("--cfg", "-c", "--config-dir")
     line = [*words, *([] if placed else [f"folder={folder}/run"])]
-    out, err, typed, begun = io.StringIO(), io.StringIO(), dict[str, str](), time.monotonic()
+    err, typed, begun = io.StringIO(), dict[str, str](), time.monotonic()
     code: Any
     GlobalHydra.instance().clear()
-    with redirect_stdout(out), redirect_stderr(err):
+    with redirect_stdout(io.StringIO()), redirect_stderr(err):
         try:
             code = cli.attempt(lambda: cli.run_line(short, "train", line, typed), typed)
         except BaseException:
@@ -116,8 +116,7 @@ def attempt(words: list[str], folder: Path) -> dict[str, Any]:
     for name in left:
         shutil.rmtree(folder / name, ignore_errors=True)
     seconds = round(time.monotonic() - begun, 2)
-    said = {"out": out.getvalue()[-500:], "err": err.getvalue()}
-    return {"words": words, "code": code, **said, "left": left, "seconds": seconds}
+    return {"words": words, "code": code, "err": err.getvalue(), "left": left, "seconds": seconds}
 
 
 def fault(tried: dict[str, Any]) -> str:

@@ -34,13 +34,10 @@ WRONG = {
     "trainer.accelerator=gpuu": ("trainer.accelerator=gpuu: expected", "nearest: gpu"),
     "trainer.precision=bf15-mixed": ("trainer.precision=bf15-mixed: expected one of", "nearest: bf16-mixed"),
     "model.hidden=[0]": ("model.hidden=[0]: expected", "at least 1"),
-    "model.dropout=1.5": ("model.dropout=1.5: expected valid values (dropout probability",),
     "data.batch_size=0": ("data.batch_size=0: expected", "at least 1"),
     "seed=${foo}": ("seed=${foo}: expected a value that exists",),
-    "mode=minimum": ("mode=minimum: expected one of", "nearest: min"),
     "monitor=val/acccc": ("monitor=val/acccc: expected one of", "nearest: val/acc"),
     "lr=0.1": ("lr=0.1: expected a key of the config; nearest: optimizer.lr",),
-    "experiment=tutorail": ("experiment=tutorail: expected one of", "nearest: tutorial"),
     "metrics=[accuracy,aurc]": ("metrics=aurc: expected one of", "nearest: auroc"),
     "loss=[mae,mse]": ("loss=[mae,mse]: expected one of",),
     "loss=mae,mse": ("loss=mae,mse: expected one of", "or -m to run each"),
@@ -65,19 +62,16 @@ WRONG = {
     "callbacks.progress=null": ("callbacks.progress=null: expected", "or ~callbacks.progress to leave"),
     "~loss": ("~loss: expected",),
     "+loss=mae": ("+loss=mae: expected", "override loss"),
-    "+seed=1": ("+seed=1: expected", "already at 'seed'"),
     "++opitmizer.foreach=1": ("opitmizer.foreach=1: expected a key of the config; nearest: optimizer",),
     "+optimizer.foo=1": ("optimizer.foo=1: expected an argument of torch.optim.Adam",),
     "++loss.wieght=1": ("loss.wieght=1: expected null, because",),
     "+data.nan_at=3": ("data.nan_at=3: expected",),
-    "checkpoint.evry=1": ("checkpoint.evry=1: expected a key of the config", "nearest: checkpoint.every"),
     "checkpoint.every=often": ("callbacks.checkpoint.every=often: expected auto, or as in 100steps",),
     "@=1": ("@=1: expected key=value",),
     "scheduler=plateau scheduler.monitor=val/los": ("scheduler.monitor=val/los", "nearest: val/loss"),
     "optimizer=sparse_adam": ("optimizer=sparse_adam: expected", "dense gradients"),
     "data=diabetes loss=cross_entropy": ("loss=cross_entropy: expected",),
     "resume=nowhere": ("resume=nowhere: expected a run's folder",),
-    "init_from=nowhere": ("init_from=nowhere: expected a run's folder",),
     "freeze=['9.*']": ("freeze=9.*: expected a pattern of names among 1.weight",),
     "--cfg nope": ("--cfg=nope: expected one of job, hydra, all",),
     "--multirunn": ("--multirunn: expected key=value, or one of --help", "nearest: --multirun"),
@@ -109,14 +103,10 @@ def assert_one_line(finished: Finished, *parts: str) -> None:
 
 
 def test_the_traceback_is_there_for_who_asks_and_for_a_bug_of_ones_own(run: Run) -> None:
-    finished = run("model.hidden=[0]", HYDRA_FULL_ERROR="1")
-    assert finished.code == 1
-    assert "Traceback" in finished.err
-    assert "hidden=[0]" in finished.err
-    finished = run("model._target_=augmented.broken")
-    assert finished.code == 1
-    assert "NameError: name 'forgotten' is not defined" in finished.err
-    assert "augmented.py" in finished.err
+    asked, bug = run("model.hidden=[0]", HYDRA_FULL_ERROR="1"), run("model._target_=augmented.broken")
+    assert (asked.code, bug.code) == (1, 1)
+    assert "Traceback" in asked.err and "hidden=[0]" in asked.err
+    assert "NameError: name 'forgotten' is not defined" in bug.err and "augmented.py" in bug.err
 
 
 def learn(*words: str) -> tuple[str, set[str]]:
