@@ -36,11 +36,8 @@ def compose(name: str, words: Sequence[str]) -> Composed:
     OmegaConf.register_new_resolver("datasets", lambda: str(DATASETS), replace=True)
     node = compose_node(name, words)
     own = node.pop("hydra")
-    choices = {
-        str(group): "+".join(word) if isinstance(word, list) else str(word)
-        for group, word in own.runtime.choices.items()
-        if "hydra" not in str(group)
-    }
+    chosen = own.runtime.choices.items()  # without groups for which several words are typed
+    choices = {str(group): str(word) for group, word in chosen if "hydra" not in str(group)}
     start_afresh(node, words)
     try:
         if name == "train":

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from descent.cli.compose import compose
-from descent.cli.overrides import key_of, list_places, parse, quote
+from descent.cli.overrides import by_key, key_of, list_places, parse, quote
 from descent.errors import ConfigError, as_typed
+from descent.paths import list_groups
 from descent.run.folder import Run, RunFolder, move
 from descent.run.saved import find_runs, read_config
 from descent.run.trust import list_allowed, read_yaml, require_no_links, require_own_paths
@@ -52,9 +53,10 @@ def resume(folder: RunFolder, words: Sequence[str]) -> tuple[dict[str, Any], lis
     config = move(config, str(config.get("folder")), str(folder.path))
     if "${" in str(config):
         raise ConfigError(str(folder.config), expected="a resolved config, without ${")
-    before = read_yaml(folder.overrides) if folder.overrides.exists() else []
-    same = is_same(before, words)
-    changes = {} if same else find_changes(config, words, folder)
+    saved = read_yaml(folder.overrides) if folder.overrides.exists() else []
+    same = is_same(saved, words)
+    before = [str(word) for word in saved] if isinstance(saved, list) and not same else []
+    changes = {} if same else find_changes(config, words, before, folder)
     for key, value in changes.items():
         *above, last = key.split(".")
         node = config
@@ -67,28 +69,26 @@ def resume(folder: RunFolder, words: Sequence[str]) -> tuple[dict[str, Any], lis
     allowed = list_allowed(words, map(str, values.get("allow", [])), list_places(words))
     own = {group: config.get(group) for group in ("callbacks", "logger", "trainer")}
     require_own_paths(own, folder.path, values)
-    merged = {key_of(word): word for word in (*(() if same else map(str, before)), *words)}
-    choices = config.pop("choices", {})
-    return (
-        config,
-        [*merged.values()],
-        Run(folder, resumed=True, allowed=allowed, changes=changes, choices=choices),
-    )
+    merged = {key_of(word): word for word in (*before, *words)}
+    run = Run(folder, resumed=True, allowed=allowed, changes=changes, choices=config.pop("choices", {}))
+    return config, list(merged.values()), run
 
 
-def find_changes(config: Mapping[str, Any], words: Sequence[str], folder: RunFolder) -> dict[str, Any]:
+def find_changes(
+    config: Mapping[str, Any], words: Sequence[str], before: Sequence[str], folder: RunFolder
+) -> dict[str, Any]:
     """Return what typed overrides change in a run, by key; only some keys leave it the same run."""
     own = [f"{key}={quote(str(config[key]))}" for key in ("monitor", "mode") if key in config]
-    typed = compose("train", [*own, f"folder={quote(str(folder.path))}", *words])
+    typed = compose("train", [*own, f"folder={quote(str(folder.path))}", *words]).config
     scheduler = config.get("scheduler") or {}
     sized = [name for name in LENGTHS if name in scheduler and scheduler[name] is None]
     changes: dict[str, Any] = {}
     for key in map(key_of, words):
-        value, was = select(typed.config, key), select(config, key)
+        value, was = select(typed, key), select(config, key)
         steady = key == "optimizer.lr" and not scheduler
         free = steady or any(f"{key}.".startswith(f"{free}.") for free in FREE)
-        if value != was and not free and key in typed.choices:  # a word is shorter than its file's fields
-            value, was = typed.choices[key], select(config, f"choices.{key}")
+        if value != was and not free and key in list_groups():  # a word is shorter than its file's fields
+            value, was = by_key(words)[key], by_key(before).get(key) or select(config, f"choices.{key}")
         if value == was:
             continue
         if not free:
