@@ -402,11 +402,13 @@ def test_torch_export_takes_raw_rows_of_any_number(
     assert "run/model.pt2: torch.float64 inputs (3,), in batches of any size; on 16 samples" in finished.out
     model, files = load(values), {"model.json": ""}
     exported = torch.export.load(values / "model.pt2", extra_files=files).module()
+    assert files["model.json"] == (values / "model.json").read_text()  # beside it, for programs without torch
     described = json.loads(files["model.json"])["outputs"]
     assert (described["names"], described["values"]) == (["a", "b"], "values in their own units")
     inputs = torch.from_numpy(np.load(tmp_path / "x.npy"))
     for batch in (inputs, inputs[:1], inputs[:7]):
         torch.testing.assert_close(exported(batch), model(batch), rtol=1e-12, atol=1e-5)
+    (values / "model.json").write_text("mine")
     again = run("run=run", "format=torch_export", command="export")
     assert (again.code, "overwrite=true" in again.err) == (2, True)
     monkeypatch.setattr(exporting, "to_torch_export", lambda program, text: (b"", lambda x: model(x) + 0.01))

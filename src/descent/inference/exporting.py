@@ -53,10 +53,11 @@ def describe(model: Predictor) -> dict[str, Any]:
 
 
 def to_file(model: Predictor, place: Path, form: str) -> tuple[dict[Path, bytes], str]:
-    """Return a file that takes raw inputs, gives the original's outputs, and contains its description."""
+    """Return a file that takes raw inputs and gives the original's outputs, and its description beside it."""
     sizes = {"inputs": {0: torch.export.Dim("batch", min=1)}}
     program = torch.export.export(model, (model.examples[[0, 0]],), dynamic_shapes=sizes)
-    content, exported = (to_onnx if form == "onnx" else to_torch_export)(program, to_json(describe(model)))
+    description = to_json(describe(model))
+    content, exported = (to_onnx if form == "onnx" else to_torch_export)(program, description)
     inputs, expected = model.examples, model(model.examples)
     found = torch.cat([exported(inputs), *map(exported, inputs[:8].split(1))])
     # all targets may be large, so their deviation counts
@@ -64,10 +65,15 @@ def to_file(model: Predictor, place: Path, form: str) -> tuple[dict[Path, bytes]
     difference = float(((found - torch.cat([expected, expected[:8]])) / unit).abs().max())
     same = f"outputs within {TOLERANCE:g} of the run's, not {difference:.2g}; nothing is written"
     require(difference <= TOLERANCE, "format", form, same)
-    return {place: content}, (
-        f"{place}: {inputs.dtype} inputs {tuple(inputs.shape[1:])}, in batches of any size; on {len(inputs)}"
-        f" samples of the run it differs from the original by at most {difference:.2g}"
+    beside, takes = place.with_suffix(".json"), f"{inputs.dtype} inputs {tuple(inputs.shape[1:])}"
+    line = (
+        f"{place}: {takes}, in batches of any size; on {len(inputs)} samples of the run it differs from the"
+        f" original by at most {difference:.2g}\n{beside}: its inputs and outputs"
     )
+    files = {place: content, beside: description.encode()}
+    if beside.is_file() and beside.read_bytes() == files[beside]:  # two formats share a description
+        del files[beside]
+    return files, line
 
 
 def to_torch_export(program: torch.export.ExportedProgram, description: str) -> tuple[bytes, Any]:
