@@ -10,8 +10,8 @@ from traceback import walk_tb
 from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of a disk; no value can fix them
-LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
-HERE = Path(__file__).resolve().parent
+KNOWN = {Path(__file__).resolve().parent, Path(sysconfig.get_path("stdlib"))}
+PACKAGES = {"site-packages", "dist-packages"}  # by name, as an environment on top of others has several
 ABSENT = object()
 
 
@@ -79,7 +79,8 @@ class blame(AbstractContextManager["blame", None]):
 
 def is_of_libraries(error: BaseException) -> bool:
     """Whether an exception passed only through code of libraries and this package."""
-    return all({HERE, *LIBRARIES} & {*file.parents} or file.name[0] == "<" for file in list_files(error))
+    files = list_files(error)
+    return all(KNOWN & {*file.parents} or PACKAGES & {*file.parts} or file.name[0] == "<" for file in files)
 
 
 def list_files(error: BaseException) -> list[Path]:

@@ -1,5 +1,7 @@
 """From a node of the config to an object: a target gets what it names."""
 
+import sys
+from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
@@ -105,6 +107,21 @@ def test_a_name_that_cannot_be_meant_is_one_line_with_the_nearest_and_a_librarys
             locate("model._target_", name)
     with pytest.raises(ConfigError, match=r"^model: expected valid values \(.*dropout probability"):
         build_node("model", {"_target_": "torch.nn.Dropout", "p": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("place", "library"), [("a/site-packages", True), ("dist-packages", True), ("src", False)]
+)
+def test_a_library_is_known_wherever_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, library: bool
+) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "elsewhere.py").write_text("def net():\n    raise ValueError('too wide')\n")
+    monkeypatch.syspath_prepend(tmp_path / place)
+    monkeypatch.delitem(sys.modules, "elsewhere", raising=False)
+    with pytest.raises(ValueError, match="too wide") as caught:
+        build_node("model", {"_target_": "elsewhere.net"})
+    assert isinstance(caught.value, ConfigError) == library
 
 
 def test_what_the_module_does_not_name_is_not_built() -> None:

@@ -335,7 +335,8 @@ def test_a_process_ends_at_once_and_quietly_with_all_that_it_has_printed(
     # a process of its own, because one that is forked from another never takes itself apart
     words = [word, "trainer.max_epochs=1", "trainer.accelerator=cpu", f"folder={tmp_path}/run"]
     command = [sys.executable, "-c", look, TRAIN, *words]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    finished = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     said = finished.stdout.splitlines()
     assert (finished.returncode, len(finished.stderr.splitlines())) == (code, lines), finished.stderr
     assert said[-1] == "threads 1"  # small batches have one thread
