@@ -227,7 +227,7 @@ def test_resume_true_finds_the_newest_run_of_this_command(run: Run, tmp_path: Pa
     for name in ("run", "without_words"):
         (tmp_path / name / "config.yaml").write_text("seed: 1\n")
     os.mkfifo(tmp_path / "pipe/overrides.yaml")
-    found = find_resumed(True, tmp_path / "new", ["seed=1"])
+    found = find_resumed(True, tmp_path / "new", ["seed=2", "seed=1"])  # a resumed run keeps the last
     assert found is not None and found.path == tmp_path / "run"
 
 

@@ -42,8 +42,9 @@ def find_resumed(value: bool | str | None, folder: Path, words: Sequence[str]) -
 
 
 def is_same(saved: Any, words: Sequence[str]) -> bool:
-    """Whether a file's overrides are these, in any order."""
-    return isinstance(saved, list) and sorted(map(str, saved)) == sorted(words)
+    """Whether a file's overrides are these, in any order; of several for one key, the last counts."""
+    latest = {key_of(word): word for word in words}
+    return isinstance(saved, list) and {key_of(word): word for word in map(str, saved)} == latest
 
 
 def resume(folder: RunFolder, words: Sequence[str]) -> tuple[dict[str, Any], list[str], Run]:
