@@ -351,7 +351,7 @@ def test_a_failing_run_removes_what_it_made_and_nothing_else(tmp_path: Path) -> 
     assert {"config.yaml", "last.ckpt"} < {*left("saved", "models/last.ckpt")}
     # a file that is missing is no folder that went away
     assert left("new", error=FileNotFoundError(2, "x"), ends=FileNotFoundError) == []
-    assert {path.name for path in tmp_path.iterdir()} == {"made", "run", "saved"}
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "saved"}
     with pytest.raises(Stopped), claim(tmp_path / "gone", False, lambda _: {}) as folder:
         folder.lock.unlink()
         folder.path.rmdir()

@@ -102,6 +102,7 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield RunFolder(os.environ.get(SHARED, path))
         return
+    made = [parent for parent in path.parents if not os.access(parent, os.F_OK)]
     folder = RunFolder(path) if resume else make(RunFolder(path), write)
     os.environ[SHARED] = str(folder.path)
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # from here on there is something to undo
@@ -125,7 +126,7 @@ def claim(path: Path, resume: bool, write: Callable[[RunFolder], Mapping[Path, s
             elif not resume and not gone:
                 from descent.run.rewind import give_up
 
-                give_up(folder)
+                give_up(folder, made)
             if isinstance(error, OSError) and (error.errno in FULL or gone):
                 reason = f"{folder}: could not be written to ({error.strerror or error})"
                 raise Stopped(f"{reason}. {folder.advise()}", code=1) from error

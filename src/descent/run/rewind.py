@@ -1,7 +1,7 @@
 """Restores a folder: a resumed run's to the newest undamaged checkpoint, a failed one's to nothing."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,15 @@ def find_newest_whole(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
     return None, {}
 
 
-def give_up(folder: RunFolder) -> None:
-    """Remove what a new run created, unless there is a metric or a checkpoint, and empty folders."""
+def give_up(folder: RunFolder, made: Sequence[Path]) -> None:
+    """Remove what a new run created, with its parents, unless there is a metric or a checkpoint."""
     if folder.metrics.exists() or any(folder.path.rglob("*.ckpt")):
         return
     own = (folder.config, folder.overrides, folder.environment, folder.revision, folder.changes, folder.data)
     more = (file for name in ("hparams.yaml", f".*{MARK}") for file in folder.path.rglob(name))
     for file in (*own, folder.tracking, folder.lock, *folder.events().values(), *more):
         file.unlink(missing_ok=True)
-    for empty in (*sorted(filter(Path.is_dir, folder.path.rglob("*")), reverse=True), folder.path):
+    below = sorted(filter(Path.is_dir, folder.path.rglob("*")), reverse=True)
+    for empty in (*below, folder.path, *made):
         with suppress(OSError):  # it contains somebody else's file
             empty.rmdir()
