@@ -157,6 +157,7 @@ AGAIN = "start a new run from its weights by init_from=run"
     [
         ((), ("data.batch_size=32",), f"=32: expected 64, as in the resumed run; {AGAIN}"),
         ((), ("loss=mae",), f"loss=mae: expected default, as in the resumed run; {AGAIN}"),
+        ((), ("experiment=tutorial",), f"experiment=tutorial: expected None, as in the resumed run; {AGAIN}"),
         ((), ("model.hidden=[32]",), "model.hidden=[32]: expected [256]"),
         ((), ("freeze=['1.*']",), "freeze=['1.*']: expected []"),
         ((), ("callbacks=none",), "callbacks=none: expected the callback checkpoint"),
