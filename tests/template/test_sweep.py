@@ -18,6 +18,7 @@ from conftest import ROOT, TRAIN, Finished, Run, finish, send, server
 from filelock import FileLock
 from small import last_weights
 
+from descent.cli.sweeping import plan_sweep
 from descent.errors import ConfigError
 from descent.sweep.conduct import Queue, Sweeping
 from descent.sweep.engines import Local
@@ -399,3 +400,12 @@ def test_the_newest_sweep_of_the_same_words_is_found(tmp_path: Path) -> None:
     assert found and found.folder.name == "new"
     with pytest.raises(ConfigError, match="there is none"):
         find_before(Plan(tmp_path / "x", ["a=1"], {"loss": ["mae"]}), True)
+
+
+def test_a_sweep_over_many_keys_has_a_short_name() -> None:
+    keys = ("accumulate_grad_batches", "check_val_every_n_epoch", "max_epochs", "min_epochs", "min_steps")
+    words = [f"trainer.{key}=1,2" for key in (*keys, "gradient_clip_val", "val_check_interval", "devices")]
+    plan = plan_sweep(words, multirun=True)
+    assert plan is not None
+    assert plan.folder.name.startswith("accumulate_grad_batches-check_val_every_n_epoch-max_epochs-")
+    assert len(plan.folder.name) <= 100 + len("-20260102-030405")

@@ -27,6 +27,7 @@ from descent.sweep.plan import PLAN, Plan, find_before, hold, read_plan
 from descent.sweep.search import divide, read_range
 
 OF_RUNS = ("search", "trials", "jobs", "executor")  # how a sweep's runs are chosen and where they compute
+NAME = 100  # characters of a sweep's name, at most
 OWN = ("folder", "name", "resume", *OF_RUNS)  # not about a run
 CODE_OR_FILES = re.compile(r"(^|\.)_|dir|(\.|file)name$|version$")  # in keys that saved words may not set
 IMPORTS = (  # what a run needs, in addition to what its config names: forked processes find it there
@@ -97,7 +98,8 @@ def lay_out(words: Sequence[str], before: Plan | None) -> Plan:
         require(compared, "monitor", config["monitor"], expected)
         load("optuna", "search")
     varying = [key.rpartition(".")[2] for key in values]
-    name = config["name"] if "name" in typed else "-".join([*varying, name_run(found.choices, fixed)])
+    name = "-".join([*varying, name_run(found.choices, fixed)])[:NAME].rstrip("-_.")
+    name = config["name"] if "name" in typed else name
     folder = config["folder"] if "folder" in typed else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     return Plan(before.folder if before else Path(folder), fixed, values, of_search, more)
 
