@@ -1,6 +1,7 @@
 """A sweep: the bits of runs alone, nothing lost whatever is killed, and no harm from what a folder says."""
 
 import os
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,11 @@ def test_it_ends_with_a_ranking_and_each_run_has_the_weights_that_it_has_alone(
     again = run("--config-dir", str(sweep), "experiment=best", "folder=again")
     assert again.code == 0, again.err
     assert_same(sweep.parent / out.split("Its folder:  ")[1].splitlines()[0], tmp_path / "again")
+    shutil.copytree(sweep, tmp_path / "moved")
+    lines = run(f"resume={tmp_path}/moved", UV="uv").out.splitlines()  # as under `uv run`
+    commands = [line for line in lines if line.startswith(("Best run:", "As a recipe:", "TensorBoard:"))]
+    assert len(commands) == 3
+    assert all(" uv run " in line for line in commands), commands
 
 
 def test_what_is_done_is_left_alone_values_are_added_and_another_sweep_is_refused(

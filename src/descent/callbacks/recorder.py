@@ -183,8 +183,8 @@ class Recorder(Checkpoint):  # Lightning calls it last, when everything that an 
         taken = " (another run has the name that you asked for)" if self.run.taken else ""
         lines.append(f"Run folder:  {self.run.folder}{taken}")
         if self.run.folder.events():
-            board = command("x").replace("python x", "tensorboard")
-            lines.append(f"TensorBoard: {board} --logdir {os.path.relpath(self.run.folder.path.parent)}")
+            logs = os.path.relpath(self.run.folder.path.parent)
+            lines.append(f"TensorBoard: {command(f'tensorboard --logdir {logs}')}")
         print(clean("\n".join(lines)), flush=True)
 
     def _describe(self, trainer: Trainer, pl_module: Any) -> None:

@@ -53,12 +53,12 @@ class RunFolder:
         """Return a sentence on how to continue the run."""
         if not self.last.exists():
             return "There is no earlier checkpoint"
-        return f"Continue with: {command('src/train.py')} {shlex.quote(f'resume={self}')}"
+        return f"Continue with: {command('python src/train.py')} {shlex.quote(f'resume={self}')}"
 
 
-def command(script: str) -> str:
-    """Return how this shell runs a script: `uv run python src/train.py` if uv started this process."""
-    return f"{'uv run ' if 'UV' in os.environ else ''}python {script}"
+def command(line: str) -> str:
+    """Return a command as this shell runs it: `uv run tensorboard` if uv started this process."""
+    return f"{'uv run ' if 'UV' in os.environ else ''}{line}"
 
 
 @dataclass

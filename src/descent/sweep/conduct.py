@@ -62,7 +62,7 @@ class Sweeping:
     script: Path  # the command that trains one
 
     def __post_init__(self) -> None:
-        self.command = command(os.path.relpath(self.script))  # as typed in this shell
+        self.command = command(f"python {os.path.relpath(self.script)}")  # as typed in this shell
         self.threads = self.config["threads"] if isinstance(self.config["threads"], int) else None  # of a run
         self.running: dict[Point, Any] = {}  # their futures
         self.failed: dict[Point, str] = {}  # and why
@@ -179,5 +179,5 @@ class Sweeping:
         place = shlex.quote(str(RunFolder(self.folder)))
         print(f"\nBest run:    {typed}\nIts folder:  {best.folder}")
         print(f"As a recipe: {self.command} --config-dir {place} experiment=best")
-        print(f"Everything:  {place}\nTensorBoard: tensorboard --logdir {place}")
+        print(f"Everything:  {place}\nTensorBoard: {command(f'tensorboard --logdir {place}')}")
         return True
