@@ -305,7 +305,7 @@ def test_a_stream_of_the_page_goes_on_where_it_was_stopped(project: Path, word: 
     assert train("whole").code == 0
     cut = train("cut", KILL_AT="34", KILL_WITH="15")
     assert cut.code == 128 + 15, cut.err
-    assert ("beginnings of epochs" in cut.out) == (word == "hub")
+    assert ("only at the start of an epoch" in cut.out) == (word == "hub")
     assert ("Stopped and saved in epoch 2, after step 34" in cut.err) == (word == "shards")
     assert train("cut", "resume=true").code == 0
     one, other = last_weights(project / "whole"), last_weights(project / "cut")
