@@ -35,6 +35,9 @@ def compare(config: Config) -> None:
         there = list_figures(rows)
         raise ConfigError("by", measure.metric, expected=f"one of {', '.join(there)}", choices=there)
     print(show(ranked, measure))
+    lacking = [row.points[r] for row in rows for r, f in row.figures.items() if measure.metric not in f]
+    if lacking:
+        print(f"Without {measure.metric}: {', '.join(str(point.folder) for point in lacking)}")
     if unfinished := [str(point.folder) for point in points if point.state() != "done"]:
         print(f"Unfinished: {', '.join(unfinished)}")
     if config.output is not None:

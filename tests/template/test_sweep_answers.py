@@ -148,6 +148,9 @@ def test_runs_are_compared_by_choices_as_typed(run: Run, runs: Path, tmp_path: P
         "ranking.csv",
         "ranking.md",
     }
+    other = runs / "mae1/result.json"
+    other.write_text(other.read_text().replace("val/acc", "val/f1"))
+    assert "Without val/acc: runs/mae1\n" in run("runs", command="compare").out
 
 
 @pytest.mark.parametrize(
