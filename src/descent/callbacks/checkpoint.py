@@ -76,7 +76,8 @@ class Checkpoint(LightningCheckpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.restart is not None:
             self.restart.begin_epoch()
-        self.begun, self.loaded = take_random_state(), None
+        self.begun = {} if self.within and not self.stateful else take_random_state()
+        self.loaded = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self.restart is not None:
@@ -97,7 +98,7 @@ class Checkpoint(LightningCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.current.completed == 0:
-            way = "as by trainer.reload_dataloaders_every_n_epochs=1"
+            way = "such as by trainer.reload_dataloaders_every_n_epochs=1"
             raise ConfigError("data", expected=f"a training loader that can start again in each epoch, {way}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -70,24 +70,28 @@ class ArrayReader:
     def read(self, file: NamedPath) -> Iterator[tuple[pl.DataFrame, Tensor]]:
         import polars as pl
 
-        array = load_array(file, "inputs")
-        shape = tuple(array.shape[1:])
-        require(shape == self.shape, *file, f"samples of shape {self.shape}, not {shape}")
-        require_finite(Mapped(array), file)
+        array = self._load_inputs(file)
         for start in range(0, len(array), ROWS):
             yield pl.DataFrame(), to_tensor(array[start : start + ROWS])
 
     def read_with_targets(self, file: NamedPath, classes: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-        n, targets = len(load_array(file, "inputs")), to_tensor(load_array(file, "targets"))
-        last = len(classes) - 1
+        array, targets = self._load_inputs(file), to_tensor(load_array(file, "targets"))
+        n, last = len(array), len(classes) - 1
         require(n == len(targets), *file, f"one target for each of {n} inputs, not {len(targets)}")
         if classes:
             fits = (targets == targets.long()) & (targets >= 0) & (targets <= last)
             expected = f"class indices, one per sample, from 0 to {last}"
             require(targets.ndim == 1 and bool(fits.all()), *file, expected)
             targets = targets.long()
-        for (_, inputs), part in zip(self.read(file), targets.split(ROWS), strict=True):
-            yield inputs, part
+        for start in range(0, n, ROWS):
+            yield to_tensor(array[start : start + ROWS]), targets[start : start + ROWS]
+
+    def _load_inputs(self, file: NamedPath) -> Any:
+        array = load_array(file, "inputs")
+        shape = tuple(array.shape[1:])
+        require(shape == self.shape, *file, f"samples of shape {self.shape}, not {shape}")
+        require_finite(Mapped(array), file)
+        return array
 
     def notes(self) -> list[str]:
         return []
