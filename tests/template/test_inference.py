@@ -206,7 +206,7 @@ def test_bad_words_and_arrays_are_one_line_and_leave_nothing(run: Run, digits: P
         "input=large.npy: expected values for which the model returns finite numbers",
     ):
         word = expected.partition(":")[0].replace("town", "[town]")
-        finished = run("run=run", "input=x.npy", word, command="predict", timeout=30)
+        finished = run("run=run", "input=x.npy", word, command="predict")
         assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
         assert finished.err.startswith(expected)
     assert not [path for path in tmp_path.iterdir() if "csv" in path.name]

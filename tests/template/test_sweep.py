@@ -245,7 +245,7 @@ def test_an_engine_of_one_s_own_runs_all_of_it(tmp_path: Path) -> None:
 
 
 def test_a_stopped_sweep_stops_what_runs_elsewhere_and_starts_nothing_more(tmp_path: Path) -> None:
-    plan = Plan(tmp_path / "sweep", ["nap=60", "code=0"], {"seed": ["0", "1", "2"]})
+    plan = Plan(tmp_path / "sweep", ["nap=240", "code=0"], {"seed": ["0", "1", "2"]})
     sweeping, begun = begin(plan, tmp_path), time.monotonic()
 
     class Signals(SimpleNamespace):
@@ -253,7 +253,7 @@ def test_a_stopped_sweep_stops_what_runs_elsewhere_and_starts_nothing_more(tmp_p
 
     sweeping.signals = Signals(catch=lambda: None, release=lambda: None)  # type: ignore[assignment]
     assert sweeping.run() == signal.SIGTERM
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 120
     assert len(list(plan.folder.glob("*/config.yaml"))) == 2  # the two that there were places for
 
 
@@ -362,7 +362,7 @@ def test_a_crafted_plan_is_refused_before_anything_is_touched(
     folder.mkdir()
     content = {"words": [], "values": {"seed": ["0"]}, "search": [], **crafted}
     (folder / PLAN).write_text(yaml.safe_dump(content))
-    finished = run("-m", "resume=crafted", timeout=30)
+    finished = run("-m", "resume=crafted")
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
     assert [path.name for path in folder.iterdir()] == [PLAN]
 

@@ -237,7 +237,7 @@ def test_a_config_that_no_run_wrote_is_refused(tmp_path: Path, text: str) -> Non
 
 def test_a_pipe_is_not_waited_for(run: Run, made: Path) -> None:
     os.mkfifo(pipe := made / "checkpoints/x.ckpt")
-    assert_refused(made, run(f"resume={made}", LONGER, timeout=30))
+    assert_refused(made, run(f"resume={made}", LONGER))
     for reader in (read, read_text, read_yaml):
         with pytest.raises(ConfigError, match="regular file"):
             reader(pipe)  # type: ignore[operator]
