@@ -42,7 +42,8 @@ def check(name: str, config: Mapping[str, Any], typed: Mapping[str, str]) -> Non
 
     `config` contains resolved, plain values, and `typed` what the command line sets, by key.
     """
-    groups, needed = (list_groups(), NEEDED) if name == "train" else ([], ())
+    groups = list_groups() if name == "train" else []
+    needed = NEEDED if name == "train" else ()
     fields = {key: value for key, value in config.items() if key not in groups}
     known = Signature({*FIELDS[name], *groups}, FIELDS[name], open_ended=False)
     check_arguments("", fields, known, "a key of the config", typed)

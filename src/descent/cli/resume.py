@@ -87,7 +87,7 @@ def find_changes(
     for key in map(key_of, words):
         value, was = select(typed, key), select(config, key)
         steady = key == "optimizer.lr" and not scheduler
-        free = steady or any(f"{key}.".startswith(f"{free}.") for free in FREE)
+        free = steady or any(f"{key}.".startswith(f"{other}.") for other in FREE)
         changed = value != was or key == "experiment"  # whose fields are all over the config
         if changed and not free and key in list_groups():  # a word is shorter than its file's fields
             value, was = by_key(words)[key], by_key(before).get(key) or select(config, f"choices.{key}")

@@ -98,8 +98,8 @@ def lay_out(words: Sequence[str], before: Plan | None) -> Plan:
         require(compared, "monitor", config["monitor"], expected)
         load("optuna", "search")
     varying = [key.rpartition(".")[2] for key in values]
-    name = "-".join([*varying, name_run(found.choices, fixed)])[:NAME].rstrip("-_.")
-    name = config["name"] if "name" in typed else name
+    ours = "-".join([*varying, name_run(found.choices, fixed)])[:NAME].rstrip("-_.")
+    name = config["name"] if "name" in typed else ours
     folder = config["folder"] if "folder" in typed else LOGS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     return Plan(before.folder if before else Path(folder), fixed, values, of_search, more)
 

@@ -26,8 +26,14 @@ from descent.fast.kernels import Stepper
 HELD_AGAINST = ("2.6.6",)  # whose private names this builds on; with another Lightning, its own loop runs
 
 # hooks of callbacks and the module around each training batch
-BEFORE = [f"on_before_{name}" for name in ("zero_grad", "backward", "optimizer_step")]
-HOOKS = ("on_train_batch_start", *BEFORE, "on_after_backward", "on_train_batch_end")
+HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
 # a module, or data, that overrides any of these gets Lightning's own `advance`
 TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 STEP = ("optimizer_zero_grad", "backward", "configure_gradient_clipping", "optimizer_step")

@@ -53,7 +53,7 @@ def describe(model: Predictor) -> dict[str, Any]:
 
 
 def to_file(model: Predictor, place: Path, form: str) -> tuple[dict[Path, bytes], str]:
-    """Return a file that takes raw inputs and gives the original's outputs, and its description beside it."""
+    """Return a file that takes raw inputs and gives the original's outputs, and its description as JSON."""
     sizes = {"inputs": {0: torch.export.Dim("batch", min=1)}}
     program = torch.export.export(model, (model.examples[[0, 0]],), dynamic_shapes=sizes)
     description = to_json(describe(model))
@@ -85,7 +85,8 @@ def to_torch_export(program: torch.export.ExportedProgram, description: str) -> 
 
 def to_onnx(program: torch.export.ExportedProgram, description: str) -> tuple[bytes, Any]:
     """Return a file for onnxruntime, and a function that runs it."""
-    runtime, _ = import_extra("onnx", "onnxruntime"), import_extra("onnx", "onnxscript")
+    runtime = import_extra("onnx", "onnxruntime")
+    import_extra("onnx", "onnxscript")  # which torch's exporter needs
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     names: Any = {"input_names": ["inputs"], "output_names": ["outputs"], "verbose": False, "dynamo": True}

@@ -64,7 +64,7 @@ def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def require_no_links(folder: Path, besides: Path | None = None) -> None:
     """Raise a `ConfigError` if a folder contains a link, a pipe or a device, before it is touched.
 
-    Neither what is in `besides` counts, nor what an active run has just removed.
+    What is in `besides` does not count, nor does what an active run has just removed.
     """
     for path in folder.rglob("*"):
         regular = path.is_file() or path.is_dir() or not path.exists()
