@@ -1,4 +1,4 @@
-"""`trainer=fast`: Lightning's loop over training batches, with the hooks that somebody listens to."""
+"""`trainer=fast`: Lightning's loop over training batches, with only the hooks that something overrides."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext

@@ -61,14 +61,14 @@ def list_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from list_texts(value, key)
 
 
-def require_no_links(folder: Path, besides: Path | None = None) -> None:
+def require_no_links(folder: Path, ignored: Path | None = None) -> None:
     """Raise a `ConfigError` if a folder contains a link, a pipe or a device, before it is touched.
 
-    What is in `besides` does not count, nor does what an active run has just removed.
+    What is below `ignored` does not count, nor does what an active run has just removed.
     """
     for path in folder.rglob("*"):
         regular = path.is_file() or path.is_dir() or not path.exists()
-        if (path.is_symlink() or not regular) and besides not in path.parents:
+        if (path.is_symlink() or not regular) and ignored not in path.parents:
             expected = f"a folder of regular files; {path.relative_to(folder)} is a link or something else"
             raise ConfigError("resume", str(folder), expected=expected)
 

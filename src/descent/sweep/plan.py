@@ -201,7 +201,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def hold(folder: Path) -> AbstractContextManager[Any]:
     """Create a sweep's folder, and return the lock that keeps other sweeps out of it."""
-    require_no_links(folder, besides=folder / "wandb")  # W&B's own, with links among its files
+    require_no_links(folder, ignored=folder / "wandb")  # W&B's own, with links among its files
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(RunFolder(folder).lock, timeout=PATIENCE).acquire()
